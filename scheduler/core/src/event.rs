@@ -187,7 +187,7 @@ pub enum Outcome<'a> {
 }
 
 /// Why a session failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The function at fault, where there is one.
     pub function: Option<FunctionIndex>,
@@ -202,7 +202,7 @@ pub struct Failure {
 }
 
 /// What made a session fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// A function returned this status, with this message (may be empty).
     Returned {
