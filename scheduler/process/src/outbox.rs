@@ -1,0 +1,356 @@
+//! The core's actions, carried out: into executors' rings and the link, with wakes.
+//!
+//! Nothing here waits: the core's protocol leaves room in every dispatch ring, a release that
+//! finds no room is handed back, and what the link cannot take now stays in a queue that the
+//! core's limits on sessions and executors bound.
+
+use std::collections::VecDeque;
+
+use pheromone_core::event::{
+    AppId, ExecutorId, Outcome, Part, Refusal, RequestId, Response, SessionId, Sink,
+};
+use pheromone_core::spec::AppSpec;
+use pheromone_shm::link::LinkEnd;
+use pheromone_shm::message::{Dispatch, Extent, Input, ToExecutor};
+
+use crate::peers::{Peer, Peers};
+use crate::protocol::{OutcomeMessage, PARTS_PER_MESSAGE_MAX, RELEASES_PER_MESSAGE_MAX, ToNode};
+
+/// Where actions go.
+pub struct Outbox {
+    /// The executors' rings.
+    pub peers: Peers,
+    link: LinkEnd,
+    encoded: Vec<u8>,
+    unsent: VecDeque<Vec<u8>>,
+    link_written: bool,
+    /// Ingress slot of each app (one past its executors), by app id.
+    ingress: Vec<u16>,
+    ingress_releases: Vec<(AppId, Vec<(u32, u32)>)>,
+    releasing: Vec<ExecutorId>,
+    starved: Vec<ExecutorId>,
+    spin_always: bool,
+}
+
+impl Outbox {
+    /// `spin_always`: a permitted executor never sleeps (`--idle spin`).
+    pub fn new(link: LinkEnd, spin_always: bool) -> Self {
+        Self {
+            peers: Peers::default(),
+            link,
+            encoded: Vec::with_capacity(4096),
+            unsent: VecDeque::new(),
+            link_written: false,
+            ingress: Vec::new(),
+            ingress_releases: Vec::new(),
+            releasing: Vec::new(),
+            starved: Vec::new(),
+            spin_always,
+        }
+    }
+
+    /// The node's messages.
+    pub fn link(&mut self) -> &mut LinkEnd {
+        &mut self.link
+    }
+
+    /// Whether the node has said something.
+    pub fn link_has_message(&self) -> bool {
+        self.link.has_message()
+    }
+
+    /// Learns an app's shape before the core is told of it.
+    pub fn deployed(&mut self, app: AppId, spec: &AppSpec) {
+        let at = usize::from(app.0);
+        if self.ingress.len() <= at {
+            self.ingress.resize(at + 1, u16::MAX);
+        }
+        self.ingress[at] = spec.executors.max + spec.limits.waiters;
+    }
+
+    /// Region of an app's ingress; out of range for an app that is not there.
+    pub fn ingress_region(&self, app: AppId) -> u16 {
+        self.ingress
+            .get(usize::from(app.0))
+            .copied()
+            .unwrap_or(u16::MAX)
+    }
+
+    /// Says something to the node; kept for later where the link is full.
+    pub fn tell(&mut self, message: &ToNode<'_>) {
+        self.encoded.clear();
+        let bytes = std::mem::take(&mut self.encoded);
+        self.encoded = postcard::to_extend(message, bytes)
+            .expect("messages of numbers, bytes and lists always encode");
+        if !self.unsent.is_empty() || self.link.try_send(&self.encoded).is_err() {
+            self.unsent.push_back(self.encoded.clone());
+        }
+        self.link_written = true;
+    }
+
+    /// Ends a turn: releases become visible, the node is woken, what was kept is tried again.
+    pub fn flush(&mut self) {
+        for id in self.releasing.drain(..) {
+            if let Some(peer) = self.peers.get(id) {
+                peer.end.flush_releases();
+                peer.releases_waiting = false;
+            }
+        }
+        self.flush_ingress();
+        while let Some(bytes) = self.unsent.front() {
+            if self.link.try_send(bytes).is_err() {
+                break;
+            }
+            self.unsent.pop_front();
+            self.link_written = true;
+        }
+        if std::mem::take(&mut self.link_written) {
+            self.link.wake_peer_if_asleep();
+        }
+    }
+
+    /// Whether something waits for room in the link.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Executors whose release ring was full, to be tried again by the core.
+    pub fn take_starved(&mut self) -> Vec<ExecutorId> {
+        std::mem::take(&mut self.starved)
+    }
+
+    /// Whether any executor waits for releases that found no room.
+    pub fn has_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    fn flush_ingress(&mut self) {
+        let mut waiting = std::mem::take(&mut self.ingress_releases);
+        for (app, extents) in &mut waiting {
+            if !extents.is_empty() {
+                let extents = std::mem::take(extents);
+                self.tell(&ToNode::Released {
+                    app: app.0,
+                    extents,
+                });
+            }
+        }
+        self.ingress_releases = waiting;
+    }
+
+    fn release_ingress(&mut self, app: AppId, extent: Extent) {
+        let at = match self.ingress_releases.iter().position(|(of, _)| *of == app) {
+            Some(at) => at,
+            None => {
+                let room = Vec::with_capacity(RELEASES_PER_MESSAGE_MAX);
+                self.ingress_releases.push((app, room));
+                self.ingress_releases.len() - 1
+            }
+        };
+        let extents = &mut self.ingress_releases[at].1;
+        extents.push((extent.offset_units, extent.len_units));
+        if extents.len() >= RELEASES_PER_MESSAGE_MAX {
+            let extents = std::mem::take(extents);
+            self.tell(&ToNode::Released {
+                app: app.0,
+                extents,
+            });
+        }
+    }
+
+    /// Runs `write` on a peer's ring and wakes the peer. A ring that is full here is a bug of
+    /// ours, since the protocol leaves room; the process is given up rather than waited for.
+    fn deliver(
+        &mut self,
+        id: ExecutorId,
+        write: impl FnOnce(&mut Peer) -> Result<(), pheromone_shm::ring::RingFull>,
+    ) {
+        let Some(peer) = self.peers.get(id) else {
+            return;
+        };
+        if write(peer).is_ok() {
+            if !peer.awake_for_good {
+                peer.end.wake_if_asleep();
+            }
+        } else {
+            let incarnation = peer.incarnation;
+            let why = "its dispatch ring is full, which only a bug or a stranger's hand can do";
+            self.tell(&ToNode::Kill {
+                app: id.app.0,
+                slot: id.slot,
+                incarnation,
+                why,
+            });
+        }
+    }
+}
+
+impl Sink for Outbox {
+    fn send(&mut self, executor: ExecutorId, message: &ToExecutor<'_>) {
+        self.deliver(executor, |peer| peer.end.send(message));
+    }
+
+    fn dispatch<'a>(
+        &mut self,
+        executor: ExecutorId,
+        dispatch: &Dispatch<'a>,
+        inputs: impl Iterator<Item = Input<'a>>,
+    ) {
+        self.deliver(executor, |peer| peer.end.send_dispatch(dispatch, inputs));
+        self.peers.opened(executor);
+    }
+
+    fn inputs<'a>(
+        &mut self,
+        executor: ExecutorId,
+        first: u32,
+        inputs: impl Iterator<Item = Input<'a>>,
+    ) {
+        self.deliver(executor, |peer| peer.end.send_inputs(first, inputs));
+    }
+
+    fn extents(&mut self, executor: ExecutorId, first: u32, extents: impl Iterator<Item = Extent>) {
+        self.deliver(executor, |peer| peer.end.send_extents(first, extents));
+    }
+
+    fn release(&mut self, owner: ExecutorId, extent: Extent) -> bool {
+        if self.ingress.get(usize::from(owner.app.0)) == Some(&owner.slot) {
+            self.release_ingress(owner.app, extent);
+            return true;
+        }
+        let Some(peer) = self.peers.get(owner) else {
+            return false;
+        };
+        if !peer.end.release(extent) {
+            if !self.starved.contains(&owner) {
+                self.starved.push(owner);
+            }
+            return false;
+        }
+        if !peer.releases_waiting {
+            peer.releases_waiting = true;
+            self.releasing.push(owner);
+        }
+        true
+    }
+
+    fn credit(&mut self, executor: ExecutorId, total_bytes: u64) {
+        if let Some(peer) = self.peers.get(executor) {
+            peer.end.set_credit(total_bytes);
+        }
+    }
+
+    fn permit_spin(&mut self, executor: ExecutorId, permitted: bool) {
+        let always = self.spin_always;
+        if let Some(peer) = self.peers.get(executor) {
+            peer.end.permit_spin(permitted);
+            peer.awake_for_good = false;
+            if permitted {
+                // It may be asleep from before; from here on it is not.
+                peer.end.wake_if_asleep();
+                peer.awake_for_good = always;
+            }
+        }
+    }
+
+    fn cancel(&mut self, executor: ExecutorId, invocation: u64) {
+        if let Some(peer) = self.peers.get(executor) {
+            peer.end.cancel(invocation);
+        }
+    }
+
+    fn spawn(&mut self, executor: ExecutorId, core: u16) {
+        self.tell(&ToNode::Spawn {
+            app: executor.app.0,
+            slot: executor.slot,
+            core,
+        });
+    }
+
+    fn kill(&mut self, executor: ExecutorId, why: &str) {
+        let Some(peer) = self.peers.get(executor) else {
+            return;
+        };
+        let incarnation = peer.incarnation;
+        self.tell(&ToNode::Kill {
+            app: executor.app.0,
+            slot: executor.slot,
+            incarnation,
+            why,
+        });
+    }
+
+    fn accepted(&mut self, request: RequestId, session: SessionId) {
+        self.tell(&ToNode::Accepted {
+            request: request.0,
+            session: session.0,
+        });
+    }
+
+    fn refused(&mut self, request: RequestId, refusal: Refusal) {
+        self.tell(&ToNode::Refused {
+            request: request.0,
+            refusal,
+        });
+    }
+
+    fn respond(&mut self, response: &Response<'_>) {
+        let mut pieces = response.parts.chunks(PARTS_PER_MESSAGE_MAX).peekable();
+        loop {
+            let parts: Vec<Part> = pieces.next().unwrap_or_default().to_vec();
+            let more = pieces.peek().is_some();
+            self.tell(&ToNode::Response {
+                request: response.request.0,
+                session: response.session.0,
+                app: response.app.0,
+                http_status: response.http_status,
+                content_type: response.content_type,
+                parts,
+                more,
+            });
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn ended(
+        &mut self,
+        app: AppId,
+        request: RequestId,
+        session: SessionId,
+        outcome: &Outcome<'_>,
+        answered: bool,
+    ) {
+        let outcome = match outcome {
+            Outcome::Responded => OutcomeMessage::Responded,
+            Outcome::Completed => OutcomeMessage::Completed,
+            Outcome::Failed(failure) => OutcomeMessage::Failed((*failure).clone()),
+            Outcome::TimedOut => OutcomeMessage::TimedOut,
+            Outcome::Cancelled => OutcomeMessage::Cancelled,
+        };
+        let (request, session) = (request.0, session.0);
+        self.tell(&ToNode::Ended {
+            app: app.0,
+            request,
+            session,
+            outcome,
+            answered,
+        });
+    }
+
+    fn error_event(&mut self, app: AppId, session: SessionId, text: &str) {
+        self.tell(&ToNode::ErrorEvent {
+            app: app.0,
+            session: session.0,
+            text,
+        });
+    }
+
+    fn removed(&mut self, app: AppId) {
+        self.peers.remove_app(app);
+        self.flush_ingress();
+        self.ingress_releases.retain(|(of, _)| *of != app);
+        self.tell(&ToNode::Removed { app: app.0 });
+    }
+}
