@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{AppSpec, BucketIndex, FunctionIndex};
 
+/// Most extents that one [`Sink::extents`] is given: 32 KiB, half of an `args` area.
+pub const EXTENTS_PER_MESSAGE_MAX: usize = 4096;
+
 /// One deployed version of an app. Chosen by whoever deploys; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AppId(pub u16);
@@ -139,6 +142,14 @@ pub enum Event<'a> {
         /// What was wrong, as a sentence.
         reason: &'a str,
     },
+    /// A process is known to be dead; what is left in its ring follows as messages, then
+    /// [`Event::ExecutorDied`]. From here on nothing is dispatched to it.
+    ExecutorDying {
+        /// Which slot.
+        executor: ExecutorId,
+        /// Which process.
+        incarnation: u32,
+    },
     /// A process is dead and its ring drained to the end.
     ExecutorDied {
         /// Which slot.
@@ -219,6 +230,8 @@ pub enum Cause {
     Died(Death, String),
     /// Its process broke the protocol and was killed.
     Fault(String),
+    /// It ran past its `timeout` and was killed: a sentence that says so.
+    TimedOut(String),
     /// No process could be started for it.
     NoExecutor(String),
     /// A trigger was left waiting: a sentence that names it and what it waited for.
@@ -301,13 +314,8 @@ pub trait Sink {
         inputs: impl Iterator<Item = Input<'a>>,
     );
 
-    /// Answer `FetchExtents` likewise.
-    fn extents(
-        &mut self,
-        executor: ExecutorId,
-        first: u32,
-        extents: impl Iterator<Item = Extent>,
-    );
+    /// Answer `FetchExtents` with all of these, at most [`EXTENTS_PER_MESSAGE_MAX`].
+    fn extents(&mut self, executor: ExecutorId, first: u32, extents: impl Iterator<Item = Extent>);
 
     /// Give memory back to the owner of a region. False: no room now, keep it and try again at
     /// the executor's next message or [`Event::ReleaseRoom`].

@@ -46,6 +46,32 @@ pub struct AppSpec {
     pub buckets: Vec<BucketSpec>,
 }
 
+impl AppSpec {
+    /// Executor slots, each with a region of its index: those that run and those that wait.
+    pub fn executor_slots(&self) -> u16 {
+        self.executors.max.saturating_add(self.limits.waiters)
+    }
+
+    /// Index of the ingress region, and the `slot` by which it is named in releases.
+    pub fn ingress_slot(&self) -> u16 {
+        self.executor_slots()
+    }
+
+    /// Bytes of address space of each region: twice the quota, since a region may hold all of it
+    /// in pieces, as a power of two within what an extent can address.
+    pub fn region_span_bytes(&self) -> u64 {
+        let wanted = self
+            .memory_bytes
+            .clamp(REGION_SPAN_BYTES_MIN / 2, REGION_SPAN_BYTES_MAX / 2);
+        (wanted * 2).next_power_of_two()
+    }
+}
+
+/// Smallest span of a region.
+pub const REGION_SPAN_BYTES_MIN: u64 = 4 << 20;
+/// Largest span of a region: 2^32 units of 64 bytes.
+pub const REGION_SPAN_BYTES_MAX: u64 = 1 << 38;
+
 /// Where a call without a function goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
