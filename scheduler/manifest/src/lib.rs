@@ -1,1 +1,21 @@
-//! Placeholder of the workspace's first commit.
+//! An app's manifest: read with diagnostics that point into it, built, drawn, and begun anew.
+//!
+//! A manifest is what a person writes; an [`App`] is what is left of it when it is right. Nothing
+//! here runs a function or loads a library.
+#![forbid(unsafe_code)]
+
+mod app;
+mod check;
+mod diagnostics;
+mod document;
+mod limits;
+mod names;
+mod read;
+mod support;
+mod units;
+
+pub use app::{
+    App, Arguments, Built, CompilerMessage, FunctionProgram, Program, Sources, TriggerProgram,
+};
+pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity};
+pub use read::{Purpose, ReadOptions, parse, parse_with, read, read_with};
