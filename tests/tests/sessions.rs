@@ -16,6 +16,7 @@ name = "short"
 entry = "begins"
 source = ["functions.c"]
 memory = "64MiB"
+keep_results = "0s"
 executors = { min = 2, max = 2 }
 isolation = "none"
 
