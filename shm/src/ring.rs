@@ -1,0 +1,255 @@
+//! Single-producer, single-consumer rings of 64-byte slots: the lock-free heart.
+//!
+//! A slot is one cache line: a sequence word and 56 bytes of data, so that a short message costs one
+//! line. A message is 1 to 10 consecutive slots; its first slot's sequence is stored last, with
+//! release, so that a consumer who sees it sees the whole message, and a producer that dies half-way
+//! has said nothing.
+//!
+//! The other side may be hostile. Own indices are private and only published; the peer's is
+//! range-checked when read. A slot is copied by relaxed atomic loads, its sequence is checked again
+//! afterwards, and only the copy is used. No reference to a plain type ever points into a slot.
+//!
+//! The layout (sequence and data in one line, indices kept by their owners) follows the rings of
+//! FastForward (Giacomoni et al., PPoPP 2008) and LMAX's Disruptor.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use crate::sync::{AtomicU64, Ordering, fence};
+use crate::wire::{MESSAGE_SLOTS_MAX, SLOT_DATA_BYTES};
+
+/// 64-bit words of a slot: the sequence, then the data.
+pub const SLOT_WORDS: usize = 8;
+/// Data words of a slot.
+pub const SLOT_DATA_WORDS: usize = SLOT_WORDS - 1;
+/// Bytes of a slot.
+pub const SLOT_BYTES: usize = 64;
+
+const _: () = assert!(SLOT_DATA_WORDS * 8 == SLOT_DATA_BYTES);
+
+/// One slot in shared memory.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Slot {
+    words: [AtomicU64; SLOT_WORDS],
+}
+
+/// One message in private memory: its slots' data words.
+pub type SlotData = [u64; SLOT_DATA_WORDS];
+
+/// No room for the message now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ring is full")]
+pub struct RingFull;
+
+/// The peer wrote what no honest producer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RingFault {
+    /// A slot changed while it was being read, after it had been published.
+    #[error("a published slot changed while it was being read")]
+    ChangedWhileRead,
+    /// A message says that it has 0 or more than ten slots.
+    #[error("a message claims {0} slots; messages have 1 to 10")]
+    SlotCount(u8),
+    /// The first slot is there, a later one is not.
+    #[error("slot {0} of a published message is missing")]
+    MissingSlot(usize),
+}
+
+/// The memory orderings of a ring. There is one sound set; tests weaken it on purpose to show that
+/// the models would find it.
+pub trait Orders {
+    /// Of the store that publishes a message.
+    const PUBLISH: Ordering;
+    /// Of the load that takes it.
+    const TAKE: Ordering;
+    /// Of the load of the consumer's index, before its slots are used again.
+    const REUSE: Ordering;
+}
+
+/// The orderings that are right.
+#[derive(Debug)]
+pub struct Sound;
+
+impl Orders for Sound {
+    const PUBLISH: Ordering = Ordering::Release;
+    const TAKE: Ordering = Ordering::Acquire;
+    const REUSE: Ordering = Ordering::Acquire;
+}
+
+/// The sequence of the slot at `position`, mixed with the ring's generation so that memory used
+/// for an earlier ring cannot show an old message (2^64 / golden ratio: no two generations are
+/// near each other).
+fn sequence(position: u64, generation: u32) -> u64 {
+    let salt = u64::from(generation).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    position.wrapping_add(1).wrapping_add(salt)
+}
+
+/// The writing end. `S` is the slots' memory; its length is a power of two.
+#[derive(Debug)]
+pub struct Producer<S, O = Sound> {
+    slots: S,
+    generation: u32,
+    position: u64,
+    /// The consumer's index as last read: it only grows, so an old one is safe.
+    consumed: u64,
+    orders: PhantomData<O>,
+}
+
+impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
+    /// The writing end of a ring that has carried nothing in this generation.
+    ///
+    /// # Panics
+    /// If the number of slots is no power of two of at least ten.
+    pub fn new(slots: S, generation: u32) -> Self {
+        assert!(slots.len().is_power_of_two() && slots.len() >= MIN_SLOTS);
+        Self {
+            slots,
+            generation,
+            position: 0,
+            consumed: 0,
+            orders: PhantomData,
+        }
+    }
+
+    /// Whether `count` slots are free now.
+    pub fn has_room(&mut self, count: usize, consumer_index: &AtomicU64) -> bool {
+        let capacity = self.slots.len() as u64;
+        if self.position + count as u64 - self.consumed <= capacity {
+            return true;
+        }
+        let consumed = consumer_index.load(O::REUSE);
+        // A lying consumer can make us wait or overwrite what it has not read: its own loss. It
+        // cannot make us leave the ring.
+        if (self.consumed..=self.position).contains(&consumed) {
+            self.consumed = consumed;
+        }
+        self.position + count as u64 - self.consumed <= capacity
+    }
+
+    /// Writes one message of `data.len()` slots (1 to 10; the ring writes that count into byte 1 of
+    /// the message). All of it becomes visible at once.
+    ///
+    /// # Errors
+    /// [`RingFull`]; nothing has been written.
+    pub fn push(&mut self, data: &[SlotData], consumer_index: &AtomicU64) -> Result<(), RingFull> {
+        debug_assert!((1..=MESSAGE_SLOTS_MAX).contains(&data.len()));
+        if !self.has_room(data.len(), consumer_index) {
+            return Err(RingFull);
+        }
+        for (at, words) in data.iter().enumerate().skip(1) {
+            self.write(at, words, Ordering::Relaxed);
+        }
+        let mut first = data[0];
+        first[0] = (first[0] & !0xff00) | (data.len() as u64) << 8;
+        self.write(0, &first, O::PUBLISH);
+        self.position += data.len() as u64;
+        Ok(())
+    }
+
+    fn write(&self, ahead: usize, words: &SlotData, publish: Ordering) {
+        let position = self.position + ahead as u64;
+        let slot = &self.slots[(position as usize) & (self.slots.len() - 1)];
+        for (word, value) in slot.words[1..].iter().zip(words) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        slot.words[0].store(sequence(position, self.generation), publish);
+    }
+
+    /// Slots written so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub struct Consumer<S, O = Sound> {
+    slots: S,
+    generation: u32,
+    position: u64,
+    orders: PhantomData<O>,
+}
+
+impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
+    /// The reading end of a ring from which nothing has been taken in this generation.
+    ///
+    /// # Panics
+    /// If the number of slots is no power of two of at least ten.
+    pub fn new(slots: S, generation: u32) -> Self {
+        assert!(slots.len().is_power_of_two() && slots.len() >= MIN_SLOTS);
+        Self {
+            slots,
+            generation,
+            position: 0,
+            orders: PhantomData,
+        }
+    }
+
+    fn slot(&self, ahead: usize) -> (&Slot, u64) {
+        let position = self.position + ahead as u64;
+        let slot = &self.slots[(position as usize) & (self.slots.len() - 1)];
+        (slot, sequence(position, self.generation))
+    }
+
+    /// Whether a message is there: one load.
+    #[inline]
+    pub fn has_message(&self) -> bool {
+        let (slot, expected) = self.slot(0);
+        slot.words[0].load(Ordering::Relaxed) == expected
+    }
+
+    /// Takes one message into `out`; its number of slots, or 0 where there is none.
+    ///
+    /// # Errors
+    /// [`RingFault`]: the ring is of no use any more.
+    #[inline]
+    pub fn pop(&mut self, out: &mut [SlotData; MESSAGE_SLOTS_MAX]) -> Result<usize, RingFault> {
+        let (slot, expected) = self.slot(0);
+        if slot.words[0].load(O::TAKE) != expected {
+            return Ok(0);
+        }
+        copy(slot, expected, &mut out[0])?;
+        let count = (out[0][0] >> 8 & 0xff) as u8;
+        if !(1..=MESSAGE_SLOTS_MAX).contains(&usize::from(count)) {
+            return Err(RingFault::SlotCount(count));
+        }
+        for at in 1..usize::from(count) {
+            let (slot, expected) = self.slot(at);
+            if slot.words[0].load(Ordering::Relaxed) != expected {
+                return Err(RingFault::MissingSlot(at));
+            }
+            copy(slot, expected, &mut out[at])?;
+        }
+        self.position += u64::from(count);
+        Ok(usize::from(count))
+    }
+
+    /// Lets the producer use the slots taken so far again.
+    #[inline]
+    pub fn publish_index(&self, consumer_index: &AtomicU64) {
+        consumer_index.store(self.position, Ordering::Release);
+    }
+
+    /// Slots taken so far.
+    #[inline]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+}
+
+/// Copies a slot's data and makes sure that nobody changed it meanwhile.
+#[inline]
+fn copy(slot: &Slot, expected: u64, out: &mut SlotData) -> Result<(), RingFault> {
+    for (value, word) in out.iter_mut().zip(&slot.words[1..]) {
+        *value = word.load(Ordering::Relaxed);
+    }
+    fence(Ordering::Acquire);
+    if slot.words[0].load(Ordering::Relaxed) != expected {
+        return Err(RingFault::ChangedWhileRead);
+    }
+    Ok(())
+}
+
+/// A ring holds the longest message; loom's models are small and send short ones.
+const MIN_SLOTS: usize = if cfg!(loom) { 1 } else { 16 };

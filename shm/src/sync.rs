@@ -1,0 +1,93 @@
+//! The one door to atomics and futexes, so that loom can stand in for both.
+//!
+//! A [`FutexWord`] is four bytes of shared memory outside loom, and a model of the kernel's queue
+//! inside it. Nothing else in this crate may name an atomic type or a futex call.
+
+#[cfg(not(loom))]
+pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use std::time::Duration;
+
+/// A word that a process can sleep on. Zero-filled memory is a valid one.
+#[cfg(not(loom))]
+#[repr(transparent)]
+#[derive(Debug, Default)]
+pub struct FutexWord(AtomicU32);
+
+#[cfg(not(loom))]
+impl FutexWord {
+    /// The word.
+    pub fn value(&self) -> &AtomicU32 {
+        &self.0
+    }
+
+    /// Sleeps while the word is `expected`, at most `timeout`; may return early. The futex is a
+    /// shared one: other processes wake it.
+    pub fn wait(&self, expected: u32, timeout: Option<Duration>) {
+        use rustix::thread::futex;
+        let timeout = timeout.and_then(|t| rustix::time::Timespec::try_from(t).ok());
+        // Every outcome (woken, changed, timed out, interrupted) means the same: look again.
+        let _ = futex::wait(&self.0, futex::Flags::empty(), expected, timeout.as_ref());
+    }
+
+    /// Wakes everybody who sleeps on the word, and says how many did. All, never one: a process
+    /// with a read-only mapping could wait here too and take a single wake for itself.
+    pub fn wake_all(&self) -> usize {
+        use rustix::thread::futex;
+        futex::wake(&self.0, futex::Flags::empty(), i32::MAX as u32).unwrap_or(0)
+    }
+
+    /// Gives way to other processes before trying again.
+    pub fn give_way() {
+        rustix::thread::sched_yield();
+    }
+}
+
+/// The model of the same under loom: the kernel compares and queues under a lock.
+#[cfg(loom)]
+#[derive(Debug)]
+pub struct FutexWord {
+    value: AtomicU32,
+    sleepers: loom::sync::Mutex<usize>,
+    woken: loom::sync::Condvar,
+}
+
+#[cfg(loom)]
+impl Default for FutexWord {
+    fn default() -> Self {
+        Self {
+            value: AtomicU32::new(0),
+            sleepers: loom::sync::Mutex::new(0),
+            woken: loom::sync::Condvar::new(),
+        }
+    }
+}
+
+#[cfg(loom)]
+impl FutexWord {
+    pub fn value(&self) -> &AtomicU32 {
+        &self.value
+    }
+
+    pub fn wait(&self, expected: u32, _timeout: Option<Duration>) {
+        let mut sleepers = self.sleepers.lock().unwrap();
+        if self.value.load(Ordering::Relaxed) != expected {
+            return;
+        }
+        *sleepers += 1;
+        drop(self.woken.wait(sleepers).unwrap());
+    }
+
+    pub fn wake_all(&self) -> usize {
+        let mut sleepers = self.sleepers.lock().unwrap();
+        self.woken.notify_all();
+        std::mem::take(&mut *sleepers)
+    }
+
+    pub fn give_way() {
+        loom::thread::yield_now();
+    }
+}
