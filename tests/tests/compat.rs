@@ -9,7 +9,7 @@ fn compat_app() -> App {
 name = "compat"
 entry = "publish"
 source = ["function.cpp"]
-include = ["compat"]
+include = ["ROOT/sdk-c/include/compat"]
 isolation = "none"
 
 [functions.publish]
@@ -25,16 +25,9 @@ arguments = "keys_and_values"
 type = "immediate"
 function = "count"
 "#;
-    let header = repository().join("sdk-c/include/compat/cpp_function.hpp");
-    let header = std::fs::read_to_string(header).expect("the compat header");
-    let app = App::new(manifest);
-    std::fs::create_dir(app.path("compat")).expect("create a directory");
-    // Beside the app, as somebody would put it; pheromone.h itself comes with the build.
-    app.file(
-        "compat/cpp_function.hpp",
-        header.replace("../pheromone.h", "pheromone.h"),
-    )
-    .file("function.cpp", include_str!("../functions/compat.cpp"))
+    let root = repository();
+    let manifest = manifest.replace("ROOT", root.to_str().expect("a path that is text"));
+    App::new(&manifest).file("function.cpp", include_str!("../functions/compat.cpp"))
 }
 
 #[test]
