@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use crate::binary::pheromone;
+use crate::binary::{pheromone, repository};
 use crate::processes;
 use crate::run::{Finished, Running};
 
@@ -47,6 +47,24 @@ impl App {
         Self::new(manifest).file("functions.c", source)
     }
 
+    /// A copy of one of the examples that come with the system.
+    pub fn example(name: &str) -> Self {
+        let mut app = Self::new("");
+        let source = repository().join("examples").join(name);
+        for entry in fs::read_dir(&source)
+            .expect("the example's directory")
+            .flatten()
+        {
+            let name = entry.file_name();
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if let (true, Some(name)) = (is_file, name.to_str()) {
+                let contents = fs::read(entry.path()).expect("a file of the example");
+                app = app.file(name, contents);
+            }
+        }
+        app
+    }
+
     /// Writes a file beside the manifest.
     pub fn file(self, name: &str, contents: impl AsRef<[u8]>) -> Self {
         fs::write(self.path(name), contents).expect("write a file of the app");
@@ -72,6 +90,11 @@ impl App {
     /// `pheromone run app.toml`.
     pub fn run(&self) -> Command {
         self.command(["run", "app.toml"])
+    }
+
+    /// `pheromone run DIRECTORY/app.toml`.
+    pub fn run_in(&self, directory: &str) -> Command {
+        self.command(["run".to_owned(), format!("{directory}/app.toml")])
     }
 
     /// `pheromone run app.toml` on this input.
