@@ -77,11 +77,11 @@ impl FreeMap {
     /// Adds a free extent, merging it with its neighbours; gives the merged one.
     fn insert(&mut self, offset: u32, len: u32) -> (u32, u32) {
         let (mut first, mut end) = (offset, offset + len);
-        if let Some((&before, &before_len)) = self.by_offset.range(..offset).next_back() {
-            if before + before_len == offset {
-                self.remove(before, before_len);
-                first = before;
-            }
+        if let Some((&before, &before_len)) = self.by_offset.range(..offset).next_back()
+            && before + before_len == offset
+        {
+            self.remove(before, before_len);
+            first = before;
         }
         if let Some(&after_len) = self.by_offset.get(&end) {
             self.remove(end, after_len);
@@ -187,13 +187,13 @@ impl<P: Pages> Allocator<P> {
             .ok()
             .filter(|len| *len <= self.span_units)
             .ok_or(AllocError::TooLarge { units })?;
-        if len_units <= QUICK_UNITS_MAX {
-            if let Some(offset_units) = self.quick[len_units as usize].pop() {
-                return Ok(Extent {
-                    offset_units,
-                    len_units,
-                });
-            }
+        if len_units <= QUICK_UNITS_MAX
+            && let Some(offset_units) = self.quick[len_units as usize].pop()
+        {
+            return Ok(Extent {
+                offset_units,
+                len_units,
+            });
         }
         self.carve(len_units)
     }

@@ -214,12 +214,12 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         if !(1..=MESSAGE_SLOTS_MAX).contains(&usize::from(count)) {
             return Err(RingFault::SlotCount(count));
         }
-        for at in 1..usize::from(count) {
+        for (at, out) in out.iter_mut().enumerate().take(usize::from(count)).skip(1) {
             let (slot, expected) = self.slot(at);
             if slot.words[0].load(Ordering::Relaxed) != expected {
                 return Err(RingFault::MissingSlot(at));
             }
-            copy(slot, expected, &mut out[at])?;
+            copy(slot, expected, out)?;
         }
         self.position += u64::from(count);
         Ok(usize::from(count))
