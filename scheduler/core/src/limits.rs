@@ -22,3 +22,24 @@ pub const OBJECT_CHARGE_BYTES_MIN: u64 = UNIT_BYTES + OBJECT_CHARGE_BYTES;
 pub const CREDIT_SLICE_BYTES: u64 = 1 << 20;
 /// A refill smaller than this is not worth a store into the executor's page.
 pub const CREDIT_REFILL_BYTES_MIN: u64 = 4096;
+
+/// Inputs, keys and sets up to this many entries keep their buffer for the next user of the slot;
+/// longer ones are given back to the allocator.
+pub const BUFFER_ENTRIES_KEPT: usize = 64;
+/// Sleeping executors looked at for the best one; the list is in order of last use.
+pub const SLEEPERS_LOOKED_AT: usize = 16;
+/// Error events of one session that are told in words; the rest is counted.
+pub const ERROR_EVENTS_TOLD: u32 = 16;
+/// Missing keys that a waiting set names before it says how many more there are.
+pub const MISSING_KEYS_NAMED: usize = 8;
+
+/// How long a process may take from its start to its first message.
+pub const START_TIMEOUT_NS: u64 = 30_000_000_000;
+/// Pause before a process is started after a failed start; doubles with each failure in a row.
+pub const START_BACKOFF_NS: u64 = 10_000_000;
+/// Longest pause between starts.
+pub const START_BACKOFF_NS_MAX: u64 = 1_000_000_000;
+/// Failed starts in a row after which, with no executor alive, those who wait are told.
+pub const START_FAILURES_MAX: u32 = 8;
+/// Sessions and calls are refused when less than one part in so many of memory or objects is left.
+pub const RESERVE_PART: u64 = 10;

@@ -1,0 +1,99 @@
+//! Adoption: the successor of a dead process learns what is live in the region it takes over.
+//!
+//! The list is taken when it says that it is ready; what dies afterwards is released to it in the
+//! ordinary way. A process may have published the same memory twice; its successor's allocator
+//! must not be told so, hence overlapping objects are made one piece of memory first.
+
+use pheromone_shm::message::{Extent, ToExecutor};
+
+use crate::event::{EXTENTS_PER_MESSAGE_MAX, ExecutorId, Sink};
+use crate::limits::START_TIMEOUT_NS;
+use crate::local::executor::State;
+use crate::local::judge::Fault;
+use crate::local::object::Object;
+use crate::local::{Local, Timer};
+use crate::slab::Ref;
+
+impl Local {
+    /// Tells an executor how much it adopts; whether there is nothing, so that it is done.
+    pub(super) fn start_adoption<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) -> bool {
+        let extents = self.live_extents(id);
+        let extent_count =
+            u32::try_from(extents.len()).expect("an offset and a length are 64 bits");
+        sink.send(id, &ToExecutor::Adopt { extent_count });
+        if extents.is_empty() {
+            return true;
+        }
+        let app = &mut self.apps[id.app];
+        app.set_state(id.slot, State::Adopting);
+        let executor = app.executor(id.slot);
+        executor.adoption = extents;
+        executor.adopted = 0;
+        let deadline_ns = self.now_ns.saturating_add(START_TIMEOUT_NS);
+        executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+        false
+    }
+
+    /// `FetchExtents`: the next piece of the list. After the last the executor is free for work,
+    /// which it finds behind that piece in its ring.
+    pub(super) fn fetch_extents<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        first: u32,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let executor = self.apps[id.app].executor(id.slot);
+        if executor.state != State::Adopting || executor.adopted != first as usize {
+            return Err(Fault::FetchExtents { first });
+        }
+        let left = &executor.adoption[executor.adopted..];
+        let piece = &left[..left.len().min(EXTENTS_PER_MESSAGE_MAX)];
+        sink.extents(id, first, piece.iter().copied());
+        executor.adopted += piece.len();
+        if executor.adopted == executor.adoption.len() {
+            executor.adoption = Vec::new();
+            self.timers.cancel(&mut executor.timer);
+            self.take_next(id, sink);
+        }
+        Ok(())
+    }
+
+    /// What is live in a region, in order of offset and disjoint.
+    fn live_extents(&mut self, id: ExecutorId) -> Vec<Extent> {
+        let mut live = Vec::new();
+        let mut next = self.apps[id.app].regions[usize::from(id.slot)].live;
+        while let Some(object) = next.some() {
+            live.push((self.objects[object].extent, object));
+            next = self.objects[object].region_next;
+        }
+        live.sort_unstable_by_key(|&(extent, _)| extent);
+        let mut disjoint: Vec<(Extent, Ref<Object>)> = Vec::with_capacity(live.len());
+        for (extent, object) in live {
+            match disjoint.last_mut() {
+                Some((last, owner)) if u64::from(extent.offset_units) < last.end_units() => {
+                    let end = last.end_units().max(extent.end_units());
+                    last.len_units = (end - u64::from(last.offset_units)) as u32;
+                    let (merged, owner) = (*last, *owner);
+                    self.merge(owner, merged, object);
+                }
+                _ => disjoint.push((extent, object)),
+            }
+        }
+        disjoint.into_iter().map(|(extent, _)| extent).collect()
+    }
+
+    /// Makes `owner` the owner of `merged`, and `part`, which lies in it, hold it.
+    fn merge(&mut self, owner: Ref<Object>, merged: Extent, part: Ref<Object>) {
+        self.unlink_from_region(part);
+        let charged =
+            |local: &Self| local.objects[owner].charge_bytes() + local.objects[part].charge_bytes();
+        let before_bytes = charged(self);
+        self.objects[owner].extent = merged;
+        self.objects[part].root = owner;
+        self.objects.hold(owner);
+        let after_bytes = charged(self);
+        let ledger = &mut self.apps[self.objects[owner].app].ledger;
+        ledger.charge(after_bytes);
+        ledger.refund(before_bytes);
+    }
+}

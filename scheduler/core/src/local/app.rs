@@ -1,0 +1,285 @@
+//! One deployed version of one app: its plan, queues, executors, regions and ledger.
+//!
+//! An app is there until nothing of it is left, so whoever holds something of an app may index
+//! [`Apps`] by its id.
+
+use std::collections::VecDeque;
+use std::ops::{Index, IndexMut};
+
+use crate::event::AppId;
+use crate::limits::{OBJECT_CHARGE_BYTES_MIN, RESERVE_PART};
+use crate::local::executor::{Executor, ExecutorList};
+use crate::local::invocation::Invocation;
+use crate::local::ledger::Ledger;
+use crate::local::object::Object;
+use crate::local::plan::Plan;
+use crate::slab::Ref;
+use crate::spec::AppSpec;
+use crate::stats::AppStats;
+use crate::timer::TimerId;
+
+/// Priorities from -8 to 7, each with a list of functions that are ready.
+const PRIORITIES: usize = 16;
+
+/// The app.
+pub(super) struct App {
+    pub(super) spec: Box<AppSpec>,
+    pub(super) plan: Plan,
+    pub(super) functions: Vec<FunctionState>,
+    pub(super) ready: Ready,
+    pub(super) executors: Vec<Executor>,
+    /// Idle executors that spin, and those that sleep; the last used first.
+    pub(super) awake: ExecutorList,
+    pub(super) asleep: ExecutorList,
+    /// By region: executor slots, then ingress.
+    pub(super) regions: Vec<Region>,
+    pub(super) ledger: Ledger,
+    pub(super) pool: PoolState,
+    pub(super) stats: AppStats,
+    pub(super) span_units: u64,
+    /// No new sessions; gone when nothing is left.
+    pub(super) removing: bool,
+    /// Remembered names of its sessions.
+    pub(super) names: u64,
+    /// Ended sessions whose response has not been taken.
+    pub(super) untaken: u32,
+    /// Wakes a sleeper or starts a process for work that has waited too long.
+    pub(super) forward_timer: TimerId,
+}
+
+/// What changes of a function.
+#[derive(Default)]
+pub(super) struct FunctionState {
+    pub(super) first: Ref<Invocation>,
+    pub(super) last: Ref<Invocation>,
+    pub(super) running: u32,
+    pub(super) running_max: u32,
+    priority: u8,
+    listed: bool,
+}
+
+impl FunctionState {
+    fn can_start(&self) -> bool {
+        self.first.is_some() && self.running < self.running_max
+    }
+}
+
+/// Functions with something queued that may start, by priority, in turn within each. Entries
+/// that no longer can are passed over when they come up.
+pub(super) struct Ready {
+    classes: [VecDeque<u16>; PRIORITIES],
+    occupied: u16,
+}
+
+/// Objects whose memory lies in one region.
+#[derive(Default)]
+pub(super) struct Region {
+    /// Those alive.
+    pub(super) live: Ref<Object>,
+    /// The dead ones whose owner has had no room to be told.
+    pub(super) unreleased: Ref<Object>,
+    pub(super) unreleased_count: u32,
+    /// Whether there is an owner that knows of the live ones.
+    pub(super) owned: bool,
+}
+
+/// How the pool grows and is mended.
+#[derive(Default)]
+pub(super) struct PoolState {
+    /// Slots with a process, or one asked for.
+    pub(super) taken: u16,
+    /// Of them those that will be idle by themselves: asked for or starting.
+    pub(super) coming: u16,
+    pub(super) idle: u16,
+    pub(super) busy: u16,
+    /// Starts that failed in a row.
+    pub(super) failed_starts: u32,
+    /// Processes in a row that died without having completed anything.
+    pub(super) quick_deaths: u32,
+    /// No process is started before this time.
+    pub(super) not_before_ns: u64,
+    pub(super) timer: TimerId,
+    /// Why the last start failed.
+    pub(super) last_failure: String,
+}
+
+impl App {
+    pub(super) fn new(spec: Box<AppSpec>) -> Self {
+        let plan = Plan::new(&spec);
+        let functions: Vec<FunctionState> = spec
+            .functions
+            .iter()
+            .map(|function| FunctionState {
+                running_max: function.max_concurrency.unwrap_or(u32::MAX),
+                priority: u8::try_from(7 - function.priority).expect("validated: -8..=7"),
+                ..FunctionState::default()
+            })
+            .collect();
+        let slots = usize::from(spec.executor_slots());
+        let mut regions: Vec<Region> = (0..=slots).map(|_| Region::default()).collect();
+        regions[slots].owned = true;
+        Self {
+            ready: Ready::new(functions.len()),
+            functions,
+            executors: (0..slots).map(|_| Executor::default()).collect(),
+            awake: ExecutorList::default(),
+            asleep: ExecutorList::default(),
+            regions,
+            ledger: Ledger::new(spec.memory_bytes),
+            pool: PoolState::default(),
+            stats: AppStats::default(),
+            span_units: spec.region_span_bytes() / pheromone_shm::message::UNIT_BYTES,
+            removing: false,
+            names: 0,
+            untaken: 0,
+            forward_timer: TimerId::NONE,
+            plan,
+            spec,
+        }
+    }
+
+    /// The name of a function, for messages.
+    pub(super) fn function_name(&self, function: u16) -> &str {
+        &self.spec.functions[usize::from(function)].name
+    }
+
+    /// Whether a function has something to start and may.
+    pub(super) fn can_start(&self, function: u16) -> bool {
+        self.functions[usize::from(function)].can_start()
+    }
+
+    /// Puts a function on the list of those ready, where it is ready and not on it.
+    pub(super) fn list(&mut self, function: u16) {
+        let state = &mut self.functions[usize::from(function)];
+        if !state.listed && state.can_start() {
+            state.listed = true;
+            self.ready.push(state.priority, function);
+        }
+    }
+
+    /// The function whose turn it is.
+    pub(super) fn next_ready(&mut self) -> Option<u16> {
+        loop {
+            let (class, function) = self.ready.first()?;
+            let state = &mut self.functions[usize::from(function)];
+            if state.can_start() {
+                return Some(function);
+            }
+            state.listed = false;
+            self.ready.pop(class);
+        }
+    }
+
+    /// Passes the turn on from the function that `next_ready` named, after one of its invocations
+    /// has started.
+    pub(super) fn turn(&mut self, function: u16) {
+        let state = &mut self.functions[usize::from(function)];
+        if state.listed && self.ready.first() == Some((state.priority, function)) {
+            state.listed = false;
+            self.ready.pop(state.priority);
+            self.list(function);
+        }
+    }
+
+    /// Functions that are ready, those to be served first first.
+    pub(super) fn ready_functions(&self) -> impl Iterator<Item = u16> {
+        let listed = self.ready.classes.iter().flatten().copied();
+        listed.filter(|&function| self.can_start(function))
+    }
+
+    /// Whether less than a part of the objects is left: the edge refuses then.
+    pub(super) fn is_short_of_objects(&self) -> bool {
+        let most = u64::from(self.spec.limits.objects);
+        self.stats.objects_live >= most - most / RESERVE_PART
+    }
+
+    /// Whether the limit on live objects is reached.
+    pub(super) fn is_out_of_objects(&self) -> bool {
+        self.stats.objects_live >= u64::from(self.spec.limits.objects)
+    }
+
+    /// Bytes that the objects still allowed would cost at least: credit past this is of no use.
+    pub(super) fn objects_left_bytes(&self) -> u64 {
+        u64::from(self.spec.limits.objects)
+            .saturating_sub(self.stats.objects_live)
+            .saturating_mul(OBJECT_CHARGE_BYTES_MIN)
+    }
+}
+
+impl Ready {
+    fn new(functions: usize) -> Self {
+        Self {
+            classes: std::array::from_fn(|_| VecDeque::with_capacity(functions)),
+            occupied: 0,
+        }
+    }
+
+    fn push(&mut self, class: u8, function: u16) {
+        self.classes[usize::from(class)].push_back(function);
+        self.occupied |= 1 << class;
+    }
+
+    fn first(&self) -> Option<(u8, u16)> {
+        if self.occupied == 0 {
+            return None;
+        }
+        let class = self.occupied.trailing_zeros() as u8;
+        let function = self.classes[usize::from(class)].front()?;
+        Some((class, *function))
+    }
+
+    fn pop(&mut self, class: u8) {
+        let functions = &mut self.classes[usize::from(class)];
+        functions.pop_front();
+        if functions.is_empty() {
+            self.occupied &= !(1 << class);
+        }
+    }
+}
+
+/// The apps, by id.
+#[derive(Default)]
+pub(super) struct Apps(Vec<Option<Box<App>>>);
+
+impl Apps {
+    pub(super) fn get(&self, id: AppId) -> Option<&App> {
+        self.0.get(usize::from(id.0))?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: AppId) -> Option<&mut App> {
+        self.0.get_mut(usize::from(id.0))?.as_deref_mut()
+    }
+
+    pub(super) fn insert(&mut self, id: AppId, app: App) {
+        let at = usize::from(id.0);
+        if self.0.len() <= at {
+            self.0.resize_with(at + 1, || None);
+        }
+        assert!(self.0[at].is_none(), "an app id names one app at a time");
+        self.0[at] = Some(Box::new(app));
+    }
+
+    pub(super) fn remove(&mut self, id: AppId) {
+        self.0[usize::from(id.0)] = None;
+    }
+}
+
+impl Index<AppId> for Apps {
+    type Output = App;
+
+    #[inline]
+    fn index(&self, id: AppId) -> &App {
+        self.0[usize::from(id.0)]
+            .as_deref()
+            .expect("an app stays while anything of it does")
+    }
+}
+
+impl IndexMut<AppId> for Apps {
+    #[inline]
+    fn index_mut(&mut self, id: AppId) -> &mut App {
+        self.0[usize::from(id.0)]
+            .as_deref_mut()
+            .expect("an app stays while anything of it does")
+    }
+}

@@ -1,0 +1,291 @@
+//! Dispatch: which queued invocation starts next, and on which executor.
+//!
+//! Priorities are strict, functions of one priority take turns, invocations of one function go in
+//! order of firing. An executor that has the function loaded goes before one that is near the
+//! data, that before one that is merely awake. While every awake executor is busy work waits for
+//! one of them, until `forward_delay` has passed: a wake costs more than most functions take.
+
+use pheromone_shm::message::{Dispatch, Ending};
+
+use crate::coordinator::ToCoordinator;
+use crate::event::{AppId, Cause, ExecutorId, Failure, Sink};
+use crate::limits::SLEEPERS_LOOKED_AT;
+use crate::local::app::App;
+use crate::local::executor::{ExecutorList, State};
+use crate::local::invocation::{Invocation, Place};
+use crate::local::session::End;
+use crate::local::{Local, Timer};
+use crate::slab::Ref;
+
+/// How an attempt came back.
+#[derive(Clone, Copy)]
+pub(super) struct Completion<'a> {
+    pub(super) status: i32,
+    pub(super) ending: Ending,
+    pub(super) discarded: u32,
+    pub(super) message: &'a [u8],
+}
+
+impl Local {
+    /// Starts what is queued while an executor can be had for it.
+    #[inline]
+    pub(super) fn dispatch_ready<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        loop {
+            let of = &mut self.apps[app];
+            let Some(function) = of.next_ready() else {
+                return;
+            };
+            let next = of.functions[usize::from(function)].first;
+            let Some(slot) = choose(of, function, self.invocations[next].near) else {
+                break;
+            };
+            self.start(ExecutorId { app, slot }, next, sink);
+        }
+        self.wait_for_executor(app, sink);
+    }
+
+    /// Starts an invocation. The message goes first; the books follow.
+    #[inline]
+    fn start<S: Sink>(&mut self, id: ExecutorId, started: Ref<Invocation>, sink: &mut S) {
+        let invocation = &self.invocations[started];
+        let function = invocation.function;
+        let session = self
+            .session(invocation.session)
+            .expect("what is queued belongs to an open session");
+        let session = &self.sessions[session];
+        let app = &self.apps[id.app];
+        let plan = &app.plan.functions[usize::from(function)];
+        let deadline_ns = match plan.timeout_ns {
+            Some(timeout_ns) => session
+                .deadline_ns
+                .min(self.now_ns.saturating_add(timeout_ns)),
+            None => session.deadline_ns,
+        };
+        let dispatch = Dispatch {
+            function,
+            trigger: invocation.trigger,
+            attempt: invocation.attempt,
+            invocation: invocation.id,
+            session: session.id.0,
+            deadline_ns,
+            input_count: invocation.input_count,
+            request: session
+                .request_object
+                .some()
+                .map(|request| self.objects[request].input()),
+            headers: session.headers,
+            parallelism: app.spec.executors.max,
+            has_caller: session.has_caller,
+        };
+        let objects = &self.objects;
+        let inputs = invocation.held.iter().map(|&held| objects[held].input());
+        sink.dispatch(id, &dispatch, inputs);
+
+        let (request, headers) = (session.request_object, session.headers_object);
+        for held in [request, headers] {
+            if held.is_some() {
+                self.objects.hold(held);
+            }
+        }
+        self.unqueue(started);
+        let invocation = &mut self.invocations[started];
+        invocation.place = Place::Running(id.slot);
+        invocation.request = request;
+        invocation.headers = headers;
+        let app = &mut self.apps[id.app];
+        app.stats.running += 1;
+        app.functions[usize::from(function)].running += 1;
+        app.turn(function);
+        let timeout_ns = app.plan.functions[usize::from(function)].timeout_ns;
+        let init_ns = app.plan.functions[usize::from(function)].init_timeout_ns;
+        app.set_state(id.slot, State::Busy);
+        let executor = app.executor(id.slot);
+        executor.open = started;
+        if let Some(timeout_ns) = timeout_ns {
+            let loading_ns = if executor.has_loaded(function) {
+                0
+            } else {
+                init_ns
+            };
+            let limit_ns = timeout_ns.saturating_add(loading_ns);
+            let deadline_ns = self.now_ns.saturating_add(limit_ns);
+            executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+        }
+        self.use_core(id, sink);
+    }
+
+    /// The open attempt of an executor has come back: its next work goes out first, then the
+    /// books of this one are closed.
+    #[inline]
+    pub(super) fn complete<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        completion: &Completion<'_>,
+        sink: &mut S,
+    ) {
+        let app = &mut self.apps[id.app];
+        let executor = app.executor(id.slot);
+        let finished = std::mem::take(&mut executor.open);
+        self.timers.cancel(&mut executor.timer);
+        executor.completed = executor.completed.saturating_add(1);
+        let invocation = &self.invocations[finished];
+        let function = invocation.function;
+        let retires = completion.ending != Ending::Returned;
+        let failed = completion.status != 0
+            || matches!(completion.ending, Ending::NotLoaded | Ending::InitFailed);
+        if !matches!(completion.ending, Ending::NotLoaded | Ending::InitFailed) {
+            executor.set_loaded(function);
+        }
+        app.stats.discarded_total += u64::from(completion.discarded);
+        app.pool.quick_deaths = 0;
+        self.stopped_running(id.app, function);
+        let session = self.session(self.invocations[finished].session);
+        if let Some(session) = session {
+            self.leave_session(finished, session);
+        }
+        if failed && let Some(session) = session {
+            let failure = self.failure(finished, id, completion);
+            self.end_session(session, &End::Failed(failure), sink);
+        }
+        self.trim_credit(id, sink);
+        if retires {
+            self.tell_to_leave(id, sink);
+        } else {
+            self.take_next(id, sink);
+        }
+        self.dispatch_ready(id.app, sink);
+        self.look_at_waiters(id.app);
+        self.finish(finished, sink);
+        if !failed && let Some(session) = session {
+            self.settle(session, sink);
+        }
+    }
+
+    /// The next invocation for an executor that has nothing open and is awake; idleness if there
+    /// is none. Whatever else is idle has been offered the queue before, so there is no choice.
+    #[inline]
+    pub(super) fn take_next<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        let stays = !app.removing && !app.executor(id.slot).dying;
+        match app.next_ready() {
+            Some(function) if stays => {
+                let next = app.functions[usize::from(function)].first;
+                self.start(id, next, sink);
+            }
+            _ => self.become_free(id, sink),
+        }
+    }
+
+    fn failure(
+        &self,
+        finished: Ref<Invocation>,
+        id: ExecutorId,
+        completion: &Completion<'_>,
+    ) -> Failure {
+        let invocation = &self.invocations[finished];
+        let message = String::from_utf8_lossy(completion.message).into_owned();
+        Failure {
+            function: Some(invocation.function),
+            invocation: invocation.id,
+            attempt: invocation.attempt,
+            cause: match completion.ending {
+                Ending::NotLoaded => Cause::NotLoaded(message),
+                Ending::InitFailed => Cause::InitFailed(message),
+                Ending::Returned | Ending::StrayThreads => Cause::Returned {
+                    status: completion.status,
+                    message,
+                },
+            },
+            executor: Some(id),
+        }
+    }
+
+    /// Work is left over: somebody must come for it, now or after `forward_delay`.
+    fn wait_for_executor<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        let of = &self.apps[app];
+        let pool = &of.pool;
+        if pool.busy + pool.idle + pool.coming == 0 {
+            self.grow(app, sink);
+            return;
+        }
+        let may_grow = self.may_grow(app);
+        let of = &mut self.apps[app];
+        if of.forward_timer == crate::timer::TimerId::NONE && (!of.asleep.is_empty() || may_grow) {
+            let deadline_ns = self.now_ns.saturating_add(of.spec.limits.forward_delay_ns);
+            of.forward_timer = self.timers.arm(deadline_ns, Timer::Forward(app));
+        }
+    }
+
+    /// Work that has waited `forward_delay` gets a sleeping executor, or the coordinator is told.
+    pub(super) fn forward_timer<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        let of = &mut self.apps[app];
+        of.forward_timer = crate::timer::TimerId::NONE;
+        let delay_ns = of.spec.limits.forward_delay_ns;
+        loop {
+            let of = &self.apps[app];
+            let overdue = of.ready_functions().find_map(|function| {
+                let first = of.functions[usize::from(function)].first;
+                let due_ns = self.invocations[first].queued_ns.saturating_add(delay_ns);
+                (due_ns <= self.now_ns).then_some((function, first))
+            });
+            let Some((function, first)) = overdue else {
+                break;
+            };
+            let near = self.invocations[first].near;
+            match best(of, &of.asleep, function, near) {
+                Some((slot, _)) => self.start(ExecutorId { app, slot }, first, sink),
+                None => {
+                    if self.may_grow(app) {
+                        self.outgoing.push_back(ToCoordinator::Overflow { app });
+                    }
+                    break;
+                }
+            }
+        }
+        self.dispatch_ready(app, sink);
+    }
+}
+
+/// The executor for an invocation of a function, if one can be had now.
+fn choose(app: &App, function: u16, near: Option<u16>) -> Option<u16> {
+    let awake = best(app, &app.awake, function, near);
+    if awake.is_none() && app.pool.busy > 0 {
+        return None;
+    }
+    let loaded = |found: &(u16, u8)| found.1 >= LOADED;
+    awake
+        .filter(loaded)
+        .or_else(|| {
+            best(app, &app.asleep, function, near).filter(|found| awake.is_none() || loaded(found))
+        })
+        .or(awake)
+        .map(|(slot, _)| slot)
+}
+
+const LOADED: u8 = 4;
+const SAME_PROCESS: u8 = 2;
+const SAME_CORE: u8 = 1;
+
+/// The best of a list, with its score; the last used of equals.
+fn best(app: &App, list: &ExecutorList, function: u16, near: Option<u16>) -> Option<(u16, u8)> {
+    let near_core = near.map(|slot| app.executors[usize::from(slot)].core);
+    let score = |slot: u16| {
+        let executor = &app.executors[usize::from(slot)];
+        let mut score = 0;
+        if executor.has_loaded(function) {
+            score |= LOADED;
+        }
+        if near == Some(slot) {
+            score |= SAME_PROCESS;
+        }
+        if near_core == Some(executor.core) {
+            score |= SAME_CORE;
+        }
+        score
+    };
+    let scored = list
+        .iter(&app.executors)
+        .take(SLEEPERS_LOOKED_AT)
+        .map(|slot| (slot, score(slot)));
+    scored.reduce(|best, found| if found.1 > best.1 { found } else { best })
+}

@@ -1,0 +1,455 @@
+//! Executors: what each process of an app is doing, as far as the core knows.
+//!
+//! A slot goes from `Vacant` over `Asked`, `Starting` and, where its region had an owner before,
+//! `Adopting` to `Idle` and `Busy`, and by `Leaving` or `Killed` back to `Vacant`. Every change of
+//! state goes through [`App::set_state`], which keeps the counts and lists right.
+
+use pheromone_shm::message::{Extent, ToExecutor};
+use smallvec::SmallVec;
+
+use crate::event::{AppId, Cause, Death, ExecutorId, Failure, Sink};
+use crate::limits::START_TIMEOUT_NS;
+use crate::local::app::App;
+use crate::local::invocation::Invocation;
+use crate::local::ledger::Credit;
+use crate::local::session::End;
+use crate::local::{Local, Timer};
+use crate::slab::Ref;
+use crate::timer::TimerId;
+
+/// What a slot's process is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum State {
+    /// There is none.
+    #[default]
+    Vacant,
+    /// Asked for by `Sink::spawn`.
+    Asked,
+    /// It exists and has not said that it is ready.
+    Starting,
+    /// It learns what is live in its region.
+    Adopting,
+    /// It waits for work.
+    Idle,
+    /// It has an open dispatch.
+    Busy,
+    /// It has been told to leave, or is known to be dead with its ring not yet drained.
+    Leaving,
+    /// It is being killed; what it says no longer counts.
+    Killed,
+}
+
+/// Why a process is being killed.
+#[derive(Debug)]
+pub(super) enum KillReason {
+    /// It broke the protocol: the whole sentence.
+    Fault(String),
+    /// Its function ran too long: the whole sentence.
+    TimedOut(String),
+    /// It did not say that it was ready.
+    NotReady,
+    /// Its invocation was cancelled and did not return, or its app goes, or it did not leave.
+    Unwanted,
+}
+
+/// One slot.
+#[derive(Default)]
+pub(super) struct Executor {
+    pub(super) state: State,
+    pub(super) incarnation: u32,
+    /// Index into the executor cores.
+    pub(super) core: u16,
+    /// It may spin while idle.
+    pub(super) may_spin: bool,
+    /// Known to be dead: nothing more is dispatched to it.
+    pub(super) dying: bool,
+    /// The open dispatch. (One queued behind it would stand beside it here.)
+    pub(super) open: Ref<Invocation>,
+    /// Functions it has run before, as bits.
+    loaded: SmallVec<[u64; 2]>,
+    /// Invocations it has completed.
+    pub(super) completed: u32,
+    pub(super) credit: Credit,
+    /// Guards its start, its invocation or its leaving, whichever it is at.
+    pub(super) timer: TimerId,
+    pub(super) idle_since_ns: u64,
+    pub(super) kill_reason: Option<KillReason>,
+    /// What it adopts, and how much of that it has been told.
+    pub(super) adoption: Vec<Extent>,
+    pub(super) adopted: usize,
+    previous: Option<u16>,
+    next: Option<u16>,
+}
+
+impl Executor {
+    /// Whether there is a process.
+    pub(super) fn is_alive(&self) -> bool {
+        !matches!(self.state, State::Vacant | State::Asked)
+    }
+
+    pub(super) fn has_loaded(&self, function: u16) -> bool {
+        let word = self.loaded.get(usize::from(function) / 64);
+        word.is_some_and(|word| word >> (function % 64) & 1 == 1)
+    }
+
+    pub(super) fn set_loaded(&mut self, function: u16) {
+        let word = usize::from(function) / 64;
+        if self.loaded.len() <= word {
+            self.loaded.resize(word + 1, 0);
+        }
+        self.loaded[word] |= 1 << (function % 64);
+    }
+}
+
+/// Slots in order of last use, linked through the executors.
+#[derive(Default)]
+pub(super) struct ExecutorList {
+    first: Option<u16>,
+}
+
+impl ExecutorList {
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn iter<'a>(&self, executors: &'a [Executor]) -> impl Iterator<Item = u16> + 'a {
+        std::iter::successors(self.first, |&slot| executors[usize::from(slot)].next)
+    }
+
+    fn push(&mut self, executors: &mut [Executor], slot: u16) {
+        let next = self.first.replace(slot);
+        if let Some(next) = next {
+            executors[usize::from(next)].previous = Some(slot);
+        }
+        let executor = &mut executors[usize::from(slot)];
+        executor.previous = None;
+        executor.next = next;
+    }
+
+    fn remove(&mut self, executors: &mut [Executor], slot: u16) {
+        let executor = &executors[usize::from(slot)];
+        let (previous, next) = (executor.previous, executor.next);
+        match previous {
+            Some(previous) => executors[usize::from(previous)].next = next,
+            None => self.first = next,
+        }
+        if let Some(next) = next {
+            executors[usize::from(next)].previous = previous;
+        }
+    }
+}
+
+impl App {
+    pub(super) fn executor(&mut self, slot: u16) -> &mut Executor {
+        &mut self.executors[usize::from(slot)]
+    }
+
+    fn count(&mut self, state: State) -> Option<&mut u16> {
+        match state {
+            State::Asked | State::Starting | State::Adopting => Some(&mut self.pool.coming),
+            State::Idle => Some(&mut self.pool.idle),
+            State::Busy => Some(&mut self.pool.busy),
+            State::Vacant | State::Leaving | State::Killed => None,
+        }
+    }
+
+    /// Changes a slot's state, its place in the lists, and the counts.
+    pub(super) fn set_state(&mut self, slot: u16, state: State) {
+        let executor = &mut self.executors[usize::from(slot)];
+        let awake = executor.may_spin;
+        let before = std::mem::replace(&mut executor.state, state);
+        if let Some(count) = self.count(before) {
+            *count -= 1;
+        }
+        if let Some(count) = self.count(state) {
+            *count += 1;
+        }
+        match (before == State::Vacant, state == State::Vacant) {
+            (true, false) => self.pool.taken += 1,
+            (false, true) => self.pool.taken -= 1,
+            _ => {}
+        }
+        let list = if awake {
+            &mut self.awake
+        } else {
+            &mut self.asleep
+        };
+        if before == State::Idle {
+            list.remove(&mut self.executors, slot);
+        }
+        if state == State::Idle {
+            list.push(&mut self.executors, slot);
+        }
+    }
+
+    /// Notes whether an executor may spin; an idle one changes lists.
+    pub(super) fn set_may_spin(&mut self, slot: u16, permitted: bool) {
+        let executor = &mut self.executors[usize::from(slot)];
+        let before = std::mem::replace(&mut executor.may_spin, permitted);
+        if executor.state != State::Idle || before == permitted {
+            return;
+        }
+        let (from, to) = if permitted {
+            (&mut self.asleep, &mut self.awake)
+        } else {
+            (&mut self.awake, &mut self.asleep)
+        };
+        from.remove(&mut self.executors, slot);
+        to.push(&mut self.executors, slot);
+    }
+}
+
+impl Local {
+    /// A process asked for exists.
+    pub(super) fn executor_started<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        incarnation: u32,
+        sink: &mut S,
+    ) {
+        let Some(app) = self.apps.get_mut(id.app) else {
+            sink.kill(id, "its app is gone");
+            return;
+        };
+        let asked = app.executors.get(usize::from(id.slot));
+        if asked.is_none_or(|executor| executor.state != State::Asked) {
+            return;
+        }
+        app.set_state(id.slot, State::Starting);
+        let executor = app.executor(id.slot);
+        executor.incarnation = incarnation;
+        executor.dying = false;
+        let deadline_ns = self.now_ns.saturating_add(START_TIMEOUT_NS);
+        executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+        if app.removing {
+            self.tell_to_leave(id, sink);
+        }
+    }
+
+    /// `Ready`, its first message.
+    pub(super) fn executor_ready<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        app.pool.failed_starts = 0;
+        app.pool.last_failure.clear();
+        let executor = app.executor(id.slot);
+        self.timers.cancel(&mut executor.timer);
+        let had_owner = executor.incarnation > 1;
+        app.regions[usize::from(id.slot)].owned = true;
+        self.top_up(id, sink);
+        if had_owner && !self.start_adoption(id, sink) {
+            return;
+        }
+        self.take_next(id, sink);
+    }
+
+    /// An executor without an open dispatch: idle, unless it or its app goes.
+    pub(super) fn become_free<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        if app.removing {
+            self.tell_to_leave(id, sink);
+        } else if app.executor(id.slot).dying {
+            app.set_state(id.slot, State::Leaving);
+        } else {
+            app.executor(id.slot).idle_since_ns = self.now_ns;
+            app.set_state(id.slot, State::Idle);
+            self.rest(id, sink);
+        }
+    }
+
+    /// Retires a process that has nothing open.
+    pub(super) fn tell_to_leave<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        let grace_ns = app.spec.limits.cancel_grace_ns;
+        app.set_state(id.slot, State::Leaving);
+        let executor = app.executor(id.slot);
+        self.timers.cancel(&mut executor.timer);
+        let deadline_ns = self.now_ns.saturating_add(grace_ns);
+        executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+        sink.send(id, &ToExecutor::Exit);
+    }
+
+    /// Cancels the invocation that an executor runs; kills it if that does not return in time.
+    pub(super) fn cancel_running<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        let grace_ns = app.spec.limits.cancel_grace_ns;
+        let executor = app.executor(id.slot);
+        if executor.state != State::Busy {
+            return;
+        }
+        sink.cancel(id, self.invocations[executor.open].id);
+        self.timers.cancel(&mut executor.timer);
+        let deadline_ns = self.now_ns.saturating_add(grace_ns);
+        executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+        self.refuse_credit(id, sink);
+    }
+
+    /// The guard of an executor's start, invocation or leaving has run out.
+    pub(super) fn executor_timer<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &self.apps[id.app];
+        let executor = &app.executors[usize::from(id.slot)];
+        let reason = match executor.state {
+            State::Starting | State::Adopting => KillReason::NotReady,
+            State::Busy => {
+                let invocation = &self.invocations[executor.open];
+                if self.session(invocation.session).is_none() {
+                    KillReason::Unwanted
+                } else {
+                    let function = invocation.function;
+                    let limit_ns = app.plan.functions[usize::from(function)].timeout_ns;
+                    KillReason::TimedOut(format!(
+                        "function `{}` ran past its timeout of {} ms and was killed",
+                        app.function_name(function),
+                        limit_ns.unwrap_or_default() / 1_000_000,
+                    ))
+                }
+            }
+            State::Leaving => KillReason::Unwanted,
+            State::Vacant | State::Asked | State::Idle | State::Killed => return,
+        };
+        self.kill(id, reason, sink);
+    }
+
+    /// Kills a process. What it says from now on is ignored; what it had open ends with its death.
+    pub(super) fn kill<S: Sink>(&mut self, id: ExecutorId, reason: KillReason, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        app.set_state(id.slot, State::Killed);
+        let executor = app.executor(id.slot);
+        self.timers.cancel(&mut executor.timer);
+        executor.adoption = Vec::new();
+        let why = match &reason {
+            KillReason::Fault(why) | KillReason::TimedOut(why) => why,
+            KillReason::NotReady => "it did not say that it was ready",
+            KillReason::Unwanted => "it did not stop when it was told to",
+        };
+        sink.kill(id, why);
+        executor.kill_reason = Some(reason);
+        self.stop_waiting_for_credit(id);
+        self.withdraw_spin(id, sink);
+    }
+
+    /// Kills a process that broke the protocol, naming it, its function and the rule.
+    pub(super) fn fault<S: Sink>(&mut self, id: ExecutorId, rule: &str, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        app.stats.faults_total += 1;
+        let open = app.executor(id.slot).open;
+        let running = match open.some() {
+            Some(open) => {
+                let name = app.function_name(self.invocations[open].function);
+                format!(", running function `{name}`,")
+            }
+            None => String::new(),
+        };
+        let (name, slot) = (&app.spec.name, id.slot);
+        let why = format!("executor {slot} of app `{name}`{running} broke the protocol: it {rule}");
+        self.kill(id, KillReason::Fault(why), sink);
+    }
+
+    /// A process is dead, and its last messages follow.
+    pub(super) fn executor_dying(&mut self, id: ExecutorId, incarnation: u32) {
+        let Some(app) = self.apps.get_mut(id.app) else {
+            return;
+        };
+        let Some(executor) = app.executors.get_mut(usize::from(id.slot)) else {
+            return;
+        };
+        if executor.state == State::Vacant || executor.incarnation != incarnation {
+            return;
+        }
+        executor.dying = true;
+        if executor.state == State::Idle {
+            app.set_state(id.slot, State::Leaving);
+        }
+    }
+
+    /// A process is dead and all that it said has been heard.
+    pub(super) fn executor_died<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        incarnation: u32,
+        death: Death,
+        detail: &str,
+        sink: &mut S,
+    ) {
+        let Some(app) = self.apps.get_mut(id.app) else {
+            return;
+        };
+        let Some(executor) = app.executors.get_mut(usize::from(id.slot)) else {
+            return;
+        };
+        let before = executor.state;
+        if matches!(before, State::Vacant | State::Asked) || executor.incarnation != incarnation {
+            return;
+        }
+        let open = std::mem::take(&mut executor.open);
+        let completed = executor.completed;
+        let reason = executor.kill_reason.take();
+        self.timers.cancel(&mut executor.timer);
+        app.stats.deaths_total += 1;
+        self.vacate(id, sink);
+        self.note_death(id.app, before, completed, reason.as_ref(), (death, detail));
+        if open.is_some() {
+            let cause = match reason {
+                Some(KillReason::Fault(why)) => Cause::Fault(why),
+                Some(KillReason::TimedOut(why)) => Cause::TimedOut(why),
+                _ => Cause::Died(death, detail.to_owned()),
+            };
+            self.attempt_died(open, id, cause, sink);
+        }
+        self.give_up_if_hopeless(id.app, sink);
+        self.mend_pool(id.app, sink);
+        self.dispatch_ready(id.app, sink);
+        self.forget_if_empty(id.app, sink);
+    }
+
+    /// Empties a slot: its process's credit, permission and unheard releases end with it.
+    pub(super) fn vacate<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        self.stop_waiting_for_credit(id);
+        self.withdraw_spin(id, sink);
+        self.forget_releases(id);
+        let app = &mut self.apps[id.app];
+        app.regions[usize::from(id.slot)].owned = false;
+        app.set_state(id.slot, State::Vacant);
+        let executor = app.executor(id.slot);
+        self.spinners.leave_core(executor.core);
+        let credit = std::mem::take(&mut executor.credit);
+        executor.adoption = Vec::new();
+        executor.loaded.clear();
+        executor.completed = 0;
+        executor.dying = false;
+        app.ledger.take_back(credit.left_bytes());
+        self.look_at_waiters(id.app);
+    }
+
+    /// An invocation's process died under it.
+    fn attempt_died<S: Sink>(
+        &mut self,
+        open: Ref<Invocation>,
+        id: ExecutorId,
+        cause: Cause,
+        sink: &mut S,
+    ) {
+        let invocation = &self.invocations[open];
+        let (session, function) = (invocation.session, invocation.function);
+        let failure = Failure {
+            function: Some(function),
+            invocation: invocation.id,
+            attempt: invocation.attempt,
+            cause,
+            executor: Some(id),
+        };
+        self.stopped_running(id.app, function);
+        if let Some(session) = self.session(session) {
+            self.leave_session(open, session);
+            self.end_session(session, &End::Failed(failure), sink);
+        }
+        self.finish(open, sink);
+    }
+
+    /// A function has one invocation less running.
+    pub(super) fn stopped_running(&mut self, app: AppId, function: u16) {
+        let app = &mut self.apps[app];
+        app.stats.running -= 1;
+        app.functions[usize::from(function)].running -= 1;
+        app.list(function);
+    }
+}

@@ -1,0 +1,237 @@
+//! Judges what executors say: whether a message can be meant, before anything is done about it.
+//!
+//! Every index, extent, size, key and state is checked here or where it is first used, on the copy
+//! that the ring handed over. Whoever breaks a rule is killed, with the rule as the reason.
+
+use pheromone_shm::message::{
+    Extent, GROUP_BYTES_MAX, InputKey, KEY_BYTES_MAX, Key, REQUEST_OBJECT, Target,
+};
+
+use crate::event::ExecutorId;
+use crate::local::Local;
+use crate::local::app::App;
+use crate::local::executor::State;
+use crate::local::invocation::Invocation;
+use crate::local::object::Object;
+use crate::slab::Ref;
+
+/// A rule that an executor broke; reads after "it".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("sent `{0}` while nothing was dispatched to it")]
+    NotOpen(&'static str),
+    #[error("sent `{0}` while it waited for an answer")]
+    Waiting(&'static str),
+    #[error("said that it is ready a second time")]
+    ReadyTwice,
+    #[error("named bucket number {bucket} of {count}")]
+    Bucket { bucket: u16, count: usize },
+    #[error("published into bucket number {bucket}, which its function's `sends` does not list")]
+    NotInSends { bucket: u16 },
+    #[error("named function number {function} of {count}")]
+    Function { function: u16, count: usize },
+    #[error(
+        "addressed function number {function}, which is neither in its function's `next` nor `calls`"
+    )]
+    NotCallable { function: u16 },
+    #[error("published a direct object, but its function has no `next`")]
+    NoNext,
+    #[error(
+        "named {len_units} units at {offset_units}, outside of its region of {span_units} units"
+    )]
+    Extent {
+        offset_units: u32,
+        len_units: u32,
+        span_units: u64,
+    },
+    #[error("claimed {size_bytes} bytes in an extent of {len_units} units of 64 bytes")]
+    Size { size_bytes: u64, len_units: u32 },
+    #[error("sent an object of {size_bytes} bytes, more than `object_size` allows ({most_bytes})")]
+    ObjectSize { size_bytes: u64, most_bytes: u64 },
+    #[error("allocated {bytes} bytes more than it had credit for")]
+    Credit { bytes: u64 },
+    #[error("gave a key of {0} bytes")]
+    KeyLength(usize),
+    #[error("gave a key or group with a zero byte")]
+    ZeroByte,
+    #[error("gave a key that begins with `~`")]
+    AutomaticKey,
+    #[error("gave a group of {0} bytes")]
+    GroupLength(usize),
+    #[error("named object number {object} of the {held} that its invocation holds")]
+    Object { object: u32, held: usize },
+    #[error("named the request of a session that does not keep one")]
+    NoRequest,
+    #[error("responded with status {0}, which is not from 200 to 599")]
+    HttpStatus(u16),
+    #[error("sent a list of {0} bytes, which is not one of numbers of 4 bytes")]
+    PartList(usize),
+    #[error("listed more than {most} parts for a response")]
+    Parts { most: u32 },
+    #[error("asked for input number {first} of {count}")]
+    FetchInputs { first: u32, count: u32 },
+    #[error("asked for live extents from number {first}, out of turn")]
+    FetchExtents { first: u32 },
+    #[error("does not take back what is released to it ({unreleased} extents wait)")]
+    Releases { unreleased: u32 },
+}
+
+/// What a message is called in a fault.
+pub(super) type Said = &'static str;
+
+impl Local {
+    /// The open invocation of an executor that says something which needs one. An executor that
+    /// waits for credit has nothing to say.
+    #[inline]
+    pub(super) fn open(&self, id: ExecutorId, said: Said) -> Result<Ref<Invocation>, Fault> {
+        let executor = &self.apps[id.app].executors[usize::from(id.slot)];
+        if executor.state != State::Busy {
+            return Err(Fault::NotOpen(said));
+        }
+        if self.waits_for_credit(id) {
+            return Err(Fault::Waiting(said));
+        }
+        Ok(executor.open)
+    }
+
+    /// An extent and the size of the payload in it.
+    #[inline]
+    pub(super) fn judge_payload(
+        &self,
+        id: ExecutorId,
+        extent: Extent,
+        size_bytes: u64,
+    ) -> Result<(), Fault> {
+        let app = &self.apps[id.app];
+        let Extent {
+            offset_units,
+            len_units,
+        } = extent;
+        if len_units == 0 || extent.end_units() > app.span_units {
+            return Err(Fault::Extent {
+                offset_units,
+                len_units,
+                span_units: app.span_units,
+            });
+        }
+        if size_bytes >= extent.len_bytes() {
+            return Err(Fault::Size {
+                size_bytes,
+                len_units,
+            });
+        }
+        let most_bytes = app.spec.limits.object_size_bytes;
+        if size_bytes > most_bytes {
+            return Err(Fault::ObjectSize {
+                size_bytes,
+                most_bytes,
+            });
+        }
+        let region = &app.regions[usize::from(id.slot)];
+        if region.unreleased_count > app.spec.limits.objects {
+            return Err(Fault::Releases {
+                unreleased: region.unreleased_count,
+            });
+        }
+        Ok(())
+    }
+
+    /// The object that an invocation names.
+    pub(super) fn judge_object(
+        &self,
+        open: Ref<Invocation>,
+        object: u32,
+    ) -> Result<Ref<Object>, Fault> {
+        let invocation = &self.invocations[open];
+        invocation
+            .object(object)
+            .ok_or(if object == REQUEST_OBJECT {
+                Fault::NoRequest
+            } else {
+                Fault::Object {
+                    object,
+                    held: invocation.held.len(),
+                }
+            })
+    }
+}
+
+/// A bucket's number.
+pub(super) fn judge_bucket(app: &App, bucket: u16) -> Result<(), Fault> {
+    let count = app.plan.buckets.len();
+    if usize::from(bucket) >= count {
+        return Err(Fault::Bucket { bucket, count });
+    }
+    Ok(())
+}
+
+/// Where a function sends an object.
+#[inline]
+pub(super) fn judge_target(app: &App, function: u16, target: Target) -> Result<(), Fault> {
+    let plan = &app.plan.functions[usize::from(function)];
+    match target {
+        Target::Bucket(bucket) => {
+            judge_bucket(app, bucket)?;
+            if !plan.may_send(bucket) {
+                return Err(Fault::NotInSends { bucket });
+            }
+        }
+        Target::Next if plan.next.is_empty() => return Err(Fault::NoNext),
+        Target::Next => {}
+        Target::Function(function) => {
+            let count = app.plan.functions.len();
+            if usize::from(function) >= count {
+                return Err(Fault::Function { function, count });
+            }
+            if !plan.may_call(function) {
+                return Err(Fault::NotCallable { function });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A key and a group that a function has given.
+#[inline]
+pub(super) fn judge_key(key: Key<'_>, group: &[u8]) -> Result<(), Fault> {
+    if let Key::Named(named) = key {
+        judge_named(named)?;
+        if named[0] == b'~' {
+            return Err(Fault::AutomaticKey);
+        }
+    }
+    judge_group(group)
+}
+
+/// A key as text, automatic ones included.
+pub(super) fn judge_named(key: &[u8]) -> Result<(), Fault> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(Fault::KeyLength(key.len()));
+    }
+    if key.contains(&0) {
+        return Err(Fault::ZeroByte);
+    }
+    Ok(())
+}
+
+/// A group; the empty one is none.
+pub(super) fn judge_group(group: &[u8]) -> Result<(), Fault> {
+    if group.len() > GROUP_BYTES_MAX {
+        return Err(Fault::GroupLength(group.len()));
+    }
+    if group.contains(&0) {
+        return Err(Fault::ZeroByte);
+    }
+    Ok(())
+}
+
+/// A key with the invocation that it is unique in.
+pub(super) fn full_key(key: Key<'_>, invocation: u64) -> InputKey<'_> {
+    match key {
+        Key::Auto(ordinal) => InputKey::Auto {
+            invocation,
+            ordinal,
+        },
+        Key::Named(named) => InputKey::Named(named),
+    }
+}

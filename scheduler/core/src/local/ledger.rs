@@ -1,0 +1,246 @@
+//! The ledger: what counts against an app's quota, and the credit of its executors.
+//!
+//! Charged are live objects and open sessions; granted is what executors may allocate before they
+//! ask. Charges and credit together never pass the quota by the core's own doing, and a published
+//! object moves its charge from credit to use, so that publishing needs no decision. An object's
+//! bytes are free when it dies, not when its owner notices.
+
+use pheromone_shm::message::ToExecutor;
+
+use crate::event::{AppId, ExecutorId, Sink};
+use crate::limits::{CREDIT_REFILL_BYTES_MIN, CREDIT_SLICE_BYTES, RESERVE_PART};
+use crate::local::{Local, Timer};
+use crate::timer::TimerId;
+
+/// An app's account.
+pub(super) struct Ledger {
+    quota_bytes: u64,
+    used_bytes: u64,
+    granted_bytes: u64,
+    /// Slots that wait for credit, the first to ask first.
+    waiting: Vec<u16>,
+}
+
+/// One process's account.
+#[derive(Default)]
+pub(super) struct Credit {
+    /// All that its credit word allows it ever to have allocated.
+    granted_total_bytes: u64,
+    /// What it has allocated of that and published.
+    charged_total_bytes: u64,
+    /// It waits for so many bytes more than it has left.
+    wanted_bytes: Option<u64>,
+    timer: TimerId,
+}
+
+impl Credit {
+    /// Granted and not yet published.
+    pub(super) fn left_bytes(&self) -> u64 {
+        self.granted_total_bytes - self.charged_total_bytes
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(quota_bytes: u64) -> Self {
+        Self {
+            quota_bytes,
+            used_bytes: 0,
+            granted_bytes: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+
+    pub(super) fn granted_bytes(&self) -> u64 {
+        self.granted_bytes
+    }
+
+    pub(super) fn charge(&mut self, bytes: u64) {
+        self.used_bytes += bytes;
+    }
+
+    pub(super) fn refund(&mut self, bytes: u64) {
+        self.used_bytes -= bytes;
+    }
+
+    /// Credit comes back from a process that is gone or has too much.
+    pub(super) fn take_back(&mut self, bytes: u64) {
+        self.granted_bytes -= bytes;
+    }
+
+    fn available_bytes(&self) -> u64 {
+        self.quota_bytes
+            .saturating_sub(self.used_bytes)
+            .saturating_sub(self.granted_bytes)
+    }
+
+    /// Whether the edge may bring in so many bytes: a part of the quota stays for what is inside.
+    pub(super) fn admits(&self, bytes: u64) -> bool {
+        let most = self.quota_bytes - self.quota_bytes / RESERVE_PART;
+        bytes <= self.available_bytes() && self.used_bytes.saturating_add(bytes) <= most
+    }
+}
+
+impl Local {
+    /// An executor's new object uses up credit. False: it has allocated more than it was granted.
+    #[inline]
+    pub(super) fn use_credit(&mut self, id: ExecutorId, bytes: u64) -> bool {
+        let app = &mut self.apps[id.app];
+        let credit = &mut app.executors[usize::from(id.slot)].credit;
+        if bytes > credit.left_bytes() {
+            return false;
+        }
+        credit.charged_total_bytes += bytes;
+        app.ledger.granted_bytes -= bytes;
+        true
+    }
+
+    /// Refills an executor's credit where it is below half of a slice.
+    #[inline]
+    pub(super) fn top_up<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        let left_bytes = app.executors[usize::from(id.slot)].credit.left_bytes();
+        if left_bytes >= CREDIT_SLICE_BYTES / 2 {
+            return;
+        }
+        let slice_bytes = self.slice_bytes(id.app, left_bytes);
+        let bytes = slice_bytes.saturating_sub(left_bytes);
+        if bytes >= CREDIT_REFILL_BYTES_MIN && left_bytes < slice_bytes / 2 {
+            self.grant(id, bytes, sink);
+        }
+    }
+
+    /// What an executor that has so much left is kept supplied with: a slice, or less where memory
+    /// or objects are short, so that the others have their share.
+    fn slice_bytes(&self, app: AppId, left_bytes: u64) -> u64 {
+        let of = &self.apps[app];
+        let sharers = u64::from(of.pool.taken.max(1)) * 2;
+        let fair_bytes = of.ledger.available_bytes().saturating_add(left_bytes) / sharers;
+        CREDIT_SLICE_BYTES
+            .min(fair_bytes)
+            .min(of.objects_left_bytes() / sharers)
+    }
+
+    fn grant<S: Sink>(&mut self, id: ExecutorId, bytes: u64, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        app.ledger.granted_bytes += bytes;
+        let credit = &mut app.executor(id.slot).credit;
+        credit.granted_total_bytes += bytes;
+        sink.credit(id, credit.granted_total_bytes);
+    }
+
+    /// Between two dispatches an executor has nothing allocated that is not published: credit far
+    /// beyond a slice, of a large object that was discarded or made smaller, is taken back.
+    #[inline]
+    pub(super) fn trim_credit<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        let credit = &mut app.executors[usize::from(id.slot)].credit;
+        let left_bytes = credit.left_bytes();
+        if left_bytes <= 2 * CREDIT_SLICE_BYTES {
+            return;
+        }
+        let surplus_bytes = left_bytes - CREDIT_SLICE_BYTES;
+        credit.granted_total_bytes -= surplus_bytes;
+        sink.credit(id, credit.granted_total_bytes);
+        app.ledger.take_back(surplus_bytes);
+        self.look_at_waiters(id.app);
+    }
+
+    /// `NeedCredit`: an executor stands in `phr_create`.
+    pub(super) fn need_credit<S: Sink>(&mut self, id: ExecutorId, bytes: u64, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        let wait_ns = app.spec.limits.create_wait_ns;
+        let open = app.executor(id.slot).open;
+        let cancelled = self.session(self.invocations[open].session).is_none();
+        if !cancelled && self.can_grant(id.app, bytes) {
+            self.grant_wanted(id, bytes, sink);
+            return;
+        }
+        let app = &mut self.apps[id.app];
+        if cancelled
+            || wait_ns == 0
+            || bytes > app.ledger.quota_bytes
+            || app.ledger.waiting.len() + 1 >= usize::from(app.pool.busy)
+        {
+            sink.send(id, &ToExecutor::Credit { granted: false });
+        } else {
+            app.ledger.waiting.push(id.slot);
+            let credit = &mut app.executors[usize::from(id.slot)].credit;
+            credit.wanted_bytes = Some(bytes);
+            let deadline_ns = self.now_ns.saturating_add(wait_ns);
+            credit.timer = self.timers.arm(deadline_ns, Timer::Credit(id));
+        }
+    }
+
+    fn can_grant(&self, app: AppId, bytes: u64) -> bool {
+        let of = &self.apps[app];
+        bytes <= of.ledger.available_bytes() && !of.is_out_of_objects()
+    }
+
+    fn grant_wanted<S: Sink>(&mut self, id: ExecutorId, bytes: u64, sink: &mut S) {
+        self.grant(id, bytes, sink);
+        sink.send(id, &ToExecutor::Credit { granted: true });
+    }
+
+    /// Whether an executor stands in `phr_create` and waits for an answer.
+    pub(super) fn waits_for_credit(&self, id: ExecutorId) -> bool {
+        let executor = &self.apps[id.app].executors[usize::from(id.slot)];
+        executor.credit.wanted_bytes.is_some()
+    }
+
+    /// Refuses a waiting executor; nothing where it does not wait.
+    pub(super) fn refuse_credit<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        if self.stop_waiting_for_credit(id) {
+            sink.send(id, &ToExecutor::Credit { granted: false });
+        }
+    }
+
+    /// Takes an executor off the list of those who wait; whether it was on it.
+    pub(super) fn stop_waiting_for_credit(&mut self, id: ExecutorId) -> bool {
+        let app = &mut self.apps[id.app];
+        let credit = &mut app.executors[usize::from(id.slot)].credit;
+        self.timers.cancel(&mut credit.timer);
+        let waited = credit.wanted_bytes.take().is_some();
+        if waited {
+            app.ledger.waiting.retain(|&slot| slot != id.slot);
+        }
+        waited
+    }
+
+    /// Something has changed for those who wait for credit: memory is free, or one less works.
+    #[inline]
+    pub(super) fn look_at_waiters(&mut self, app: AppId) {
+        let waiting = &self.apps[app].ledger.waiting;
+        if !waiting.is_empty() && !self.short_of_memory.contains(&app) {
+            self.short_of_memory.push(app);
+        }
+    }
+
+    /// Serves those who wait for credit, in order, and refuses one where all who could free
+    /// memory wait themselves.
+    pub(super) fn serve_credit<S: Sink>(&mut self, sink: &mut S) {
+        while let Some(app) = self.short_of_memory.pop() {
+            if self.apps.get(app).is_none() {
+                continue;
+            }
+            while let Some(&slot) = self.apps[app].ledger.waiting.first() {
+                let id = ExecutorId { app, slot };
+                let wanted = self.apps[app].executor(slot).credit.wanted_bytes;
+                let wanted = wanted.expect("who waits wants something");
+                if !self.can_grant(app, wanted) {
+                    break;
+                }
+                self.stop_waiting_for_credit(id);
+                self.grant_wanted(id, wanted, sink);
+            }
+            let of = &self.apps[app];
+            let all_wait = of.ledger.waiting.len() >= usize::from(of.pool.busy);
+            if let Some(&slot) = of.ledger.waiting.last().filter(|_| all_wait) {
+                self.refuse_credit(ExecutorId { app, slot }, sink);
+            }
+        }
+    }
+}

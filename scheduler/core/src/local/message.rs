@@ -1,0 +1,541 @@
+//! What executors say, one function per message: judged first, then done.
+//!
+//! A message of an invocation whose session has ended is still judged, but does nothing; memory
+//! that it names goes back to its owner.
+
+use pheromone_shm::message::{Extent, FromExecutor, InputKey, Key, NO_BUCKET, Target, ToExecutor};
+
+use crate::event::{Cause, ExecutorId, Failure, Sink};
+use crate::limits::OBJECT_CHARGE_BYTES;
+use crate::local::Local;
+use crate::local::dispatch::Completion;
+use crate::local::executor::State;
+use crate::local::invocation::{Firing, Invocation};
+use crate::local::judge::{
+    Fault, full_key, judge_bucket, judge_group, judge_key, judge_named, judge_target,
+};
+use crate::local::name::{is_auto_text, key_text};
+use crate::local::object::{NewObject, Object, Payload};
+use crate::local::respond::Answer;
+use crate::local::session::{End, Session};
+use crate::slab::Ref;
+
+/// Statuses of `pheromone.h` that the core answers with: the numbers of Linux's errno, negative.
+mod status {
+    pub(super) const ENOENT: i32 = -2;
+    pub(super) const ENOMEM: i32 = -12;
+    pub(super) const ENOTSUP: i32 = -95;
+    pub(super) const ECANCELED: i32 = -125;
+}
+
+/// An object on its way into a session.
+#[derive(Clone, Copy)]
+pub(super) struct Publication<'a> {
+    pub(super) payload: Payload,
+    pub(super) target: Target,
+    /// The direct object's functions are this one's `next`.
+    pub(super) function: u16,
+    pub(super) key: InputKey<'a>,
+    pub(super) group: &'a [u8],
+    pub(super) near: Option<u16>,
+}
+
+impl Local {
+    /// A message; a liar is killed.
+    #[inline]
+    pub(super) fn message<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        message: &FromExecutor<'_>,
+        sink: &mut S,
+    ) {
+        let executor = self.apps.get(id.app);
+        let executor = executor.and_then(|app| app.executors.get(usize::from(id.slot)));
+        let Some(executor) = executor else {
+            return;
+        };
+        match executor.state {
+            // A killed process may go on talking until it is dead.
+            State::Vacant | State::Asked | State::Killed => return,
+            State::Starting | State::Adopting | State::Idle | State::Busy | State::Leaving => {}
+        }
+        let judged = match *message {
+            FromExecutor::Publish {
+                target,
+                extent,
+                size_bytes,
+                key,
+                group,
+            } => self.publish(id, target, (extent, size_bytes), (key, group), sink),
+            FromExecutor::Complete {
+                status,
+                ending,
+                discarded,
+                message,
+            } => self.completed(
+                id,
+                &Completion {
+                    status,
+                    ending,
+                    discarded,
+                    message,
+                },
+                sink,
+            ),
+            ref other => self.rare_message(id, other, sink),
+        };
+        if let Err(fault) = judged {
+            self.fault(id, &fault.to_string(), sink);
+            return;
+        }
+        if self.apps[id.app].regions[usize::from(id.slot)]
+            .unreleased
+            .is_some()
+        {
+            self.flush_releases(id, sink);
+        }
+    }
+
+    fn rare_message<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        message: &FromExecutor<'_>,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        match *message {
+            FromExecutor::Ready => self.ready(id, sink),
+            FromExecutor::Forward {
+                target,
+                object,
+                key,
+                group,
+            } => self.forward(id, target, object, (key, group), sink),
+            FromExecutor::Respond {
+                extent,
+                size_bytes,
+                http_status,
+                content_type,
+            } => {
+                let answer = Answer {
+                    http_status,
+                    content_type,
+                };
+                self.respond(id, (extent, size_bytes), answer, sink)
+            }
+            FromExecutor::RespondParts {
+                more,
+                http_status,
+                content_type,
+                objects,
+            } => {
+                let answer = Answer {
+                    http_status,
+                    content_type,
+                };
+                self.respond_parts(id, objects, more, answer, sink)
+            }
+            FromExecutor::Get {
+                bucket,
+                timeout_ns,
+                key,
+            } => self.get(id, bucket, key, timeout_ns, sink),
+            FromExecutor::ReleaseHold { bucket, key } => self.release_hold(id, bucket, key, sink),
+            FromExecutor::FetchInputs { first } => self.fetch_inputs(id, first, sink),
+            FromExecutor::FetchExtents { first } => self.fetch_extents(id, first, sink),
+            FromExecutor::NeedCredit { bytes } => {
+                self.open(id, "NeedCredit")?;
+                self.need_credit(id, bytes, sink);
+                Ok(())
+            }
+            FromExecutor::Publish { .. } | FromExecutor::Complete { .. } => {
+                unreachable!("handled by the caller")
+            }
+        }
+    }
+
+    fn ready<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) -> Result<(), Fault> {
+        match self.apps[id.app].executor(id.slot).state {
+            State::Starting => {
+                self.executor_ready(id, sink);
+                Ok(())
+            }
+            // Told to leave before it was ready.
+            State::Leaving => Ok(()),
+            _ => Err(Fault::ReadyTwice),
+        }
+    }
+
+    #[inline]
+    fn publish<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        target: Target,
+        (extent, size_bytes): (Extent, u64),
+        (key, group): (Key<'_>, &[u8]),
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let open = self.open(id, "Publish")?;
+        self.judge_payload(id, extent, size_bytes)?;
+        let invocation = &self.invocations[open];
+        let (function, producer) = (invocation.function, invocation.id);
+        judge_target(&self.apps[id.app], function, target)?;
+        judge_key(key, group)?;
+        self.take_credit(id, extent)?;
+        let Some(session) = self.session(self.invocations[open].session) else {
+            self.release_extent(id, extent, sink);
+            return Ok(());
+        };
+        let publication = Publication {
+            payload: Payload {
+                region: id.slot,
+                extent,
+                size_bytes,
+                root: Ref::NONE,
+            },
+            target,
+            function,
+            key: full_key(key, producer),
+            group,
+            near: Some(id.slot),
+        };
+        if self.is_taken(session, &publication) {
+            self.release_extent(id, extent, sink);
+            self.tell_duplicate(session, &publication, sink);
+        } else if self.names_are_full(session, &publication) {
+            self.release_extent(id, extent, sink);
+            self.fail_by_limit(open, session, id, sink);
+        } else {
+            let created = self.bring_in(session, &publication, sink);
+            self.drop_hold(created, sink);
+        }
+        self.top_up(id, sink);
+        Ok(())
+    }
+
+    /// Charges an extent to the executor that allocated it.
+    #[inline]
+    pub(super) fn take_credit(&mut self, id: ExecutorId, extent: Extent) -> Result<(), Fault> {
+        let bytes = extent.len_bytes() + OBJECT_CHARGE_BYTES;
+        if self.use_credit(id, bytes) {
+            return Ok(());
+        }
+        let credit = &self.apps[id.app].executors[usize::from(id.slot)].credit;
+        let bytes = bytes - credit.left_bytes();
+        Err(Fault::Credit { bytes })
+    }
+
+    fn forward<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        target: Target,
+        object: u32,
+        (key, group): (Key<'_>, &[u8]),
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let open = self.open(id, "Forward")?;
+        let forwarded = self.judge_object(open, object)?;
+        let invocation = &self.invocations[open];
+        judge_target(&self.apps[id.app], invocation.function, target)?;
+        judge_key(key, group)?;
+        let Some(session) = self.session(invocation.session) else {
+            return Ok(());
+        };
+        let publication = Publication {
+            payload: self.objects[forwarded].payload(forwarded),
+            target,
+            function: invocation.function,
+            key: full_key(key, invocation.id),
+            group,
+            near: Some(id.slot),
+        };
+        if self.is_taken(session, &publication) {
+            self.tell_duplicate(session, &publication, sink);
+        } else if self.apps[id.app].is_out_of_objects()
+            || self.names_are_full(session, &publication)
+        {
+            // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
+            self.fail_by_limit(open, session, id, sink);
+        } else {
+            let created = self.bring_in(session, &publication, sink);
+            self.drop_hold(created, sink);
+        }
+        Ok(())
+    }
+
+    /// Makes an object of a publication that has been found right and starts what it fires. The
+    /// caller ends the creator's hold.
+    #[inline]
+    pub(super) fn bring_in<S: Sink>(
+        &mut self,
+        session: Ref<Session>,
+        publication: &Publication<'_>,
+        sink: &mut S,
+    ) -> Ref<Object> {
+        let of = &self.sessions[session];
+        let app = of.app;
+        let bucket = match publication.target {
+            Target::Bucket(bucket) => bucket,
+            Target::Next | Target::Function(_) => NO_BUCKET,
+        };
+        let created = self.create(&NewObject {
+            app,
+            session: of.id,
+            payload: publication.payload,
+            bucket,
+            key: publication.key,
+            group: publication.group,
+        });
+        let near = publication.near;
+        let mut firing = Firing {
+            session,
+            function: publication.function,
+            trigger: pheromone_shm::message::NO_TRIGGER,
+            near,
+            is_call: false,
+        };
+        match publication.target {
+            Target::Bucket(bucket) => {
+                self.offer(created, session, near, sink);
+                self.dispatch_ready(app, sink);
+                self.enter_bucket(created, session, bucket, publication.key);
+            }
+            Target::Function(function) => {
+                firing.function = function;
+                self.fire_one(firing, created);
+                self.dispatch_ready(app, sink);
+            }
+            Target::Next => {
+                let function = usize::from(publication.function);
+                for at in 0..self.apps[app].plan.functions[function].next.len() {
+                    firing.function = self.apps[app].plan.functions[function].next[at];
+                    self.fire_one(firing, created);
+                }
+                self.dispatch_ready(app, sink);
+            }
+        }
+        created
+    }
+
+    /// Remembers an object's name, and has its bucket hold it.
+    #[inline]
+    fn enter_bucket(
+        &mut self,
+        entered: Ref<Object>,
+        session: Ref<Session>,
+        bucket: u16,
+        key: InputKey<'_>,
+    ) {
+        let of = &mut self.sessions[session];
+        let keeps = self.apps[of.app].plan.buckets[usize::from(bucket)].keeps;
+        let mut text = smallvec::SmallVec::new();
+        let named = match key {
+            InputKey::Named(_) => true,
+            InputKey::Auto { .. } => keeps && of.has_auto_names,
+        };
+        if named {
+            let key = key_text(key, &mut text);
+            let name = self
+                .names
+                .insert(of.id, bucket, key, entered, &mut of.names);
+            self.objects[entered].name = name;
+            self.apps[of.app].names += 1;
+        }
+        if keeps {
+            self.keep(entered, session);
+        }
+    }
+
+    /// Whether the identity has been taken, which automatic keys never are.
+    #[inline]
+    pub(super) fn is_taken(&self, session: Ref<Session>, publication: &Publication<'_>) -> bool {
+        let (Target::Bucket(bucket), InputKey::Named(key)) = (publication.target, publication.key)
+        else {
+            return false;
+        };
+        let session = self.sessions[session].id;
+        self.names.find(session, bucket, key).is_some()
+    }
+
+    /// Names stay until their session ends: they are bounded by the limit on objects.
+    fn names_are_full(&self, session: Ref<Session>, publication: &Publication<'_>) -> bool {
+        let named = matches!(publication.target, Target::Bucket(_))
+            && matches!(publication.key, InputKey::Named(_));
+        let app = &self.apps[self.sessions[session].app];
+        named && app.names >= u64::from(app.spec.limits.objects)
+    }
+
+    fn tell_duplicate<S: Sink>(
+        &mut self,
+        session: Ref<Session>,
+        publication: &Publication<'_>,
+        sink: &mut S,
+    ) {
+        let (Target::Bucket(bucket), InputKey::Named(key)) = (publication.target, publication.key)
+        else {
+            return;
+        };
+        let function = publication.function;
+        let text = |local: &Self| {
+            let app = &local.apps[local.sessions[session].app];
+            format!(
+                "function `{}` sent a second object `{}` into bucket `{}`; the first one stands",
+                app.function_name(function),
+                String::from_utf8_lossy(key),
+                app.spec.buckets[usize::from(bucket)].name,
+            )
+        };
+        self.error_event(session, text, sink);
+    }
+
+    fn fail_by_limit<S: Sink>(
+        &mut self,
+        open: Ref<Invocation>,
+        session: Ref<Session>,
+        id: ExecutorId,
+        sink: &mut S,
+    ) {
+        let invocation = &self.invocations[open];
+        let most = self.apps[id.app].spec.limits.objects;
+        let failure = Failure {
+            function: Some(invocation.function),
+            invocation: invocation.id,
+            attempt: invocation.attempt,
+            cause: Cause::Limit(format!(
+                "limits.objects: the app has as many objects and names as it may ({most}); \
+                 publish fewer, release them earlier, or raise the limit"
+            )),
+            executor: Some(id),
+        };
+        self.end_session(session, &End::Failed(failure), sink);
+    }
+
+    fn completed<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        completion: &Completion<'_>,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        self.open(id, "Complete")?;
+        self.complete(id, completion, sink);
+        Ok(())
+    }
+
+    fn fetch_inputs<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        first: u32,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let open = self.open(id, "FetchInputs")?;
+        let invocation = &self.invocations[open];
+        let count = invocation.input_count;
+        if first >= count {
+            return Err(Fault::FetchInputs { first, count });
+        }
+        let wanted = &invocation.held[first as usize..count as usize];
+        let inputs = wanted.iter().map(|&held| self.objects[held].input());
+        sink.inputs(id, first, inputs);
+        Ok(())
+    }
+
+    fn get<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        bucket: u16,
+        key: &[u8],
+        timeout_ns: u64,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let open = self.open(id, "Get")?;
+        judge_bucket(&self.apps[id.app], bucket)?;
+        judge_named(key)?;
+        let most = self.apps[id.app].spec.limits.inputs as usize;
+        let session = self.session(self.invocations[open].session);
+        let found = match session {
+            None => Err(status::ECANCELED),
+            Some(session) => match self.find_kept(session, bucket, key) {
+                Some(_) if self.invocations[open].held.len() >= most.saturating_mul(2) => {
+                    Err(status::ENOMEM)
+                }
+                Some(found) => Ok(found),
+                None if timeout_ns > 0 => Err(status::ENOTSUP),
+                None => Err(status::ENOENT),
+            },
+        };
+        let (status, input) = match found {
+            Ok(found) => {
+                self.objects.hold(found);
+                self.invocations[open].held.push(found);
+                (0, Some(self.objects[found].input()))
+            }
+            Err(status) => (status, None),
+        };
+        sink.send(id, &ToExecutor::Object { status, input });
+        Ok(())
+    }
+
+    fn release_hold<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        bucket: u16,
+        key: &[u8],
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let open = self.open(id, "ReleaseHold")?;
+        judge_bucket(&self.apps[id.app], bucket)?;
+        judge_named(key)?;
+        let session = self.session(self.invocations[open].session);
+        if let Some(session) = session
+            && let Some(kept) = self.find_kept(session, bucket, key)
+        {
+            self.drop_kept(kept, session, sink);
+        }
+        Ok(())
+    }
+
+    /// The object of this session that a bucket holds under a key, or the text of an automatic
+    /// one. The first question for an automatic key has the session's entered as names.
+    fn find_kept(&mut self, session: Ref<Session>, bucket: u16, key: &[u8]) -> Option<Ref<Object>> {
+        if key[0] == b'~' {
+            if !is_auto_text(key) {
+                return None;
+            }
+            self.name_automatic_keys(session);
+        }
+        let name = self.names.find(self.sessions[session].id, bucket, key)?;
+        let found = self.names.object(name)?;
+        self.objects[found].kept.then_some(found)
+    }
+
+    fn name_automatic_keys(&mut self, session: Ref<Session>) {
+        let of = &mut self.sessions[session];
+        if std::mem::replace(&mut of.has_auto_names, true) {
+            return;
+        }
+        let mut next = of.kept;
+        while let Some(kept) = next.some() {
+            let object = &mut self.objects[kept];
+            next = object.kept_next;
+            let input = object.input();
+            if let InputKey::Auto { .. } = input.key
+                && object.name.is_none()
+            {
+                let mut text = smallvec::SmallVec::new();
+                let key = key_text(input.key, &mut text);
+                let name = self
+                    .names
+                    .insert(of.id, input.bucket, key, kept, &mut of.names);
+                object.name = name;
+                self.apps[of.app].names += 1;
+            }
+        }
+    }
+}
+
+/// A key and group from outside, which are judged as a function's are.
+pub(super) fn judge_outside(key: Option<&[u8]>, group: &[u8]) -> Result<(), Fault> {
+    match key {
+        Some(key) => judge_key(Key::Named(key), group),
+        None => judge_group(group),
+    }
+}

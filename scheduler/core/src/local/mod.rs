@@ -1,0 +1,303 @@
+//! The local scheduler: home of sessions, with the executors that run them and the objects that
+//! they make.
+//!
+//! It takes events, one at a time, and says what follows to a sink. It talks to the coordinator by
+//! messages alone. One file for each noun; this one holds them together.
+
+mod adopt;
+mod app;
+mod dispatch;
+mod executor;
+mod invocation;
+mod judge;
+mod ledger;
+mod message;
+mod name;
+mod object;
+mod plan;
+mod pool;
+mod request;
+mod respond;
+mod session;
+mod settle;
+mod spin;
+mod trigger;
+
+use std::collections::VecDeque;
+
+use app::{App, Apps};
+use executor::State;
+use invocation::Invocation;
+use name::Names;
+use object::Object;
+use plan::Match;
+use session::{End, Session};
+use spin::Spinners;
+use trigger::SetStates;
+
+use crate::CoreConfig;
+use crate::coordinator::{ToCoordinator, ToLocal};
+use crate::event::{AppId, Event, ExecutorId, Part, Sink};
+use crate::slab::{Ref, Slab};
+use crate::spec::AppSpec;
+use crate::stats::{AppStats, Totals};
+use crate::timer::{TimerId, Wheel};
+
+/// Bits of an invocation id below the scheduler's index.
+const INVOCATION_BITS: u32 = 56;
+
+/// What a timer is for.
+#[derive(Clone, Copy)]
+enum Timer {
+    /// A session's deadline.
+    Deadline(Ref<Session>),
+    /// The guard of what an executor is doing.
+    Executor(ExecutorId),
+    /// The end of an executor's wait for credit.
+    Credit(ExecutorId),
+    /// Queued work has waited for an awake executor long enough.
+    Forward(AppId),
+    /// The pause before another start of a process is over.
+    Pool(AppId),
+    /// The budget of a core's spinner.
+    Spin(u16),
+}
+
+/// The local scheduler.
+pub(crate) struct Local {
+    config: CoreConfig,
+    now_ns: u64,
+    apps: Apps,
+    sessions: Slab<Session>,
+    objects: Slab<Object>,
+    invocations: Slab<Invocation>,
+    names: Names,
+    states: SetStates,
+    timers: Wheel<Timer>,
+    spinners: Spinners,
+    last_invocation: u64,
+    /// Apps in which somebody waits for credit and something has changed.
+    short_of_memory: Vec<AppId>,
+    /// For the coordinator.
+    pub(crate) outgoing: VecDeque<ToCoordinator>,
+    scratch: Scratch,
+}
+
+/// Buffers that are empty between steps.
+#[derive(Default)]
+struct Scratch {
+    matches: Vec<Match>,
+    globbed: Vec<usize>,
+    parts: Vec<Part>,
+}
+
+impl Local {
+    pub(crate) fn new(config: CoreConfig) -> Self {
+        Self {
+            config,
+            now_ns: 0,
+            apps: Apps::default(),
+            sessions: Slab::new(),
+            objects: Slab::new(),
+            invocations: Slab::new(),
+            names: Names::new(),
+            states: SetStates::new(),
+            timers: Wheel::new(),
+            spinners: Spinners::new(&config),
+            last_invocation: u64::from(config.scheduler_index) << INVOCATION_BITS,
+            short_of_memory: Vec::new(),
+            outgoing: VecDeque::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Takes one event of its own.
+    #[inline]
+    pub(crate) fn step<S: Sink>(&mut self, event: Event<'_>, now_ns: u64, sink: &mut S) {
+        self.pass_time(now_ns, sink);
+        match event {
+            Event::Message { executor, message } => self.message(executor, &message, sink),
+            other => self.rare_event(other, sink),
+        }
+        self.serve_credit(sink);
+    }
+
+    /// Takes one message of the coordinator.
+    pub(crate) fn take<S: Sink>(&mut self, message: &ToLocal<'_>, now_ns: u64, sink: &mut S) {
+        self.pass_time(now_ns, sink);
+        match message {
+            ToLocal::Open(request) => self.request(request, sink),
+            ToLocal::Grow { app } => {
+                if self.apps.get(*app).is_some() {
+                    self.grow(*app, sink);
+                }
+            }
+        }
+        self.serve_credit(sink);
+    }
+
+    /// See [`Core::next_timer_ns`](crate::Core::next_timer_ns).
+    pub(crate) fn next_timer_ns(&self) -> Option<u64> {
+        (self.timers.armed() > 0).then(|| self.timers.next_ns())
+    }
+
+    pub(crate) fn stats(&self, app: AppId) -> Option<AppStats> {
+        let app = self.apps.get(app)?;
+        let pool = &app.pool;
+        let unreleased = app.regions.iter().map(|region| region.unreleased_count);
+        Some(AppStats {
+            releases_pending: unreleased.map(u64::from).sum(),
+            used_bytes: app.ledger.used_bytes(),
+            credit_bytes: app.ledger.granted_bytes(),
+            executors: app.executors.iter().filter(|e| e.is_alive()).count() as u64,
+            executors_idle: u64::from(pool.idle),
+            ..app.stats
+        })
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        Totals {
+            sessions: u64::from(self.sessions.live()),
+            objects: u64::from(self.objects.live()),
+            invocations: u64::from(self.invocations.live()),
+            names: u64::from(self.names.live()),
+            trigger_states: u64::from(self.states.live()),
+            timers: u64::from(self.timers.armed()),
+        }
+    }
+
+    fn rare_event<S: Sink>(&mut self, event: Event<'_>, sink: &mut S) {
+        match event {
+            Event::Deploy { app, spec } => self.deploy(app, spec, sink),
+            Event::Remove { app } => self.remove(app, sink),
+            Event::Request(request) => self.request(&request, sink),
+            Event::Cancel { session } => {
+                if let Some(session) = self.session(session) {
+                    self.end_session(session, &End::Cancelled, sink);
+                }
+            }
+            Event::ResponseTaken { request, session } => {
+                self.response_taken(request, session, sink);
+            }
+            Event::ExecutorStarted {
+                executor,
+                incarnation,
+            } => self.executor_started(executor, incarnation, sink),
+            Event::SpawnFailed { executor, reason } => self.spawn_failed(executor, reason, sink),
+            Event::Message { executor, message } => self.message(executor, &message, sink),
+            Event::Garbled { executor, reason } => self.garbled(executor, reason, sink),
+            Event::ExecutorDying {
+                executor,
+                incarnation,
+            } => self.executor_dying(executor, incarnation),
+            Event::ExecutorDied {
+                executor,
+                incarnation,
+                death,
+                detail,
+            } => self.executor_died(executor, incarnation, death, detail, sink),
+            Event::ReleaseRoom { executor } => {
+                if self.has_region(executor) {
+                    self.flush_releases(executor, sink);
+                }
+            }
+            Event::Tick => {}
+        }
+    }
+
+    /// Lets time pass up to `now_ns`: what is due happens before anything else.
+    #[inline]
+    fn pass_time<S: Sink>(&mut self, now_ns: u64, sink: &mut S) {
+        debug_assert!(now_ns >= self.now_ns, "time never goes back");
+        self.now_ns = self.now_ns.max(now_ns);
+        if self.now_ns >= self.timers.next_ns() {
+            self.fire_timers(sink);
+        }
+    }
+
+    fn fire_timers<S: Sink>(&mut self, sink: &mut S) {
+        while let Some(timer) = self.timers.pop(self.now_ns) {
+            match timer {
+                Timer::Deadline(session) => self.end_session(session, &End::TimedOut, sink),
+                Timer::Executor(id) => {
+                    self.apps[id.app].executor(id.slot).timer = TimerId::NONE;
+                    self.executor_timer(id, sink);
+                }
+                Timer::Credit(id) => self.refuse_credit(id, sink),
+                Timer::Forward(app) => self.forward_timer(app, sink),
+                Timer::Pool(app) => self.pool_timer(app, sink),
+                Timer::Spin(core) => self.spin_timer(core, sink),
+            }
+        }
+    }
+
+    fn deploy<S: Sink>(&mut self, app: AppId, spec: Box<AppSpec>, sink: &mut S) {
+        if let Err(errors) = spec.validate() {
+            panic!("app `{}` was deployed unjudged: {errors:?}", spec.name);
+        }
+        let unsupported = spec.unsupported();
+        assert!(unsupported.is_empty(), "{unsupported:?}");
+        self.apps.insert(app, App::new(spec));
+        self.mend_pool(app, sink);
+    }
+
+    fn remove<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        let Some(of) = self.apps.get_mut(app) else {
+            return;
+        };
+        if std::mem::replace(&mut of.removing, true) {
+            return;
+        }
+        let open: Vec<Ref<Session>> = self
+            .sessions
+            .refs()
+            .filter(|&session| self.sessions[session].app == app && !self.sessions[session].ended)
+            .collect();
+        for session in open {
+            self.end_session(session, &End::Cancelled, sink);
+        }
+        for slot in 0..self.apps[app].spec.executor_slots() {
+            let id = ExecutorId { app, slot };
+            match self.apps[app].executor(slot).state {
+                State::Starting | State::Adopting | State::Idle => self.tell_to_leave(id, sink),
+                State::Vacant | State::Asked | State::Busy | State::Leaving | State::Killed => {}
+            }
+        }
+        self.forget_if_empty(app, sink);
+    }
+
+    /// Forgets an app that is being removed once nothing of it is left: no process, no session,
+    /// no response that the node may still be reading.
+    fn forget_if_empty<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        let of = &self.apps[app];
+        if !of.removing || of.pool.taken > 0 || of.stats.sessions_open > 0 || of.untaken > 0 {
+            return;
+        }
+        debug_assert_eq!(of.stats.objects_live, 0, "objects are held by what is gone");
+        let slot = of.spec.ingress_slot();
+        let ingress = ExecutorId { app, slot };
+        self.flush_releases(ingress, sink);
+        self.forget_releases(ingress);
+        let of = &mut self.apps[app];
+        self.timers.cancel(&mut of.forward_timer);
+        self.timers.cancel(&mut of.pool.timer);
+        self.apps.remove(app);
+        sink.removed(app);
+    }
+
+    fn garbled<S: Sink>(&mut self, id: ExecutorId, reason: &str, sink: &mut S) {
+        let Some(app) = self.apps.get(id.app) else {
+            return;
+        };
+        let executor = app.executors.get(usize::from(id.slot));
+        if executor.is_some_and(|e| e.is_alive() && e.state != State::Killed) {
+            let rule = format!("wrote what is no message: {reason}");
+            self.fault(id, &rule, sink);
+        }
+    }
+
+    fn has_region(&self, owner: ExecutorId) -> bool {
+        let app = self.apps.get(owner.app);
+        app.is_some_and(|app| usize::from(owner.slot) < app.regions.len())
+    }
+}

@@ -1,0 +1,169 @@
+//! Names: which identities (session, bucket, key) are taken, and by which object.
+//!
+//! A name is remembered until its session ends, also after its object's memory has been used
+//! again, so that a late duplicate is recognised. Names given by functions are here; an automatic
+//! key of an invocation that cannot run again cannot repeat, and is entered only once its session
+//! has asked for one by its text.
+
+use std::hash::BuildHasher;
+use std::io::Write;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use pheromone_shm::message::InputKey;
+use smallvec::SmallVec;
+
+use crate::event::SessionId;
+use crate::local::object::Object;
+use crate::slab::{Ref, Slab};
+
+/// Bytes of the longest text of an automatic key: two signs and two numbers of 20 and 10 digits.
+pub(super) const AUTO_TEXT_BYTES_MAX: usize = 32;
+
+/// The text of an automatic key.
+pub(super) type AutoText = SmallVec<[u8; AUTO_TEXT_BYTES_MAX]>;
+
+/// A remembered identity.
+pub(super) struct Name {
+    session: SessionId,
+    bucket: u16,
+    key: SmallVec<[u8; 32]>,
+    hash: u64,
+    object: Ref<Object>,
+    next: Ref<Name>,
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        Self {
+            session: SessionId(0),
+            bucket: 0,
+            key: SmallVec::new(),
+            hash: 0,
+            object: Ref::NONE,
+            next: Ref::NONE,
+        }
+    }
+}
+
+/// All names.
+pub(super) struct Names {
+    names: Slab<Name>,
+    table: HashTable<Ref<Name>>,
+    /// Seeded, so that functions cannot choose keys that collide; no decision depends on it.
+    hasher: RandomState,
+}
+
+impl Names {
+    pub(super) fn new() -> Self {
+        Self {
+            names: Slab::new(),
+            table: HashTable::new(),
+            hasher: RandomState::default(),
+        }
+    }
+
+    pub(super) fn live(&self) -> u32 {
+        self.names.live()
+    }
+
+    /// The name of this identity, where it is taken.
+    pub(super) fn find(&self, session: SessionId, bucket: u16, key: &[u8]) -> Option<Ref<Name>> {
+        let hash = self.hash(session, bucket, key);
+        let same = |&name: &Ref<Name>| {
+            let name = &self.names[name];
+            name.session == session && name.bucket == bucket && name.key[..] == *key
+        };
+        self.table.find(hash, same).copied()
+    }
+
+    /// Takes an identity that is free for `object`. `list` is the session's list of names.
+    pub(super) fn insert(
+        &mut self,
+        session: SessionId,
+        bucket: u16,
+        key: &[u8],
+        object: Ref<Object>,
+        list: &mut Ref<Name>,
+    ) -> Ref<Name> {
+        let hash = self.hash(session, bucket, key);
+        let inserted = self.names.take();
+        let name = &mut self.names[inserted];
+        name.session = session;
+        name.bucket = bucket;
+        name.key.clear();
+        name.key.extend_from_slice(key);
+        name.hash = hash;
+        name.object = object;
+        name.next = std::mem::replace(list, inserted);
+        let names = &self.names;
+        self.table
+            .insert_unique(hash, inserted, |&name| names[name].hash);
+        inserted
+    }
+
+    /// The object of a name, while it lives.
+    pub(super) fn object(&self, name: Ref<Name>) -> Option<Ref<Object>> {
+        self.names[name].object.some()
+    }
+
+    /// The object has died; its name stays taken.
+    pub(super) fn forget_object(&mut self, name: Ref<Name>) {
+        self.names[name].object = Ref::NONE;
+    }
+
+    /// Takes the first name off a session's list and frees its identity. Answers with its object
+    /// where that lives on.
+    pub(super) fn remove_first(&mut self, list: &mut Ref<Name>) -> Option<Ref<Object>> {
+        let removed = *list;
+        let name = &self.names[removed];
+        *list = name.next;
+        let object = name.object;
+        let entry = self
+            .table
+            .find_entry(name.hash, |&other| other == removed)
+            .expect("a name stays in the table until it is removed");
+        entry.remove();
+        self.names.give(removed);
+        object.some()
+    }
+
+    fn hash(&self, session: SessionId, bucket: u16, key: &[u8]) -> u64 {
+        self.hasher.hash_one((session.0, bucket, key))
+    }
+}
+
+/// `~I.N`.
+pub(super) fn auto_text(invocation: u64, ordinal: u32) -> AutoText {
+    let mut text = [0; AUTO_TEXT_BYTES_MAX];
+    let mut rest = &mut text[..];
+    write!(rest, "~{invocation}.{ordinal}").expect("two numbers fit 32 bytes");
+    let left = rest.len();
+    AutoText::from_slice(&text[..AUTO_TEXT_BYTES_MAX - left])
+}
+
+/// Whether this is the text of an automatic key, as [`auto_text`] writes it.
+pub(super) fn is_auto_text(key: &[u8]) -> bool {
+    let parse = || {
+        let (invocation, ordinal) = std::str::from_utf8(key)
+            .ok()?
+            .strip_prefix('~')?
+            .split_once('.')?;
+        Some(auto_text(invocation.parse().ok()?, ordinal.parse().ok()?))
+    };
+    parse().is_some_and(|text| text[..] == *key)
+}
+
+/// The text of any key.
+pub(super) fn key_text<'k>(key: InputKey<'k>, room: &'k mut AutoText) -> &'k [u8] {
+    match key {
+        InputKey::Named(named) => named,
+        InputKey::Auto {
+            invocation,
+            ordinal,
+        } => {
+            *room = auto_text(invocation, ordinal);
+            room
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Objects: where a payload is, what it is called, and who still needs it.
+//!
+//! An object lives while something holds it; the last hold that ends gives its memory back to the
+//! region's owner. Memory is owned by root objects alone: a forwarded object holds its root. A
+//! root whose owner has no room to be told waits in its region's list, dead in every other way.
+
+use pheromone_shm::message::{Extent, Input, InputKey, NO_BUCKET};
+use smallvec::SmallVec;
+
+use crate::event::{AppId, ExecutorId, SessionId, Sink};
+use crate::limits::OBJECT_CHARGE_BYTES;
+use crate::local::Local;
+use crate::local::name::Name;
+use crate::slab::{Ref, Slab};
+
+/// An object.
+pub(super) struct Object {
+    pub(super) app: AppId,
+    /// Region of the payload.
+    pub(super) region: u16,
+    /// Its bucket, or `NO_BUCKET`.
+    pub(super) bucket: u16,
+    /// Where the payload is.
+    pub(super) extent: Extent,
+    /// Whose memory this is, where it is another object's.
+    pub(super) root: Ref<Object>,
+    pub(super) size_bytes: u64,
+    arrival_ns: u64,
+    pub(super) session: SessionId,
+    /// What holds it, counted.
+    holds: u32,
+    /// Whether its bucket is one of the holders, by the session's list of kept objects.
+    pub(super) kept: bool,
+    /// Bytes of `text` that are the key; 0 for an automatic key. The rest is the group.
+    key_bytes: u8,
+    pub(super) ordinal: u32,
+    pub(super) producer: u64,
+    text: SmallVec<[u8; 32]>,
+    /// Its remembered name, where it has one.
+    pub(super) name: Ref<Name>,
+    pub(super) kept_previous: Ref<Object>,
+    pub(super) kept_next: Ref<Object>,
+    region_previous: Ref<Object>,
+    pub(super) region_next: Ref<Object>,
+}
+
+impl Default for Object {
+    fn default() -> Self {
+        Self {
+            app: AppId(0),
+            region: 0,
+            bucket: NO_BUCKET,
+            extent: Extent::default(),
+            root: Ref::NONE,
+            size_bytes: 0,
+            arrival_ns: 0,
+            session: SessionId(0),
+            holds: 0,
+            kept: false,
+            key_bytes: 0,
+            ordinal: 0,
+            producer: 0,
+            text: SmallVec::new(),
+            name: Ref::NONE,
+            kept_previous: Ref::NONE,
+            kept_next: Ref::NONE,
+            region_previous: Ref::NONE,
+            region_next: Ref::NONE,
+        }
+    }
+}
+
+/// What a new object is.
+#[derive(Clone, Copy)]
+pub(super) struct NewObject<'a> {
+    pub(super) app: AppId,
+    pub(super) session: SessionId,
+    pub(super) payload: Payload,
+    pub(super) bucket: u16,
+    pub(super) key: InputKey<'a>,
+    pub(super) group: &'a [u8],
+}
+
+/// Where a payload is and whose it is.
+#[derive(Clone, Copy)]
+pub(super) struct Payload {
+    pub(super) region: u16,
+    pub(super) extent: Extent,
+    pub(super) size_bytes: u64,
+    /// The object that owns the memory; none: the new one.
+    pub(super) root: Ref<Object>,
+}
+
+impl Object {
+    /// The object as its consumer is told of it.
+    #[inline]
+    pub(super) fn input(&self) -> Input<'_> {
+        let (key, group) = self.text.split_at(usize::from(self.key_bytes));
+        Input {
+            region: self.region,
+            bucket: self.bucket,
+            offset_units: self.extent.offset_units,
+            size_bytes: self.size_bytes,
+            session: self.session.0,
+            arrival_ns: self.arrival_ns,
+            key: match key {
+                [] => InputKey::Auto {
+                    invocation: self.producer,
+                    ordinal: self.ordinal,
+                },
+                named => InputKey::Named(named),
+            },
+            group,
+        }
+    }
+
+    /// Where its payload is, to be forwarded under another name.
+    pub(super) fn payload(&self, this: Ref<Object>) -> Payload {
+        Payload {
+            region: self.region,
+            extent: self.extent,
+            size_bytes: self.size_bytes,
+            root: self.root.some().unwrap_or(this),
+        }
+    }
+
+    /// What the ledger charges for it.
+    pub(super) fn charge_bytes(&self) -> u64 {
+        let memory = if self.root.is_none() {
+            self.extent.len_bytes()
+        } else {
+            0
+        };
+        memory + OBJECT_CHARGE_BYTES
+    }
+}
+
+impl Slab<Object> {
+    /// One more holder.
+    #[inline]
+    pub(super) fn hold(&mut self, held: Ref<Object>) {
+        self[held].holds += 1;
+    }
+}
+
+impl Local {
+    /// A new object with one hold, its creator's, which ends by [`Self::drop_hold`].
+    #[inline]
+    pub(super) fn create(&mut self, new: &NewObject<'_>) -> Ref<Object> {
+        let created = self.objects.take();
+        let object = &mut self.objects[created];
+        object.app = new.app;
+        object.session = new.session;
+        object.region = new.payload.region;
+        object.extent = new.payload.extent;
+        object.size_bytes = new.payload.size_bytes;
+        object.root = new.payload.root;
+        object.bucket = new.bucket;
+        object.arrival_ns = self.now_ns;
+        object.holds = 1;
+        object.name = Ref::NONE;
+        object.kept = false;
+        object.text.clear();
+        match new.key {
+            InputKey::Auto {
+                invocation,
+                ordinal,
+            } => {
+                object.producer = invocation;
+                object.ordinal = ordinal;
+                object.key_bytes = 0;
+            }
+            InputKey::Named(key) => {
+                object.text.extend_from_slice(key);
+                object.key_bytes = key.len() as u8;
+            }
+        }
+        object.text.extend_from_slice(new.group);
+        let charge_bytes = object.charge_bytes();
+        let app = &mut self.apps[new.app];
+        app.ledger.charge(charge_bytes);
+        app.stats.objects_live += 1;
+        app.stats.objects_total += 1;
+        match new.payload.root.some() {
+            Some(root) => self.objects.hold(root),
+            None => self.link_into_region(created),
+        }
+        created
+    }
+
+    /// One holder less; the last one's end is the object's.
+    #[inline]
+    pub(super) fn drop_hold<S: Sink>(&mut self, held: Ref<Object>, sink: &mut S) {
+        let object = &mut self.objects[held];
+        debug_assert!(object.holds > 0, "a hold ends once");
+        object.holds -= 1;
+        if object.holds == 0 {
+            self.die(held, sink);
+        }
+    }
+
+    fn die<S: Sink>(&mut self, dead: Ref<Object>, sink: &mut S) {
+        let object = &self.objects[dead];
+        debug_assert!(!object.kept, "a kept object is held");
+        let (root, name, app) = (object.root, object.name, object.app);
+        let of = &mut self.apps[app];
+        of.ledger.refund(object.charge_bytes());
+        of.stats.objects_live -= 1;
+        self.look_at_waiters(app);
+        if name.is_some() {
+            self.names.forget_object(name);
+        }
+        if root.is_some() {
+            self.objects.give(dead);
+            self.drop_hold(root, sink);
+        } else {
+            self.unlink_from_region(dead);
+            self.release(dead, sink);
+        }
+    }
+
+    /// Gives a dead root's memory back, now or when its owner has room.
+    fn release<S: Sink>(&mut self, dead: Ref<Object>, sink: &mut S) {
+        let object = &self.objects[dead];
+        let owner = ExecutorId {
+            app: object.app,
+            slot: object.region,
+        };
+        let region = &mut self.apps[owner.app].regions[usize::from(owner.slot)];
+        if !region.owned || region.unreleased.is_none() && sink.release(owner, object.extent) {
+            self.objects.give(dead);
+            return;
+        }
+        region.unreleased_count += 1;
+        let next = std::mem::replace(&mut region.unreleased, dead);
+        self.objects[dead].region_next = next;
+    }
+
+    /// Gives memory back that never became an object.
+    pub(super) fn release_extent<S: Sink>(
+        &mut self,
+        owner: ExecutorId,
+        extent: Extent,
+        sink: &mut S,
+    ) {
+        let region = &self.apps[owner.app].regions[usize::from(owner.slot)];
+        if region.unreleased.is_none() && sink.release(owner, extent) {
+            return;
+        }
+        let dead = self.objects.take();
+        let object = &mut self.objects[dead];
+        object.app = owner.app;
+        object.region = owner.slot;
+        object.extent = extent;
+        let region = &mut self.apps[owner.app].regions[usize::from(owner.slot)];
+        region.unreleased_count += 1;
+        let next = std::mem::replace(&mut region.unreleased, dead);
+        self.objects[dead].region_next = next;
+    }
+
+    /// Tells an owner what it has had no room for, as far as it has room now.
+    #[inline]
+    pub(super) fn flush_releases<S: Sink>(&mut self, owner: ExecutorId, sink: &mut S) {
+        let region = &mut self.apps[owner.app].regions[usize::from(owner.slot)];
+        while let Some(dead) = region.unreleased.some() {
+            let object = &self.objects[dead];
+            if !sink.release(owner, object.extent) {
+                break;
+            }
+            region.unreleased = object.region_next;
+            region.unreleased_count -= 1;
+            self.objects.give(dead);
+        }
+    }
+
+    /// The owner is gone: what it would have been told is of no use to anybody. Its successor
+    /// learns what is live, so everything else is free.
+    pub(super) fn forget_releases(&mut self, owner: ExecutorId) {
+        let region = &mut self.apps[owner.app].regions[usize::from(owner.slot)];
+        region.unreleased_count = 0;
+        while let Some(dead) = region.unreleased.some() {
+            region.unreleased = self.objects[dead].region_next;
+            self.objects.give(dead);
+        }
+    }
+
+    fn link_into_region(&mut self, created: Ref<Object>) {
+        let object = &self.objects[created];
+        let region = &mut self.apps[object.app].regions[usize::from(object.region)];
+        let next = std::mem::replace(&mut region.live, created);
+        if next.is_some() {
+            self.objects[next].region_previous = created;
+        }
+        let object = &mut self.objects[created];
+        object.region_previous = Ref::NONE;
+        object.region_next = next;
+    }
+
+    pub(super) fn unlink_from_region(&mut self, dead: Ref<Object>) {
+        let object = &self.objects[dead];
+        let (previous, next) = (object.region_previous, object.region_next);
+        if previous.is_some() {
+            self.objects[previous].region_next = next;
+        } else {
+            let region = usize::from(object.region);
+            self.apps[object.app].regions[region].live = next;
+        }
+        if next.is_some() {
+            self.objects[next].region_previous = previous;
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Requests from outside: calls and puts, judged and limited at the edge, where the caller learns
+//! it. What has been let in is never refused inside.
+
+use pheromone_shm::message::{Extent, HeadersRef, InputKey, NO_BUCKET, NO_TRIGGER, Target};
+
+use crate::event::{Destination, Ingress, Refusal, Request, Sink};
+use crate::limits::{OBJECT_CHARGE_BYTES, SESSION_CHARGE_BYTES};
+use crate::local::Local;
+use crate::local::app::App;
+use crate::local::invocation::Firing;
+use crate::local::message::{Publication, judge_outside};
+use crate::local::object::{NewObject, Object, Payload};
+use crate::local::session::Session;
+use crate::slab::Ref;
+use crate::spec::Entry;
+
+/// The key of a request that goes to a function.
+const REQUEST_KEY: &[u8] = b"request";
+
+/// Where a request goes, found right.
+enum Door<'a> {
+    Function(u16),
+    Bucket {
+        bucket: u16,
+        key: Option<&'a [u8]>,
+        group: &'a [u8],
+    },
+}
+
+impl Local {
+    /// Takes a request, or refuses it.
+    pub(super) fn request<S: Sink>(&mut self, request: &Request<'_>, sink: &mut S) {
+        match self.admit(request) {
+            Ok((door, session)) => self.let_in(request, &door, session, sink),
+            Err(refusal) => {
+                if let Some(app) = self.apps.get_mut(request.app) {
+                    app.stats.refused_total += 1;
+                }
+                sink.refused(request.id, refusal);
+            }
+        }
+    }
+
+    /// Judges a request: where it goes, and the session it joins.
+    fn admit<'a>(
+        &self,
+        request: &Request<'a>,
+    ) -> Result<(Door<'a>, Option<Ref<Session>>), Refusal> {
+        let app = self.apps.get(request.app);
+        let app = app.filter(|app| !app.removing).ok_or(Refusal::NoApp)?;
+        let door = door(app, request.destination)?;
+        if !is_payload(app, request.body) || request.headers.is_some_and(|h| !is_block(app, h)) {
+            return Err(Refusal::Malformed);
+        }
+        let joined = match request.session {
+            None => None,
+            // A session has one caller, who opened it.
+            Some(_) if request.has_caller => return Err(Refusal::Malformed),
+            Some(id) => {
+                let found = self.session(id).ok_or(Refusal::SessionEnded)?;
+                if self.sessions[found].app != request.app {
+                    return Err(Refusal::SessionEnded);
+                }
+                Some(found)
+            }
+        };
+        let limits = &app.spec.limits;
+        if joined.is_none()
+            && (app.stats.sessions_open >= u64::from(limits.sessions)
+                || !self.has_room_for_session())
+        {
+            return Err(Refusal::Sessions);
+        }
+        if matches!(door, Door::Function(_))
+            && app.stats.calls_waiting >= u64::from(limits.calls_waiting)
+        {
+            return Err(Refusal::CallsWaiting);
+        }
+        if app.is_short_of_objects() || !app.ledger.admits(cost_bytes(request)) {
+            return Err(Refusal::Memory);
+        }
+        if let (Some(session), Door::Bucket { bucket, key, .. }) = (joined, &door) {
+            let session = self.sessions[session].id;
+            if key.is_some_and(|key| self.names.find(session, *bucket, key).is_some()) {
+                return Err(Refusal::Exists);
+            }
+        }
+        Ok((door, joined))
+    }
+
+    fn let_in<S: Sink>(
+        &mut self,
+        request: &Request<'_>,
+        door: &Door<'_>,
+        joined: Option<Ref<Session>>,
+        sink: &mut S,
+    ) {
+        let session = match joined {
+            Some(session) => session,
+            None => self.open_session(
+                request.app,
+                request.id,
+                request.has_caller,
+                request.timeout_ns,
+            ),
+        };
+        self.bring_headers(request, session, joined.is_some(), sink);
+        self.bring_body(request, door, session, joined.is_some(), sink);
+        sink.accepted(request.id, self.sessions[session].id);
+        self.settle(session, sink);
+    }
+
+    fn bring_body<S: Sink>(
+        &mut self,
+        request: &Request<'_>,
+        door: &Door<'_>,
+        session: Ref<Session>,
+        joins: bool,
+        sink: &mut S,
+    ) {
+        let app = &self.apps[request.app];
+        let keeps_request = app.spec.keep_request && !joins;
+        let payload = Payload {
+            region: app.spec.ingress_slot(),
+            extent: request.body.extent,
+            size_bytes: request.body.size_bytes,
+            root: Ref::NONE,
+        };
+        match *door {
+            Door::Function(function) => {
+                let body = self.create(&NewObject {
+                    app: request.app,
+                    session: self.sessions[session].id,
+                    payload,
+                    bucket: NO_BUCKET,
+                    key: InputKey::Named(REQUEST_KEY),
+                    group: b"",
+                });
+                self.keep_request(body, session, keeps_request);
+                let firing = Firing {
+                    session,
+                    function,
+                    trigger: NO_TRIGGER,
+                    near: None,
+                    is_call: true,
+                };
+                self.fire_one(firing, body);
+                self.dispatch_ready(request.app, sink);
+                self.drop_hold(body, sink);
+            }
+            Door::Bucket { bucket, key, group } => {
+                // A put is an invocation of the outside: its automatic key has an id of its own.
+                self.last_invocation += 1;
+                let key = match key {
+                    Some(named) => InputKey::Named(named),
+                    None => InputKey::Auto {
+                        invocation: self.last_invocation,
+                        ordinal: 0,
+                    },
+                };
+                let publication = Publication {
+                    payload,
+                    target: Target::Bucket(bucket),
+                    function: 0,
+                    key,
+                    group,
+                    near: None,
+                };
+                let body = self.bring_in(session, &publication, sink);
+                self.keep_request(body, session, keeps_request);
+                self.drop_hold(body, sink);
+            }
+        }
+    }
+
+    fn keep_request(&mut self, body: Ref<Object>, session: Ref<Session>, keeps: bool) {
+        if keeps {
+            self.objects.hold(body);
+            self.sessions[session].request_object = body;
+        }
+    }
+
+    /// A session keeps the header block of the call that opened it.
+    fn bring_headers<S: Sink>(
+        &mut self,
+        request: &Request<'_>,
+        session: Ref<Session>,
+        joins: bool,
+        sink: &mut S,
+    ) {
+        let Some((block, extent)) = request.headers else {
+            return;
+        };
+        let headers = self.create(&NewObject {
+            app: request.app,
+            session: self.sessions[session].id,
+            payload: Payload {
+                region: self.apps[request.app].spec.ingress_slot(),
+                extent,
+                size_bytes: u64::from(block.size_bytes),
+                root: Ref::NONE,
+            },
+            bucket: NO_BUCKET,
+            key: InputKey::Named(b"headers"),
+            group: b"",
+        });
+        if joins {
+            self.drop_hold(headers, sink);
+        } else {
+            let session = &mut self.sessions[session];
+            session.headers = Some(block);
+            session.headers_object = headers;
+        }
+    }
+}
+
+fn door<'a>(app: &App, destination: Destination<'a>) -> Result<Door<'a>, Refusal> {
+    let door = match destination {
+        Destination::Entry => match app.spec.entry.ok_or(Refusal::NoEntry)? {
+            Entry::Function(function) => Door::Function(function),
+            Entry::Bucket(bucket) => Door::Bucket {
+                bucket,
+                key: None,
+                group: b"",
+            },
+        },
+        Destination::Function(function) => Door::Function(function),
+        Destination::Bucket { bucket, key, group } => Door::Bucket { bucket, key, group },
+    };
+    let exists = match door {
+        Door::Function(function) => usize::from(function) < app.plan.functions.len(),
+        Door::Bucket { bucket, key, group } => {
+            usize::from(bucket) < app.plan.buckets.len() && judge_outside(key, group).is_ok()
+        }
+    };
+    exists.then_some(door).ok_or(Refusal::Malformed)
+}
+
+/// Whether a body lies in the ingress region and fits its extent.
+fn is_payload(app: &App, body: Ingress) -> bool {
+    body.extent.end_units() <= app.span_units && body.size_bytes < body.extent.len_bytes()
+}
+
+fn is_block(app: &App, (block, extent): (HeadersRef, Extent)) -> bool {
+    extent.end_units() <= app.span_units && u64::from(block.size_bytes) <= extent.len_bytes()
+}
+
+/// What a request adds to the ledger.
+fn cost_bytes(request: &Request<'_>) -> u64 {
+    let headers = request
+        .headers
+        .map_or(0, |(_, extent)| extent.len_bytes() + OBJECT_CHARGE_BYTES);
+    request.body.extent.len_bytes() + OBJECT_CHARGE_BYTES + SESSION_CHARGE_BYTES + headers
+}

@@ -1,0 +1,309 @@
+//! Sessions: what belongs to one external request, until it ends in exactly one way.
+//!
+//! A session is open while invocations of it are queued or running; `settle.rs` decides what
+//! follows when none is. Its slot outlives its end only while its response has not been taken.
+
+use pheromone_shm::message::{HeadersRef, NO_DEADLINE};
+use smallvec::SmallVec;
+
+use crate::event::{AppId, ExecutorId, Failure, Outcome, RequestId, SessionId, Sink};
+use crate::limits::{ERROR_EVENTS_TOLD, SESSION_CHARGE_BYTES, SESSION_SLOT_BITS, SESSIONS_MAX};
+use crate::local::invocation::{Invocation, Place};
+use crate::local::name::Name;
+use crate::local::object::Object;
+use crate::local::trigger::SetState;
+use crate::local::{Local, Timer};
+use crate::slab::Ref;
+use crate::timer::TimerId;
+
+/// Bits of a session id that hold the generation.
+const GENERATION_BITS: u32 = 32;
+const _: () = assert!(8 + GENERATION_BITS + SESSION_SLOT_BITS == u64::BITS);
+
+/// A session.
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) app: AppId,
+    /// The request that opened it.
+    pub(super) request: RequestId,
+    pub(super) has_caller: bool,
+    /// The invocation that has responded; 0: none.
+    pub(super) answered_by: u64,
+    /// Ended; only its response is left.
+    pub(super) ended: bool,
+    /// Its automatic keys can be looked up by their text.
+    pub(super) has_auto_names: bool,
+    /// What keeps it open, counted: invocations queued and running.
+    pub(super) busy: u32,
+    error_events: u32,
+    pub(super) deadline_ns: u64,
+    deadline: TimerId,
+    pub(super) invocations: Ref<Invocation>,
+    pub(super) names: Ref<Name>,
+    pub(super) states: Ref<SetState>,
+    /// Objects that its buckets hold.
+    pub(super) kept: Ref<Object>,
+    /// The request, where the app keeps it.
+    pub(super) request_object: Ref<Object>,
+    pub(super) headers: Option<HeadersRef>,
+    pub(super) headers_object: Ref<Object>,
+    /// Payloads of the response, held until it has been taken.
+    pub(super) response: SmallVec<[Ref<Object>; 1]>,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            id: SessionId(0),
+            app: AppId(0),
+            request: RequestId(0),
+            has_caller: false,
+            answered_by: 0,
+            ended: false,
+            has_auto_names: false,
+            busy: 0,
+            error_events: 0,
+            deadline_ns: NO_DEADLINE,
+            deadline: TimerId::NONE,
+            invocations: Ref::NONE,
+            names: Ref::NONE,
+            states: Ref::NONE,
+            kept: Ref::NONE,
+            request_object: Ref::NONE,
+            headers: None,
+            headers_object: Ref::NONE,
+            response: SmallVec::new(),
+        }
+    }
+}
+
+/// How a session ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Nothing keeps it open and nothing is pending: responded, completed, or a missing response.
+    Quiet,
+    Failed(Failure),
+    TimedOut,
+    Cancelled,
+}
+
+impl Local {
+    /// Whether another session could be opened, over all apps.
+    pub(super) fn has_room_for_session(&self) -> bool {
+        self.sessions.has_room(SESSIONS_MAX)
+    }
+
+    pub(super) fn open_session(
+        &mut self,
+        app: AppId,
+        request: RequestId,
+        has_caller: bool,
+        timeout_ns: Option<u64>,
+    ) -> Ref<Session> {
+        let opened = self.sessions.take();
+        let scheduler = u64::from(self.config.scheduler_index);
+        let generation = u64::from(self.sessions.generation(opened));
+        let id = scheduler << (GENERATION_BITS + SESSION_SLOT_BITS)
+            | generation << SESSION_SLOT_BITS
+            | u64::from(opened.slot());
+        let of = &mut self.apps[app];
+        of.stats.sessions_open += 1;
+        of.stats.sessions_total += 1;
+        of.ledger.charge(SESSION_CHARGE_BYTES);
+        let timeout_ns = match (timeout_ns, of.spec.session_timeout_ns) {
+            (Some(asked), Some(most)) => Some(asked.min(most)),
+            (asked, most) => asked.or(most),
+        };
+        let response = std::mem::take(&mut self.sessions[opened].response);
+        self.sessions[opened] = Session {
+            id: SessionId(id),
+            app,
+            request,
+            has_caller,
+            response,
+            ..Session::default()
+        };
+        if let Some(timeout_ns) = timeout_ns {
+            let deadline_ns = self.now_ns.saturating_add(timeout_ns);
+            let session = &mut self.sessions[opened];
+            session.deadline_ns = deadline_ns;
+            session.deadline = self.timers.arm(deadline_ns, Timer::Deadline(opened));
+        }
+        opened
+    }
+
+    /// The session of this id, while it is open.
+    #[inline]
+    pub(super) fn session(&self, id: SessionId) -> Option<Ref<Session>> {
+        let found = self.session_or_response(id)?;
+        (!self.sessions[found].ended).then_some(found)
+    }
+
+    /// The session of this id, while it is open or its response has not been taken.
+    fn session_or_response(&self, id: SessionId) -> Option<Ref<Session>> {
+        let slot = (id.0 & u64::from(SESSIONS_MAX - 1)) as u32;
+        let generation = (id.0 >> SESSION_SLOT_BITS) as u32;
+        let found = self.sessions.find(slot, generation)?;
+        (self.sessions[found].id == id).then_some(found)
+    }
+
+    /// Ends a session: tells its caller, drops what is queued, cancels what runs, frees the rest.
+    pub(super) fn end_session<S: Sink>(&mut self, ending: Ref<Session>, end: &End, sink: &mut S) {
+        self.tell_end(ending, end, sink);
+        let session = &mut self.sessions[ending];
+        session.ended = true;
+        self.timers.cancel(&mut session.deadline);
+        self.drop_invocations(ending, sink);
+        self.drop_states(ending, sink);
+        self.drop_objects(ending, sink);
+        let session = &self.sessions[ending];
+        let app = &mut self.apps[session.app];
+        app.stats.sessions_open -= 1;
+        app.ledger.refund(SESSION_CHARGE_BYTES);
+        if session.response.is_empty() {
+            self.sessions.give(ending);
+        } else {
+            app.untaken += 1;
+        }
+    }
+
+    fn tell_end<S: Sink>(&mut self, ending: Ref<Session>, end: &End, sink: &mut S) {
+        let session = &self.sessions[ending];
+        let answered = session.answered_by != 0;
+        let app = &mut self.apps[session.app];
+        let unanswered;
+        let (outcome, total) = match end {
+            End::Quiet if answered => (Outcome::Responded, &mut app.stats.responded_total),
+            End::Quiet if session.has_caller && app.spec.response_required => {
+                unanswered = Failure {
+                    function: None,
+                    invocation: 0,
+                    attempt: 0,
+                    cause: crate::event::Cause::NoResponse,
+                    executor: None,
+                };
+                (Outcome::Failed(&unanswered), &mut app.stats.failed_total)
+            }
+            End::Quiet => (Outcome::Completed, &mut app.stats.completed_total),
+            End::Failed(failure) => (Outcome::Failed(failure), &mut app.stats.failed_total),
+            End::TimedOut => (Outcome::TimedOut, &mut app.stats.timed_out_total),
+            End::Cancelled => (Outcome::Cancelled, &mut app.stats.cancelled_total),
+        };
+        *total += 1;
+        sink.ended(session.app, session.request, session.id, &outcome, answered);
+    }
+
+    fn drop_invocations<S: Sink>(&mut self, ending: Ref<Session>, sink: &mut S) {
+        while let Some(dropped) = self.sessions[ending].invocations.some() {
+            self.leave_session(dropped, ending);
+            match self.invocations[dropped].place {
+                Place::Queued => {
+                    self.unqueue(dropped);
+                    self.finish(dropped, sink);
+                }
+                Place::Running(slot) => {
+                    let app = self.invocations[dropped].app;
+                    self.cancel_running(ExecutorId { app, slot }, sink);
+                }
+            }
+        }
+    }
+
+    fn drop_objects<S: Sink>(&mut self, ending: Ref<Session>, sink: &mut S) {
+        let session = &mut self.sessions[ending];
+        let app = &mut self.apps[session.app];
+        let mut names = std::mem::take(&mut session.names);
+        while names.is_some() {
+            app.names -= 1;
+            if let Some(object) = self.names.remove_first(&mut names) {
+                self.objects[object].name = Ref::NONE;
+            }
+        }
+        while let Some(kept) = self.sessions[ending].kept.some() {
+            self.drop_kept(kept, ending, sink);
+        }
+        let session = &mut self.sessions[ending];
+        let request = std::mem::take(&mut session.request_object);
+        let headers = std::mem::take(&mut session.headers_object);
+        for object in [request, headers] {
+            if object.is_some() {
+                self.drop_hold(object, sink);
+            }
+        }
+    }
+
+    /// The bucket holds an object until its session ends.
+    pub(super) fn keep(&mut self, kept: Ref<Object>, session: Ref<Session>) {
+        self.objects.hold(kept);
+        let next = std::mem::replace(&mut self.sessions[session].kept, kept);
+        if next.is_some() {
+            self.objects[next].kept_previous = kept;
+        }
+        let object = &mut self.objects[kept];
+        object.kept = true;
+        object.kept_previous = Ref::NONE;
+        object.kept_next = next;
+    }
+
+    /// The bucket's hold ends.
+    pub(super) fn drop_kept<S: Sink>(
+        &mut self,
+        kept: Ref<Object>,
+        session: Ref<Session>,
+        sink: &mut S,
+    ) {
+        let object = &mut self.objects[kept];
+        object.kept = false;
+        let (previous, next) = (object.kept_previous, object.kept_next);
+        if previous.is_some() {
+            self.objects[previous].kept_next = next;
+        } else {
+            self.sessions[session].kept = next;
+        }
+        if next.is_some() {
+            self.objects[next].kept_previous = previous;
+        }
+        self.drop_hold(kept, sink);
+    }
+
+    /// The node has read a response: its payloads are no longer held.
+    pub(super) fn response_taken<S: Sink>(
+        &mut self,
+        request: RequestId,
+        id: SessionId,
+        sink: &mut S,
+    ) {
+        let Some(taken) = self.session_or_response(id) else {
+            return;
+        };
+        let session = &mut self.sessions[taken];
+        if session.request != request || session.response.is_empty() {
+            return;
+        }
+        let (app, ended) = (session.app, session.ended);
+        while let Some(part) = self.sessions[taken].response.pop() {
+            self.drop_hold(part, sink);
+        }
+        if ended {
+            self.sessions.give(taken);
+            self.apps[app].untaken -= 1;
+            self.forget_if_empty(app, sink);
+        }
+    }
+
+    /// Something is wrong in a session that goes on. The first few are told in words.
+    pub(super) fn error_event<S: Sink>(
+        &mut self,
+        session: Ref<Session>,
+        text: impl FnOnce(&Self) -> String,
+        sink: &mut S,
+    ) {
+        let of = &mut self.sessions[session];
+        of.error_events = of.error_events.saturating_add(1);
+        let (app, id, count) = (of.app, of.id, of.error_events);
+        self.apps[app].stats.error_events_total += 1;
+        if count <= ERROR_EVENTS_TOLD {
+            sink.error_event(app, id, &text(self));
+        }
+    }
+}
