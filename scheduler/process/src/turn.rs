@@ -273,13 +273,13 @@ impl Scheduler {
             let message = postcard::from_bytes(&bytes).map_err(|e| {
                 format!("the node sent {} bytes that say nothing: {e}", bytes.len())
             })?;
-            self.from_node(message)?;
+            self.obey(message)?;
         }
         self.from_node = bytes;
         Ok(())
     }
 
-    fn from_node(&mut self, message: ToScheduler<'_>) -> Result<(), String> {
+    fn obey(&mut self, message: ToScheduler<'_>) -> Result<(), String> {
         match message {
             ToScheduler::Request(request) => self.request(&request),
             ToScheduler::Control => self.take_control()?,
