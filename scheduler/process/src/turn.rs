@@ -413,6 +413,7 @@ impl Scheduler {
     fn died(&mut self, executor: ExecutorId, incarnation: u32, death: Death, detail: &str) {
         let current = self.outbox.peers.get(executor).map(|peer| peer.incarnation);
         if current == Some(incarnation) {
+            self.step(Event::ExecutorDying { executor, incarnation });
             self.drain(executor);
             self.outbox.peers.remove(executor);
         }
