@@ -5,17 +5,23 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod build;
 mod check;
 mod diagnostics;
 mod document;
+mod files;
+mod graph;
 mod limits;
 mod names;
 mod read;
+mod sdk;
 mod support;
 mod units;
 
 pub use app::{
     App, Arguments, Built, CompilerMessage, FunctionProgram, Program, Sources, TriggerProgram,
 };
+pub use build::{BuildError, BuildOptions, BuildStep, build};
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity};
+pub use graph::{Format, UnknownFormat, graph};
 pub use read::{Purpose, ReadOptions, parse, parse_with, read, read_with};

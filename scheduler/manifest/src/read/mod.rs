@@ -10,6 +10,8 @@ mod code;
 mod function;
 mod trigger;
 
+pub(crate) use code::Language;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
