@@ -68,7 +68,7 @@ impl AppSpec {
 }
 
 /// Smallest span of a region.
-pub const REGION_SPAN_BYTES_MIN: u64 = 4 << 20;
+pub const REGION_SPAN_BYTES_MIN: u64 = 64 << 20;
 /// Largest span of a region: 2^32 units of 64 bytes.
 pub const REGION_SPAN_BYTES_MAX: u64 = 1 << 38;
 
