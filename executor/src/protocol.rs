@@ -157,8 +157,13 @@ pub enum Arguments {
     Keys,
 }
 
-/// Head of one packet on the tagged output socket (followed by the text, without a line end),
-/// little-endian, `repr(C)`: written by the executor, judged by the node.
+/// Longest text of one packet on the tagged output socket, bytes; a longer line comes in several.
+pub const OUTPUT_TEXT_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of an encoded [`OutputHead`].
+pub const OUTPUT_HEAD_BYTES: usize = 24;
+
+/// Head of one packet on the tagged output socket (followed by the text, without a line end):
+/// written by the executor, judged by the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputHead {
     /// Session of the invocation, or 0.
@@ -171,6 +176,35 @@ pub struct OutputHead {
     pub kind: OutputKind,
     /// Lines dropped before this one, saturating.
     pub dropped: u32,
+}
+
+impl OutputHead {
+    /// Little-endian: session, invocation, dropped, function, kind, one zero byte.
+    pub fn encode(&self) -> [u8; OUTPUT_HEAD_BYTES] {
+        let mut bytes = [0; OUTPUT_HEAD_BYTES];
+        bytes[0..8].copy_from_slice(&self.session.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.invocation.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.dropped.to_le_bytes());
+        bytes[20..22].copy_from_slice(&self.function.to_le_bytes());
+        bytes[22] = self.kind as u8;
+        bytes
+    }
+
+    /// The head and the text of a packet; `None` for what no executor of ours writes.
+    pub fn decode(packet: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, text) = packet.split_at_checked(OUTPUT_HEAD_BYTES)?;
+        if text.len() > OUTPUT_TEXT_BYTES_MAX || head[23] != 0 {
+            return None;
+        }
+        let head = Self {
+            session: u64::from_le_bytes(head[0..8].try_into().ok()?),
+            invocation: u64::from_le_bytes(head[8..16].try_into().ok()?),
+            dropped: u32::from_le_bytes(head[16..20].try_into().ok()?),
+            function: u16::from_le_bytes(head[20..22].try_into().ok()?),
+            kind: OutputKind::from_byte(head[22])?,
+        };
+        Some((head, text))
+    }
 }
 
 /// Where a line of output came from.
@@ -191,4 +225,60 @@ pub enum OutputKind {
     Error = 5,
     /// The crash handler's last words (signal, address, whose memory).
     Crash = 6,
+}
+
+impl OutputKind {
+    /// The kind that this byte stands for.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::Stdout,
+            1 => Self::Stderr,
+            2 => Self::Debug,
+            3 => Self::Info,
+            4 => Self::Warn,
+            5 => Self::Error,
+            6 => Self::Crash,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_head_is_read_as_it_was_written() {
+        let head = OutputHead {
+            session: u64::MAX - 1,
+            invocation: 7,
+            function: 300,
+            kind: OutputKind::Crash,
+            dropped: 9,
+        };
+        let mut packet = head.encode().to_vec();
+        packet.extend_from_slice(b"text");
+        assert_eq!(OutputHead::decode(&packet), Some((head, &b"text"[..])));
+    }
+
+    #[test]
+    fn what_is_no_output_packet_is_refused() {
+        let head = OutputHead {
+            session: 1,
+            invocation: 1,
+            function: 0,
+            kind: OutputKind::Stdout,
+            dropped: 0,
+        };
+        let good = head.encode();
+        assert!(OutputHead::decode(&good[..23]).is_none());
+        let mut kind = good;
+        kind[22] = 7;
+        assert!(OutputHead::decode(&kind).is_none());
+        let mut padding = good;
+        padding[23] = 1;
+        assert!(OutputHead::decode(&padding).is_none());
+        let long = [&good[..], &[b'x'; OUTPUT_TEXT_BYTES_MAX + 1]].concat();
+        assert!(OutputHead::decode(&long).is_none());
+    }
 }

@@ -1,0 +1,346 @@
+//! The table behind `pheromone.h`, and the door through which a function's calls come in.
+//!
+//! The files below `api/` hold the calls by the header's sections. Every call that takes a
+//! `phr_ctx` passes here first: it must come from the thread that was called, with the invocation
+//! that runs now; otherwise it is `PHR_EPERM` and touches nothing. What a function passes is an
+//! allegation: strings are read up to their bounds, objects are told by their state.
+
+mod about;
+mod inputs;
+mod later;
+mod outputs;
+mod responses;
+
+use std::ffi::{c_char, c_int};
+use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use pheromone_sdk as sdk;
+use pheromone_shm::limits::down;
+use pheromone_shm::mapping::Mapping;
+use pheromone_shm::message::{GROUP_BYTES_MAX, KEY_BYTES_MAX};
+
+use crate::fault::{Call, Fault};
+use crate::objects::{Object, why_not_unsent};
+use crate::runtime::Runtime;
+use crate::threads;
+
+/// Longest name of a bucket or function that is looked for; longer ones do not exist.
+const NAME_BYTES_MAX: usize = 255;
+/// A finished invocation's handle comes round again after so many others.
+const HANDLES: usize = 64;
+
+static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(std::ptr::null_mut());
+/// The handle of the invocation that runs; NULL between invocations.
+static CURRENT: AtomicPtr<sdk::Ctx> = AtomicPtr::new(std::ptr::null_mut());
+static OPENED: AtomicUsize = AtomicUsize::new(0);
+static CANCELLING: OnceLock<Mapping> = OnceLock::new();
+/// The invocation that runs; 0 between invocations.
+static INVOCATION: AtomicU64 = AtomicU64::new(0);
+
+struct Handles([sdk::Ctx; HANDLES]);
+
+// SAFETY: nobody writes to them; they are addresses that lead to the table.
+unsafe impl Sync for Handles {}
+
+static CONTEXTS: Handles = Handles(
+    [const {
+        sdk::Ctx {
+            head: sdk::Head {
+                struct_size: size_of::<sdk::Ctx>(),
+                api: &raw const TABLE,
+            },
+        }
+    }; HANDLES],
+);
+
+static TABLE: sdk::Api = sdk::Api {
+    struct_size: size_of::<sdk::Api>(),
+    abi_major: sdk::ABI_MAJOR as u32,
+    abi_minor: sdk::ABI_MINOR as u32,
+
+    input_count: inputs::input_count,
+    input: inputs::input,
+    input_named: inputs::input_named,
+    request: inputs::request,
+    request_header: inputs::request_header,
+    request_header_of: inputs::request_header_of,
+
+    data: inputs::data,
+    size: inputs::size,
+    key: inputs::key,
+    bucket: inputs::bucket,
+    group: inputs::group,
+    object_session: inputs::object_session,
+    arrival_ns: inputs::arrival_ns,
+    failed_input_count: inputs::failed_input_count,
+    failed_input: inputs::failed_input,
+
+    create: outputs::create,
+    create_for: outputs::create_for,
+    buffer: outputs::buffer,
+    truncate: outputs::truncate,
+    send: outputs::send,
+    put: outputs::put,
+    forward: outputs::forward,
+    discard: outputs::discard,
+
+    respond: responses::respond,
+    respond_data: responses::respond_data,
+    respond_parts: responses::respond_parts,
+    respond_to: later::respond_to,
+    respond_session: later::respond_session,
+    fail_session: later::fail_session,
+    set_response_type: responses::set_response_type,
+    set_response_status: responses::set_response_status,
+
+    get: inputs::get,
+    load: later::load,
+    delete_object: inputs::delete_object,
+
+    join: later::join,
+    redundant: later::redundant,
+    expect_sources: later::expect_sources,
+    close_source: later::close_source,
+
+    app: about::app,
+    function: about::function,
+    trigger: about::trigger,
+    config: about::config,
+    session: about::session,
+    invocation: about::invocation,
+    deadline_ns: about::deadline_ns,
+    now_ns: about::now_ns,
+    wall_ns: about::wall_ns,
+    attempt: about::attempt,
+    parallelism: about::parallelism,
+    parent_count: about::parent_count,
+    parent: about::parent,
+    cancelled: about::cancelled,
+    window: about::window,
+    arguments: about::arguments,
+
+    log_text: about::log_text,
+    fail_text: about::fail_text,
+    last_status: about::last_status,
+    last_error: about::last_error,
+    set_local: about::set_local,
+    local: about::local,
+
+    fire: later::fire,
+    drop: later::drop,
+    tick_at: later::tick_at,
+    trigger_state: later::trigger_state,
+    trigger_config: later::trigger_config,
+};
+
+/// The table.
+pub fn table() -> *const sdk::Api {
+    &raw const TABLE
+}
+
+/// Calls from here on are about this runtime, which lives as long as the process.
+pub fn install(runtime: *mut Runtime) {
+    RUNTIME.store(runtime, Ordering::Relaxed);
+}
+
+/// Whether an invocation is cancelled is read in this mapping of `down`, by any thread.
+///
+/// # Errors
+/// What the kernel says.
+pub fn watch_cancelling(down: BorrowedFd<'_>) -> std::io::Result<()> {
+    let mapping = Mapping::read_only(down)?;
+    // One executor per process, so there is none before.
+    let _ = CANCELLING.set(mapping);
+    Ok(())
+}
+
+/// Whether the invocation that runs has been cancelled.
+fn cancelled_now() -> bool {
+    let invocation = INVOCATION.load(Ordering::Relaxed);
+    let word = CANCELLING
+        .get()
+        .map(|mapping| mapping.word(down::CANCELLED));
+    invocation != 0 && word.is_some_and(|word| word.load(Ordering::Relaxed) == invocation)
+}
+
+/// Opens an invocation: the handle for its function.
+pub fn open(invocation: u64) -> *mut sdk::Ctx {
+    INVOCATION.store(invocation, Ordering::Relaxed);
+    let at = OPENED.fetch_add(1, Ordering::Relaxed) % HANDLES;
+    let ctx = std::ptr::from_ref(&CONTEXTS.0[at]).cast_mut();
+    CURRENT.store(ctx, Ordering::Relaxed);
+    ctx
+}
+
+/// Its function has returned: its handle is good for nothing.
+pub fn close() {
+    INVOCATION.store(0, Ordering::Relaxed);
+    CURRENT.store(std::ptr::null_mut(), Ordering::Relaxed);
+}
+
+/// Whether a call may be answered: the right thread, while an invocation runs.
+fn runtime_now<'a>() -> Option<&'a mut Runtime> {
+    if !threads::runs_functions() || CURRENT.load(Ordering::Relaxed).is_null() {
+        return None;
+    }
+    // SAFETY: installed before the first invocation was opened, and never freed. One thread comes
+    // here, and leaves each call before it makes the next: no call runs user code while it holds
+    // the reference.
+    unsafe { RUNTIME.load(Ordering::Relaxed).as_mut() }
+}
+
+/// The same, for a call that names its invocation.
+fn runtime<'a>(ctx: *const sdk::Ctx) -> Option<&'a mut Runtime> {
+    if !std::ptr::eq(ctx, CURRENT.load(Ordering::Relaxed)) {
+        return None;
+    }
+    runtime_now()
+}
+
+/// What `PHR_INIT` may do is little.
+fn refuse_in_init(runtime: &Runtime) -> Call<()> {
+    if runtime.attempt.initializing {
+        return Err(Fault::new(
+            sdk::EPERM,
+            "PHR_INIT runs without an invocation of its own: it may use phr_config, \
+             phr_set_local, phr_load, phr_log and phr_fail",
+        ));
+    }
+    Ok(())
+}
+
+fn judged<T>(
+    runtime: &mut Runtime,
+    call: &str,
+    body: impl FnOnce(&mut Runtime) -> Call<T>,
+) -> Result<T, c_int> {
+    refuse_in_init(runtime)
+        .and_then(|()| body(runtime))
+        .map_err(|fault| {
+            runtime.note_failure(call, fault.status, &fault.sentence);
+            fault.status
+        })
+}
+
+/// A call that gives a status.
+fn status(ctx: *const sdk::Ctx, call: &str, body: impl FnOnce(&mut Runtime) -> Call<()>) -> c_int {
+    let Some(runtime) = runtime(ctx) else {
+        return sdk::EPERM;
+    };
+    judged(runtime, call, body).map_or_else(|status| status, |()| sdk::OK)
+}
+
+/// A call that gives a pointer, NULL on an error.
+fn pointer<T>(
+    ctx: *const sdk::Ctx,
+    call: &str,
+    body: impl FnOnce(&mut Runtime) -> Call<*mut T>,
+) -> *mut T {
+    let Some(runtime) = runtime(ctx) else {
+        return std::ptr::null_mut();
+    };
+    judged(runtime, call, body).unwrap_or(std::ptr::null_mut())
+}
+
+/// The bytes of a C string of a function's, up to a bound; `None` for NULL.
+fn text<'a>(pointer: *const c_char, bytes_max: usize, what: &str) -> Call<Option<&'a [u8]>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: by the header's contract the function passes a C string; no more than the bound is
+    // read of it.
+    let length = unsafe { libc::strnlen(pointer, bytes_max + 1) };
+    if length > bytes_max {
+        return Err(Fault::invalid(format!(
+            "{what} is longer than {bytes_max} bytes"
+        )));
+    }
+    // SAFETY: so many bytes were just read; the function does not change them while it waits for
+    // this call.
+    Ok(Some(unsafe {
+        std::slice::from_raw_parts(pointer.cast(), length)
+    }))
+}
+
+/// A string that must be there.
+fn required_text<'a>(pointer: *const c_char, what: &str) -> Call<&'a [u8]> {
+    text(pointer, NAME_BYTES_MAX, what)?.ok_or_else(|| Fault::invalid(format!("{what} is NULL")))
+}
+
+/// A key given by a function for an object it publishes; `None`: automatic.
+fn new_key<'a>(pointer: *const c_char) -> Call<Option<&'a [u8]>> {
+    let Some(key) = text(pointer, KEY_BYTES_MAX, "the key")? else {
+        return Ok(None);
+    };
+    match key.first() {
+        None => Err(Fault::invalid(
+            "the key is empty; NULL asks for an automatic one",
+        )),
+        Some(b'~') => Err(Fault::invalid(format!(
+            "the key `{}` begins with `~`, which marks automatic keys; NULL asks for one",
+            String::from_utf8_lossy(key)
+        ))),
+        Some(_) => Ok(Some(key)),
+    }
+}
+
+/// A key that is looked for: automatic ones are allowed.
+fn known_key<'a>(pointer: *const c_char) -> Call<&'a [u8]> {
+    match text(pointer, KEY_BYTES_MAX, "the key")? {
+        None => Err(Fault::invalid("the key is NULL")),
+        Some([]) => Err(Fault::invalid("the key is empty")),
+        Some(key) => Ok(key),
+    }
+}
+
+/// A group; empty for none.
+fn group<'a>(pointer: *const c_char) -> Call<&'a [u8]> {
+    Ok(text(pointer, GROUP_BYTES_MAX, "the group")?.unwrap_or_default())
+}
+
+/// The object behind a function's pointer.
+fn object<'a>(handle: *const sdk::Object) -> Call<&'a Object> {
+    // SAFETY: by the header's contract the function passes a pointer that a call gave it.
+    unsafe { Object::from_handle(handle, table()) }
+        .ok_or_else(|| Fault::invalid("the object is NULL, or no object at all"))
+}
+
+/// An object that has not been sent.
+fn unsent<'a>(handle: *const sdk::Object) -> Call<&'a Object> {
+    let object = object(handle)?;
+    match why_not_unsent(object.state.get()) {
+        None => Ok(object),
+        Some((status, sentence)) => Err(Fault::new(status, sentence)),
+    }
+}
+
+impl Runtime {
+    /// The bucket of this name.
+    fn bucket(&self, name: &[u8]) -> Call<u16> {
+        self.names.bucket_index(name).ok_or_else(|| {
+            Fault::new(
+                sdk::ENOENT,
+                format!(
+                    "the app has no bucket `{}`; its buckets are {}",
+                    String::from_utf8_lossy(name),
+                    self.names.bucket_list()
+                ),
+            )
+        })
+    }
+
+    /// The function that runs.
+    fn own(&self) -> &crate::names::Function {
+        &self.names.functions[usize::from(self.frame.function)]
+    }
+
+    fn refuse_if_cancelled(&self) -> Call<()> {
+        if self.cancelled() {
+            Err(Fault::cancelled())
+        } else {
+            Ok(())
+        }
+    }
+}

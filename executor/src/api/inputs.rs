@@ -1,0 +1,242 @@
+//! Inputs, the request, and what is looked up.
+
+use std::ffi::{c_char, c_void};
+
+use pheromone_sdk as sdk;
+use pheromone_shm::message::FromExecutor;
+
+use super::{known_key, object, pointer, required_text, runtime, status};
+use crate::fault::{Call, Fault};
+use crate::frame::{Headers, key_text};
+use crate::objects::{Object, State};
+use crate::populate;
+use crate::runtime::{Answer, Runtime};
+
+impl Runtime {
+    /// Fetches the inputs that did not fit the dispatch.
+    fn fetch_inputs(&mut self) {
+        while self.frame.fetched() < self.frame.input_count {
+            let first = self.frame.fetched();
+            match self.ask(&FromExecutor::FetchInputs { first }) {
+                Answer::Inputs => {}
+                _ => crate::runtime::give_up("inputs were asked for, and something else came"),
+            }
+        }
+    }
+
+    fn input(&mut self, number: usize) -> *const sdk::Object {
+        if self.attempt.initializing || number >= self.frame.input_count as usize {
+            return std::ptr::null();
+        }
+        if number >= self.frame.fetched() as usize {
+            self.fetch_inputs();
+        }
+        self.frame
+            .input(number)
+            .map_or(std::ptr::null(), |object| object.handle().cast_const())
+    }
+
+    fn input_named(&mut self, key: &[u8]) -> *const sdk::Object {
+        self.fetch_inputs();
+        self.frame
+            .named(key)
+            .map_or(std::ptr::null(), |object| object.handle().cast_const())
+    }
+
+    fn get(&mut self, bucket: &[u8], key: &[u8], timeout_ns: u64) -> Call<*mut sdk::Object> {
+        if timeout_ns > 0 {
+            return Err(Fault::not_in_this_build("waits (a timeout above 0)"));
+        }
+        let bucket = self.bucket(bucket)?;
+        self.refuse_if_cancelled()?;
+        match self.ask(&FromExecutor::Get {
+            bucket,
+            timeout_ns,
+            key,
+        }) {
+            Answer::Object(Ok(found)) => Ok(found),
+            Answer::Object(Err(sdk::ENOENT)) => Err(Fault::new(
+                sdk::ENOENT,
+                format!(
+                    "this session has no object `{}` in bucket `{}`",
+                    String::from_utf8_lossy(key),
+                    self.names.bucket_text(bucket)
+                ),
+            )),
+            Answer::Object(Err(sdk::ECANCELED)) => Err(Fault::cancelled()),
+            Answer::Object(Err(status)) => Err(Fault::new(
+                status,
+                format!("the scheduler answered {}", sdk::status_name(status)),
+            )),
+            _ => crate::runtime::give_up("an object was asked for, and something else came"),
+        }
+    }
+
+    fn delete(&mut self, bucket: &[u8], key: &[u8]) -> Call<()> {
+        let bucket = self.bucket(bucket)?;
+        self.refuse_if_cancelled()?;
+        self.say(&FromExecutor::ReleaseHold { bucket, key });
+        Ok(())
+    }
+
+    fn header(&self, name: &[u8]) -> Call<*mut c_char> {
+        let headers: Option<Headers> = self.frame.headers;
+        let found = headers.and_then(|headers| headers.find(name));
+        found.map(<*const c_char>::cast_mut).ok_or_else(|| {
+            Fault::new(
+                sdk::ENOENT,
+                format!(
+                    "the request had no header `{}`",
+                    String::from_utf8_lossy(name)
+                ),
+            )
+        })
+    }
+}
+
+pub(super) unsafe extern "C" fn input_count(ctx: *const sdk::Ctx) -> usize {
+    match runtime(ctx) {
+        Some(runtime) if !runtime.attempt.initializing => runtime.frame.input_count as usize,
+        _ => 0,
+    }
+}
+
+pub(super) unsafe extern "C" fn input(ctx: *const sdk::Ctx, number: usize) -> *const sdk::Object {
+    runtime(ctx).map_or(std::ptr::null(), |runtime| runtime.input(number))
+}
+
+pub(super) unsafe extern "C" fn input_named(
+    ctx: *const sdk::Ctx,
+    key: *const c_char,
+) -> *const sdk::Object {
+    pointer(ctx, "phr_input_named", |runtime| {
+        Ok(runtime.input_named(known_key(key)?).cast_mut())
+    })
+}
+
+pub(super) unsafe extern "C" fn request(ctx: *mut sdk::Ctx) -> *const sdk::Object {
+    pointer(ctx, "phr_request", |runtime| {
+        runtime.frame.request().map(Object::handle).ok_or_else(|| {
+            Fault::new(
+                sdk::ENOENT,
+                "the session was opened without a request, or the app does not say \
+                 `keep_request = true`",
+            )
+        })
+    })
+}
+
+pub(super) unsafe extern "C" fn request_header(
+    ctx: *mut sdk::Ctx,
+    name: *const c_char,
+) -> *const c_char {
+    pointer(ctx, "phr_request_header", |runtime| {
+        runtime.header(required_text(name, "the header's name")?)
+    })
+}
+
+pub(super) unsafe extern "C" fn request_header_of(
+    ctx: *mut sdk::Ctx,
+    input: *const sdk::Object,
+    name: *const c_char,
+) -> *const c_char {
+    pointer(ctx, "phr_request_header_of", |runtime| {
+        let name = required_text(name, "the header's name")?;
+        if object(input)?.session.get() != runtime.frame.session {
+            return Err(Fault::not_in_this_build(
+                "headers of another session's call",
+            ));
+        }
+        runtime.header(name)
+    })
+}
+
+pub(super) unsafe extern "C" fn get(
+    ctx: *mut sdk::Ctx,
+    bucket: *const c_char,
+    key: *const c_char,
+    timeout_ns: u64,
+) -> *const sdk::Object {
+    pointer(ctx, "phr_get", |runtime| {
+        runtime.get(
+            required_text(bucket, "the bucket")?,
+            known_key(key)?,
+            timeout_ns,
+        )
+    })
+}
+
+pub(super) unsafe extern "C" fn delete_object(
+    ctx: *mut sdk::Ctx,
+    bucket: *const c_char,
+    key: *const c_char,
+) -> std::ffi::c_int {
+    status(ctx, "phr_delete", |runtime| {
+        runtime.delete(required_text(bucket, "the bucket")?, known_key(key)?)
+    })
+}
+
+/// What objects say of themselves may be asked by any thread: it is written before the object is
+/// given away.
+pub(super) unsafe extern "C" fn data(handle: *const sdk::Object) -> *const c_void {
+    let Ok(object) = object(handle) else {
+        return std::ptr::null();
+    };
+    populate::before_reading(object);
+    object.data.get().cast_const().cast()
+}
+
+pub(super) unsafe extern "C" fn size(handle: *const sdk::Object) -> usize {
+    object(handle).map_or(0, |object| object.size_bytes.get() as usize)
+}
+
+pub(super) unsafe extern "C" fn key(handle: *const sdk::Object) -> *const c_char {
+    object(handle).map_or(c"".as_ptr(), key_text)
+}
+
+pub(super) unsafe extern "C" fn bucket(handle: *const sdk::Object) -> *const c_char {
+    object(handle).map_or(c"".as_ptr(), |object| object.bucket_name.get())
+}
+
+pub(super) unsafe extern "C" fn group(handle: *const sdk::Object) -> *const c_char {
+    object(handle).map_or(c"".as_ptr(), |object| object.group.get())
+}
+
+pub(super) unsafe extern "C" fn object_session(handle: *const sdk::Object) -> u64 {
+    object(handle).map_or(0, |object| object.session.get())
+}
+
+pub(super) unsafe extern "C" fn arrival_ns(handle: *const sdk::Object) -> u64 {
+    object(handle).map_or(0, |object| object.arrival_ns.get())
+}
+
+/// No object of this build is a failure.
+pub(super) unsafe extern "C" fn failed_input_count(_failure: *const sdk::Object) -> usize {
+    0
+}
+
+pub(super) unsafe extern "C" fn failed_input(
+    _failure: *const sdk::Object,
+    _number: usize,
+) -> *const sdk::Object {
+    std::ptr::null()
+}
+
+impl Runtime {
+    /// An object that this invocation holds, to be named in a message.
+    pub(super) fn held<'a>(&self, handle: *const sdk::Object) -> Call<&'a Object> {
+        let object = object(handle)?;
+        match object.state.get() {
+            State::Held => Ok(object),
+            State::Unsent => Err(Fault::invalid("the object has not been sent: use phr_send")),
+            State::Sent | State::Discarded => Err(Fault::invalid(
+                "the object is an output of this function; only inputs, the request and what \
+                 phr_get gave can be named again",
+            )),
+            State::Free => Err(Fault::invalid(
+                "the object is of an earlier invocation; objects do not outlive their function's \
+                 return",
+            )),
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! Outputs: created, filled, sent, forwarded, given back.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use pheromone_sdk as sdk;
+use pheromone_shm::allocator::AllocError;
+use pheromone_shm::message::{Extent, FromExecutor, Key, NO_BUCKET, Target};
+
+use super::{group, new_key, object, pointer, required_text, runtime, runtime_now, status, unsent};
+use crate::fault::{Call, Fault};
+use crate::frame::label_bytes;
+use crate::objects::{Label, Object, State};
+use crate::runtime::{Answer, Runtime};
+
+/// Bytes of `phr_send_options` that every version has.
+const OPTIONS_BYTES_MIN: usize = 16;
+
+/// What a function asks for in `phr_send_options`.
+#[derive(Clone, Copy, Default)]
+struct Options<'a> {
+    group: &'a [u8],
+    function: Option<&'a [u8]>,
+}
+
+impl Options<'_> {
+    /// Reads as much as the caller's struct has.
+    fn read<'a>(pointer: *const sdk::SendOptions) -> Call<Options<'a>> {
+        if pointer.is_null() {
+            return Ok(Options::default());
+        }
+        // SAFETY: by the header's contract the function passes a struct that begins with its size.
+        let size = unsafe { pointer.cast::<usize>().read() };
+        if !(OPTIONS_BYTES_MIN..=4096).contains(&size) {
+            return Err(Fault::invalid(format!(
+                "the options' struct_size is {size}: begin with PHR_SEND_OPTIONS"
+            )));
+        }
+        let mut options = sdk::SendOptions {
+            struct_size: size,
+            flags: 0,
+            reserved: 0,
+            group: std::ptr::null(),
+            function: std::ptr::null(),
+            delay_ns: 0,
+        };
+        let known = size.min(size_of::<sdk::SendOptions>());
+        let into = (&raw mut options).cast::<u8>();
+        // SAFETY: the caller's struct has `size` bytes, ours at least `known`; what a caller does
+        // not have stays 0 or NULL.
+        unsafe { std::ptr::copy_nonoverlapping(pointer.cast::<u8>(), into, known) };
+        if options.flags & !sdk::DURABLE != 0 || options.reserved != 0 {
+            return Err(Fault::invalid(
+                "the options have a flag that this version does not know, or a reserved field \
+                 that is not 0: begin with PHR_SEND_OPTIONS",
+            ));
+        }
+        if options.flags & sdk::DURABLE != 0 {
+            return Err(Fault::not_in_this_build("durable sends"));
+        }
+        if options.delay_ns > 0 {
+            return Err(Fault::not_in_this_build("delayed sends"));
+        }
+        let function = match options.function {
+            name if name.is_null() => None,
+            name => Some(required_text(name, "the function")?),
+        };
+        Ok(Options {
+            group: group(options.group)?,
+            function,
+        })
+    }
+}
+
+impl Runtime {
+    /// Where an object for this bucket (NULL: direct) goes.
+    fn target(&self, bucket: *const c_char) -> Call<Target> {
+        if bucket.is_null() {
+            return Ok(Target::Next);
+        }
+        let index = self.bucket(required_text(bucket, "the bucket")?)?;
+        let own = self.own();
+        if own
+            .sends
+            .as_ref()
+            .is_some_and(|sends| !sends[usize::from(index)])
+        {
+            return Err(Fault::new(
+                sdk::EPERM,
+                format!(
+                    "function `{}` may not publish into bucket `{}`: add it to its `sends`",
+                    own.text(),
+                    self.names.bucket_text(index)
+                ),
+            ));
+        }
+        Ok(Target::Bucket(index))
+    }
+
+    /// A function that this one may address.
+    fn addressed(&self, name: &[u8]) -> Call<Target> {
+        let own = self.own();
+        let index = self.names.function_index(name);
+        match index {
+            Some(index) if own.next.contains(&index) || own.calls.contains(&index) => {
+                Ok(Target::Function(index))
+            }
+            Some(_) => Err(Fault::new(
+                sdk::EPERM,
+                format!(
+                    "function `{}` may not address `{}`: add it to its `next` or `calls` \
+                     (it has {})",
+                    own.text(),
+                    String::from_utf8_lossy(name),
+                    self.names
+                        .function_list(own.next.iter().chain(&own.calls).copied())
+                ),
+            )),
+            None => Err(Fault::new(
+                sdk::ENOENT,
+                format!(
+                    "the app has no function `{}`",
+                    String::from_utf8_lossy(name)
+                ),
+            )),
+        }
+    }
+
+    /// The target of a send whose options may name a function.
+    fn final_target(&self, target: Target, options: &Options<'_>) -> Call<Target> {
+        let target = match (target, options.function) {
+            (target, None) => target,
+            (Target::Next, Some(name)) => self.addressed(name)?,
+            (Target::Function(index), Some(name)) => {
+                if self.names.function_index(name) != Some(index) {
+                    return Err(Fault::invalid(
+                        "the object was created for one function, and the options name another",
+                    ));
+                }
+                target
+            }
+            (Target::Bucket(_), Some(_)) => {
+                return Err(Fault::invalid(
+                    "the options name a function, and the object goes into a bucket: create it \
+                     with bucket NULL",
+                ));
+            }
+        };
+        if target == Target::Next && self.own().next.is_empty() {
+            return Err(Fault::invalid(format!(
+                "a direct object goes to the function's `next`, and `{}` has none: name a bucket, \
+                 use phr_create_for, or phr_respond for an answer",
+                self.own().text()
+            )));
+        }
+        Ok(target)
+    }
+
+    /// The key of a new object for this target; counts the ordinals of triggers.md.
+    fn label(&mut self, target: Target, key: Option<&[u8]>) -> Label {
+        let ordinal = match target {
+            Target::Bucket(bucket) if key.is_none() => self.ordinals.next(bucket),
+            Target::Bucket(_) => 0,
+            Target::Next | Target::Function(_) => {
+                self.attempt.direct_objects += 1;
+                self.attempt.direct_objects - 1
+            }
+        };
+        match key {
+            // Keys have at most 255 bytes.
+            Some(key) => Label::Named(self.frame.keep(key), key.len() as u8),
+            None => Label::Auto {
+                invocation: self.frame.invocation,
+                ordinal,
+            },
+        }
+    }
+
+    /// Memory for a payload, charged against the credit.
+    fn allocate(&mut self, size: usize) -> Call<Extent> {
+        let size_bytes = size as u64;
+        if size_bytes > self.object_size_max_bytes {
+            return Err(Fault::new(
+                sdk::ETOOBIG,
+                format!(
+                    "{size_bytes} bytes are more than an object may have \
+                     (limits.object_size = {})",
+                    self.object_size_max_bytes
+                ),
+            ));
+        }
+        self.refuse_if_cancelled()?;
+        self.drain_releases();
+        let units = Extent::units_for(size_bytes);
+        let mut lacking = self
+            .memory
+            .lacking_bytes(units, self.end.credit_total_bytes());
+        while lacking > 0 {
+            let question = FromExecutor::NeedCredit { bytes: lacking };
+            let Answer::Credit(granted) = self.ask(&question) else {
+                crate::runtime::give_up("credit was asked for, and something else came");
+            };
+            let before = lacking;
+            lacking = self
+                .memory
+                .lacking_bytes(units, self.end.credit_total_bytes());
+            // An answer that brings nothing is a refusal, or the question would have no end.
+            if lacking > 0 && (!granted || lacking >= before) {
+                self.refuse_if_cancelled()?;
+                return Err(Fault::new(
+                    sdk::ENOMEM,
+                    format!(
+                        "the app's memory is full, {size_bytes} bytes were asked for (app.memory)"
+                    ),
+                ));
+            }
+            self.drain_releases();
+        }
+        self.memory
+            .allocate(units)
+            .map_err(|error| out_of_memory(size_bytes, &error))
+    }
+
+    fn create(
+        &mut self,
+        target: Target,
+        key: Option<&[u8]>,
+        size: usize,
+    ) -> Call<*mut sdk::Object> {
+        let extent = self.allocate(size)?;
+        let Some(data) = self.window.address(self.own_region, extent.offset_units) else {
+            crate::runtime::give_up("the allocator gave an extent outside of its region");
+        };
+        let label = self.label(target, key);
+        let (bucket, bucket_name) = match target {
+            Target::Bucket(index) => (index, self.names.bucket(index).unwrap_or(c"".as_ptr())),
+            Target::Next | Target::Function(_) => (NO_BUCKET, c"".as_ptr()),
+        };
+        let session = self.frame.session;
+        let object = self.outputs.create();
+        object.data.set(data.as_ptr());
+        object.size_bytes.set(size as u64);
+        object.label.set(label);
+        object
+            .auto_text
+            .store(std::ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
+        object.group.set(c"".as_ptr());
+        object.session.set(session);
+        object.arrival_ns.set(0);
+        object.bucket.set(bucket);
+        object.bucket_name.set(bucket_name);
+        object.extent.set(extent);
+        object.target.set(target);
+        object.populated.set(true);
+        Ok(object.handle())
+    }
+
+    fn truncate(&mut self, object: &Object, size: usize) -> Call<()> {
+        let size_bytes = size as u64;
+        if size_bytes > object.size_bytes.get() {
+            return Err(Fault::invalid(format!(
+                "{size_bytes} bytes are more than the object has ({}): create it with its largest \
+                 size",
+                object.size_bytes.get()
+            )));
+        }
+        let extent = object.extent.get();
+        let units = Extent::units_for(size_bytes);
+        if units < u64::from(extent.len_units) {
+            // Fewer than a u32 that has as many.
+            object.extent.set(self.memory.shrink(extent, units as u32));
+        }
+        object.size_bytes.set(size_bytes);
+        Ok(())
+    }
+
+    fn send(&mut self, object: &Object, options: &Options<'_>) -> Call<()> {
+        let target = self.final_target(object.target.get(), options)?;
+        self.refuse_if_cancelled()?;
+        self.drain_releases();
+        seal(object);
+        let key = match object.label.get() {
+            Label::Auto { ordinal, .. } => Key::Auto(ordinal),
+            Label::Named(..) => Key::Named(label_bytes(object)),
+        };
+        self.say(&FromExecutor::Publish {
+            target,
+            extent: object.extent.get(),
+            size_bytes: object.size_bytes.get(),
+            key,
+            group: options.group,
+        });
+        self.outputs.end(object, State::Sent);
+        Ok(())
+    }
+
+    /// Creates an object with a copy of the function's bytes.
+    pub(super) fn create_copy(
+        &mut self,
+        target: Target,
+        key: Option<&[u8]>,
+        data: *const c_void,
+        size: usize,
+    ) -> Call<*mut sdk::Object> {
+        if data.is_null() && size > 0 {
+            return Err(Fault::invalid(format!(
+                "the data is NULL, and its size {size}"
+            )));
+        }
+        let handle = self.create(target, key, size)?;
+        let to = object(handle)?.data.get();
+        if size > 0 {
+            // SAFETY: the object is new and has `size` bytes in this executor's own region; the
+            // function says that its data has as many.
+            unsafe { std::ptr::copy(data.cast::<u8>(), to, size) };
+        }
+        Ok(handle)
+    }
+
+    fn forward(
+        &mut self,
+        held: &Object,
+        target: Target,
+        key: Option<&[u8]>,
+        options: &Options<'_>,
+    ) -> Call<()> {
+        let target = self.final_target(target, options)?;
+        self.refuse_if_cancelled()?;
+        let key = match (self.label(target, key), key) {
+            (Label::Auto { ordinal, .. }, _) => Key::Auto(ordinal),
+            (Label::Named(..), key) => Key::Named(key.unwrap_or_default()),
+        };
+        let message = FromExecutor::Forward {
+            target,
+            object: held.number.get(),
+            key,
+            group: options.group,
+        };
+        self.say(&message);
+        Ok(())
+    }
+
+    /// Gives an unsent object back.
+    pub(super) fn give_back(&mut self, object: &Object) {
+        self.memory.give_back(object.extent.get());
+        self.outputs.end(object, State::Discarded);
+    }
+}
+
+/// Writes the zero byte that follows every payload.
+pub(super) fn seal(object: &Object) {
+    let end = object
+        .data
+        .get()
+        .wrapping_add(object.size_bytes.get() as usize);
+    // SAFETY: an extent has room for its payload and one byte more, in this executor's own region.
+    unsafe { end.write(0) };
+}
+
+fn out_of_memory(size_bytes: u64, error: &AllocError) -> Fault {
+    Fault::new(
+        sdk::ENOMEM,
+        format!("there is no room for {size_bytes} bytes: {error}"),
+    )
+}
+
+pub(super) unsafe extern "C" fn create(
+    ctx: *mut sdk::Ctx,
+    bucket: *const c_char,
+    key: *const c_char,
+    size: usize,
+) -> *mut sdk::Object {
+    pointer(ctx, "phr_create", |runtime| {
+        let target = runtime.target(bucket)?;
+        runtime.create(target, new_key(key)?, size)
+    })
+}
+
+pub(super) unsafe extern "C" fn create_for(
+    ctx: *mut sdk::Ctx,
+    function: *const c_char,
+    size: usize,
+) -> *mut sdk::Object {
+    pointer(ctx, "phr_create_for", |runtime| {
+        let target = runtime.addressed(required_text(function, "the function")?)?;
+        runtime.create(target, None, size)
+    })
+}
+
+pub(super) unsafe extern "C" fn buffer(handle: *mut sdk::Object) -> *mut c_void {
+    match unsent(handle) {
+        Ok(object) => object.data.get().cast(),
+        Err(fault) => {
+            if let Some(runtime) = runtime_now() {
+                runtime.note_failure("phr_buffer", fault.status, &fault.sentence);
+            }
+            std::ptr::null_mut()
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn truncate(handle: *mut sdk::Object, size: usize) -> c_int {
+    let Some(runtime) = runtime_now() else {
+        return sdk::EPERM;
+    };
+    match unsent(handle).and_then(|object| runtime.truncate(object, size)) {
+        Ok(()) => sdk::OK,
+        Err(fault) => {
+            runtime.note_failure("phr_truncate", fault.status, &fault.sentence);
+            fault.status
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn send(
+    ctx: *mut sdk::Ctx,
+    handle: *mut sdk::Object,
+    options: *const sdk::SendOptions,
+) -> c_int {
+    status(ctx, "phr_send", |runtime| {
+        runtime.send(unsent(handle)?, &Options::read(options)?)
+    })
+}
+
+pub(super) unsafe extern "C" fn put(
+    ctx: *mut sdk::Ctx,
+    bucket: *const c_char,
+    key: *const c_char,
+    data: *const c_void,
+    size: usize,
+    options: *const sdk::SendOptions,
+) -> c_int {
+    status(ctx, "phr_put", |runtime| {
+        let options = Options::read(options)?;
+        let target = runtime.target(bucket)?;
+        // Before memory is taken: nothing but cancelling can refuse the send afterwards.
+        runtime.final_target(target, &options)?;
+        let handle = runtime.create_copy(target, new_key(key)?, data, size)?;
+        let object = unsent(handle)?;
+        runtime
+            .send(object, &options)
+            .inspect_err(|_| runtime.give_back(object))
+    })
+}
+
+pub(super) unsafe extern "C" fn forward(
+    ctx: *mut sdk::Ctx,
+    input: *const sdk::Object,
+    bucket: *const c_char,
+    key: *const c_char,
+    options: *const sdk::SendOptions,
+) -> c_int {
+    status(ctx, "phr_forward", |runtime| {
+        let held = runtime.held(input)?;
+        let options = Options::read(options)?;
+        let target = runtime.target(bucket)?;
+        runtime.forward(held, target, new_key(key)?, &options)
+    })
+}
+
+pub(super) unsafe extern "C" fn discard(ctx: *mut sdk::Ctx, handle: *mut sdk::Object) {
+    if let Some(runtime) = runtime(ctx)
+        && let Ok(object) = unsent(handle)
+    {
+        runtime.give_back(object);
+    }
+}

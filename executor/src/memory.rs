@@ -1,0 +1,116 @@
+//! The executor's own region: extents out of its allocator, counted against the credit that the
+//! scheduler grants.
+//!
+//! The scheduler's ledger is the truth for quotas; this count never exceeds the credit, so that
+//! what is published is always paid for. Credit and spending are totals over the process's life.
+
+use pheromone_shm::allocator::{AllocError, Allocator};
+use pheromone_shm::message::Extent;
+use pheromone_shm::region::OwnRegion;
+
+/// What each object is charged beside its extent, bytes.
+pub const OBJECT_CHARGE_BYTES: u64 = 256;
+
+/// The region and what has been spent of the credit.
+pub struct Memory {
+    store: Store,
+    span_units: u32,
+    spent_bytes: u64,
+}
+
+/// The region has been allocated from, so its books cannot be rebuilt.
+#[derive(Debug, thiserror::Error)]
+#[error("the region is in use")]
+pub struct InUse;
+
+enum Store {
+    /// Nobody has said yet whether the region had an owner before.
+    Untouched(OwnRegion),
+    Ready(Allocator<OwnRegion>),
+    /// Only while one is made into the other.
+    Between,
+}
+
+impl Memory {
+    /// Of a region whose span has so many units.
+    pub fn new(region: OwnRegion, span_units: u32) -> Self {
+        Self {
+            store: Store::Untouched(region),
+            span_units,
+            spent_bytes: 0,
+        }
+    }
+
+    /// The region had an owner before: these extents are still alive.
+    ///
+    /// # Errors
+    /// When the region is in use already.
+    pub fn adopt(&mut self, live: &[Extent]) -> Result<(), InUse> {
+        match std::mem::replace(&mut self.store, Store::Between) {
+            Store::Untouched(region) => {
+                self.store = Store::Ready(Allocator::rebuild(self.span_units, region, live));
+                Ok(())
+            }
+            store => {
+                self.store = store;
+                Err(InUse)
+            }
+        }
+    }
+
+    /// Bytes beyond `credit_bytes` that an object of so many units would need; 0 when it fits.
+    pub fn lacking_bytes(&self, units: u64, credit_bytes: u64) -> u64 {
+        let total = self.spent_bytes.saturating_add(charge_bytes(units));
+        total.saturating_sub(credit_bytes)
+    }
+
+    /// Takes an extent and charges it. The credit has been looked at.
+    ///
+    /// # Errors
+    /// When the region or the machine has no such memory.
+    pub fn allocate(&mut self, units: u64) -> Result<Extent, AllocError> {
+        let extent = self.allocator().allocate(units)?;
+        self.spent_bytes += charge_bytes(units);
+        Ok(extent)
+    }
+
+    /// Gives back an extent that was never published.
+    pub fn give_back(&mut self, extent: Extent) {
+        self.spent_bytes -= charge_bytes(extent.len_units.into());
+        self.allocator().free(extent);
+    }
+
+    /// Gives back all but the first `units` of an extent that was never published.
+    pub fn shrink(&mut self, extent: Extent, units: u32) -> Extent {
+        let kept = self.allocator().shrink(extent, units);
+        self.spent_bytes -= Extent {
+            offset_units: 0,
+            len_units: extent.len_units - kept.len_units,
+        }
+        .len_bytes();
+        kept
+    }
+
+    /// The scheduler gives back an extent of an object that has died.
+    pub fn release(&mut self, extent: Extent) {
+        self.allocator().free(extent);
+    }
+
+    fn allocator(&mut self) -> &mut Allocator<OwnRegion> {
+        if let Store::Untouched(_) = &self.store
+            && let Store::Untouched(region) = std::mem::replace(&mut self.store, Store::Between)
+        {
+            self.store = Store::Ready(Allocator::new(self.span_units, region));
+        }
+        match &mut self.store {
+            Store::Ready(allocator) => allocator,
+            _ => unreachable!("it has been made ready just now"),
+        }
+    }
+}
+
+fn charge_bytes(units: u64) -> u64 {
+    units
+        .saturating_mul(pheromone_shm::message::UNIT_BYTES)
+        .saturating_add(OBJECT_CHARGE_BYTES)
+}

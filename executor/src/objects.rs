@@ -1,0 +1,450 @@
+//! Objects as functions hold them: one struct per input and per output, at an address that stays
+//! while the invocation lasts, in memory that the next invocation uses again.
+//!
+//! Fields are cells, because a function has a pointer to the object while the executor changes it;
+//! no `&mut` to an object is ever made. What an object says is written before its pointer is given
+//! away, but for an output's size and state, which only the calling thread changes.
+
+use std::cell::Cell;
+use std::ffi::{c_char, c_int};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicPtr;
+
+use pheromone_sdk as sdk;
+use pheromone_shm::message::{Extent, NO_BUCKET, Target};
+
+/// Objects of one chunk.
+const CHUNK_OBJECTS: usize = 64;
+/// Chunks kept between invocations: 4096 objects, some 600 KiB.
+const CHUNKS_KEPT: usize = 64;
+/// A sent object's struct is used again after this many others have been sent, so that a function
+/// that uses one it has sent is told so instead of changing a stranger.
+const QUARANTINE: usize = 1024;
+
+/// What a function may do with an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No object of this invocation.
+    Free,
+    /// An input, or one found by `phr_get`: read only.
+    Held,
+    /// Created and not yet sent: its buffer may be written.
+    Unsent,
+    /// Sent, or given as a response.
+    Sent,
+    /// Given back.
+    Discarded,
+}
+
+/// How an object's key is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// `~I.N`: becomes text when someone asks.
+    Auto {
+        /// I.
+        invocation: u64,
+        /// N.
+        ordinal: u32,
+    },
+    /// This text, zero-terminated, of this length.
+    Named(*const c_char, u8),
+}
+
+/// One object.
+#[repr(C)]
+pub struct Object {
+    head: sdk::Head,
+    /// What may be done with it.
+    pub state: Cell<State>,
+    /// The payload, zero byte included in the extent.
+    pub data: Cell<*mut u8>,
+    /// Payload bytes.
+    pub size_bytes: Cell<u64>,
+    /// Its key.
+    pub label: Cell<Label>,
+    /// The text of an automatic key, once someone asked; NULL before.
+    pub auto_text: AtomicPtr<c_char>,
+    /// Zero-terminated.
+    pub group: Cell<*const c_char>,
+    /// The session that published it.
+    pub session: Cell<u64>,
+    /// When it arrived; 0 for an output.
+    pub arrival_ns: Cell<u64>,
+    /// Bucket index, or [`NO_BUCKET`].
+    pub bucket: Cell<u16>,
+    /// Its name, zero-terminated.
+    pub bucket_name: Cell<*const c_char>,
+    /// Of a held object: its number in messages.
+    pub number: Cell<u32>,
+    /// Of an output: its memory.
+    pub extent: Cell<Extent>,
+    /// Of an output: where to.
+    pub target: Cell<Target>,
+    /// The payload's pages have been faulted in, or need not be.
+    pub populated: Cell<bool>,
+}
+
+impl Object {
+    fn new(api: *const sdk::Api) -> Self {
+        Self {
+            head: sdk::Head {
+                struct_size: size_of::<Self>(),
+                api,
+            },
+            state: Cell::new(State::Free),
+            data: Cell::new(std::ptr::null_mut()),
+            size_bytes: Cell::new(0),
+            label: Cell::new(Label::Auto {
+                invocation: 0,
+                ordinal: 0,
+            }),
+            auto_text: AtomicPtr::new(std::ptr::null_mut()),
+            group: Cell::new(c"".as_ptr()),
+            session: Cell::new(0),
+            arrival_ns: Cell::new(0),
+            bucket: Cell::new(NO_BUCKET),
+            bucket_name: Cell::new(c"".as_ptr()),
+            number: Cell::new(0),
+            extent: Cell::new(Extent::default()),
+            target: Cell::new(Target::Next),
+            populated: Cell::new(false),
+        }
+    }
+
+    /// As functions see it.
+    pub fn handle(&self) -> *mut sdk::Object {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// The object behind a function's pointer; `None` for NULL and for what is plainly no object
+    /// of ours.
+    ///
+    /// # Safety
+    /// The pointer is NULL, or was given by [`Object::handle`] of an object whose arena still
+    /// exists. (A function that invents a pointer crashes, and is told so by its crash report.)
+    pub unsafe fn from_handle<'a>(
+        handle: *const sdk::Object,
+        api: *const sdk::Api,
+    ) -> Option<&'a Self> {
+        if handle.is_null() || !handle.cast::<Self>().is_aligned() {
+            return None;
+        }
+        // SAFETY: by the caller's word.
+        let object = unsafe { &*handle.cast::<Self>() };
+        let ours = object.head.api == api && object.head.struct_size == size_of::<Self>();
+        ours.then_some(object)
+    }
+}
+
+type Chunk = [Object; CHUNK_OBJECTS];
+
+/// Objects numbered from 0, in chunks that do not move.
+pub struct Objects {
+    api: *const sdk::Api,
+    chunks: Vec<NonNull<Chunk>>,
+    used: usize,
+}
+
+impl Objects {
+    /// An empty arena, whose objects lead to this table.
+    pub fn new(api: *const sdk::Api) -> Self {
+        Self {
+            api,
+            chunks: Vec::new(),
+            used: 0,
+        }
+    }
+
+    /// How many are in use.
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
+    /// The object of this number.
+    ///
+    /// # Panics
+    /// Past the end.
+    pub fn at(&self, number: usize) -> &Object {
+        assert!(number < self.used, "object {number} of {}", self.used);
+        // SAFETY: chunks are live until `clear` or `drop`, which take &mut self; nobody makes a
+        // `&mut` to a chunk in between.
+        let chunk = unsafe { self.chunks[number / CHUNK_OBJECTS].as_ref() };
+        &chunk[number % CHUNK_OBJECTS]
+    }
+
+    /// One more object, of whatever content.
+    pub fn add(&mut self) -> &Object {
+        if self.used == self.chunks.len() * CHUNK_OBJECTS {
+            let chunk: Box<Chunk> = Box::new(std::array::from_fn(|_| Object::new(self.api)));
+            self.chunks.push(NonNull::from(Box::leak(chunk)));
+        }
+        self.used += 1;
+        self.at(self.used - 1)
+    }
+
+    /// Takes all objects back, and gives memory back where there was much.
+    pub fn clear(&mut self) {
+        for number in 0..self.used.min(CHUNKS_KEPT * CHUNK_OBJECTS) {
+            self.at(number).state.set(State::Free);
+        }
+        self.used = 0;
+        self.free_beyond(CHUNKS_KEPT);
+    }
+
+    fn free_beyond(&mut self, kept: usize) {
+        while self.chunks.len() > kept {
+            let Some(chunk) = self.chunks.pop() else {
+                return;
+            };
+            // SAFETY: it came from a Box, was in the list once, and is in it no more.
+            drop(unsafe { Box::from_raw(chunk.as_ptr()) });
+        }
+    }
+}
+
+impl Drop for Objects {
+    fn drop(&mut self) {
+        self.free_beyond(0);
+    }
+}
+
+/// The outputs of one invocation: created, then sent, answered with, or given back.
+pub struct Outputs {
+    objects: Objects,
+    /// Numbers of structs whose object is gone, in the order in which they went.
+    gone: std::collections::VecDeque<u32>,
+    unsent: usize,
+}
+
+impl Outputs {
+    /// None yet.
+    pub fn new(api: *const sdk::Api) -> Self {
+        Self {
+            objects: Objects::new(api),
+            gone: std::collections::VecDeque::new(),
+            unsent: 0,
+        }
+    }
+
+    /// A new unsent object; the caller fills in the rest.
+    pub fn create(&mut self) -> &Object {
+        self.unsent += 1;
+        let number = if self.gone.len() > QUARANTINE {
+            self.gone.pop_front()
+        } else {
+            None
+        };
+        let object = match number {
+            Some(number) => self.objects.at(number as usize),
+            None => {
+                let number = self.objects.len() as u32;
+                let object = self.objects.add();
+                object.number.set(number);
+                object
+            }
+        };
+        object.state.set(State::Unsent);
+        object
+    }
+
+    /// An unsent object is no longer its function's.
+    pub fn end(&mut self, object: &Object, state: State) {
+        debug_assert_eq!(object.state.get(), State::Unsent);
+        object.state.set(state);
+        self.gone.push_back(object.number.get());
+        self.unsent -= 1;
+    }
+
+    /// How many are unsent.
+    pub fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    /// Calls this for every unsent object, then forgets all outputs.
+    pub fn finish(&mut self, mut discard: impl FnMut(&Object)) {
+        if self.unsent > 0 {
+            (0..self.objects.len())
+                .map(|number| self.objects.at(number))
+                .filter(|object| object.state.get() == State::Unsent)
+                .for_each(&mut discard);
+        }
+        self.objects.clear();
+        self.gone.clear();
+        self.unsent = 0;
+    }
+}
+
+/// Writes `~I.N`; returns its length.
+pub fn write_auto_key(text: &mut [u8; AUTO_KEY_BYTES_MAX], invocation: u64, ordinal: u32) -> usize {
+    use std::io::Write as _;
+    let mut rest = &mut text[..];
+    let room = rest.len();
+    // The array has room for the longest numbers.
+    let _ = write!(rest, "~{invocation}.{ordinal}");
+    room - rest.len()
+}
+
+/// `~`, 20 digits, a dot, 10 digits.
+pub const AUTO_KEY_BYTES_MAX: usize = 1 + 20 + 1 + 10;
+
+/// The two numbers of an automatic key's text; `None` for any other text.
+pub fn parse_auto_key(text: &[u8]) -> Option<(u64, u32)> {
+    let text = std::str::from_utf8(text.strip_prefix(b"~")?).ok()?;
+    let (invocation, ordinal) = text.split_once('.')?;
+    let plain = |digits: &str| {
+        !digits.is_empty()
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
+            && (digits == "0" || !digits.starts_with('0'))
+    };
+    if !plain(invocation) || !plain(ordinal) {
+        return None;
+    }
+    Some((invocation.parse().ok()?, ordinal.parse().ok()?))
+}
+
+/// The status that a use of this object as an output deserves, where it is not unsent.
+pub fn why_not_unsent(state: State) -> Option<(c_int, &'static str)> {
+    Some(match state {
+        State::Unsent => return None,
+        State::Held => (
+            sdk::EINVAL,
+            "the object is an input: its payload is not copied, so publish it again by phr_forward",
+        ),
+        State::Sent => (
+            sdk::EINVAL,
+            "the object has been sent before; create another, or forward what arrives",
+        ),
+        State::Discarded => (sdk::EINVAL, "the object has been discarded; create another"),
+        State::Free => (
+            sdk::EINVAL,
+            "the object is of an earlier invocation; objects do not outlive their function's return",
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api() -> *const sdk::Api {
+        std::ptr::dangling()
+    }
+
+    #[test]
+    fn objects_stay_where_they_are() {
+        let mut objects = Objects::new(api());
+        let handles: Vec<_> = (0..1_000)
+            .map(|i| {
+                let object = objects.add();
+                object.size_bytes.set(i);
+                object.handle()
+            })
+            .collect();
+        for (i, handle) in handles.iter().enumerate() {
+            // SAFETY: the arena is alive.
+            let object = unsafe { Object::from_handle(*handle, api()) }.expect("one of ours");
+            assert_eq!(object.size_bytes.get(), i as u64);
+            assert_eq!(objects.at(i).handle(), *handle);
+        }
+    }
+
+    #[test]
+    fn a_large_invocation_leaves_little_behind() {
+        let mut objects = Objects::new(api());
+        for _ in 0..100_000 {
+            objects.add();
+        }
+        objects.clear();
+        assert_eq!((objects.len(), objects.chunks.len()), (0, CHUNKS_KEPT));
+        let object = objects.add();
+        assert_eq!(object.state.get(), State::Free);
+    }
+
+    #[test]
+    fn a_sent_struct_is_used_again_only_after_many_others() {
+        let mut outputs = Outputs::new(api());
+        let first = outputs.create().handle();
+        for round in 0..10 * QUARANTINE {
+            // SAFETY: the arena is alive.
+            let first_object = unsafe { Object::from_handle(first, api()) }.expect("ours");
+            if round == 0 {
+                outputs.end(first_object, State::Sent);
+            }
+            let number = outputs.create().number.get() as usize;
+            assert!(round >= QUARANTINE || first_object.state.get() == State::Sent);
+            let handle = outputs.objects.at(number).handle();
+            // SAFETY: the arena is alive.
+            let object = unsafe { Object::from_handle(handle, api()) }.expect("ours");
+            outputs.end(object, State::Sent);
+        }
+        assert!(
+            outputs.objects.len() <= QUARANTINE + 2,
+            "{}",
+            outputs.objects.len()
+        );
+        assert_eq!(outputs.unsent(), 0);
+    }
+
+    #[test]
+    fn unsent_objects_are_found_at_the_end() {
+        let mut outputs = Outputs::new(api());
+        for i in 0..300 {
+            let handle = outputs.create().handle();
+            // SAFETY: the arena is alive.
+            let object = unsafe { Object::from_handle(handle, api()) }.expect("ours");
+            object.size_bytes.set(i);
+            if i % 3 != 0 {
+                outputs.end(
+                    object,
+                    if i % 3 == 1 {
+                        State::Sent
+                    } else {
+                        State::Discarded
+                    },
+                );
+            }
+        }
+        assert_eq!(outputs.unsent(), 100);
+        let mut found = Vec::new();
+        outputs.finish(|object| found.push(object.size_bytes.get()));
+        assert_eq!(found, (0..300).step_by(3).collect::<Vec<u64>>());
+        assert_eq!(outputs.unsent(), 0);
+    }
+
+    #[test]
+    fn automatic_keys_are_numbers_both_ways() {
+        let mut text = [0; AUTO_KEY_BYTES_MAX];
+        for (invocation, ordinal) in [(0, 0), (17, 3), (u64::MAX, u32::MAX)] {
+            let length = write_auto_key(&mut text, invocation, ordinal);
+            assert_eq!(
+                text[..length],
+                *format!("~{invocation}.{ordinal}").as_bytes()
+            );
+            assert_eq!(parse_auto_key(&text[..length]), Some((invocation, ordinal)));
+        }
+        for wrong in [
+            "",
+            "~",
+            "~1",
+            "~1.",
+            "~.1",
+            "~01.2",
+            "~1.02",
+            "~+1.2",
+            "1.2",
+            "~1.4294967296",
+        ] {
+            assert_eq!(parse_auto_key(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn null_and_foreign_pointers_are_no_objects() {
+        let mut objects = Objects::new(api());
+        let handle = objects.add().handle();
+        // SAFETY: NULL is allowed.
+        assert!(unsafe { Object::from_handle(std::ptr::null(), api()) }.is_none());
+        // SAFETY: the arena is alive; the table is another.
+        assert!(unsafe { Object::from_handle(handle, std::ptr::null()) }.is_none());
+    }
+}

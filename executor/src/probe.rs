@@ -1,0 +1,289 @@
+//! Whether a library loads and has the functions that a manifest names, found out in a process of
+//! its own: user code is never loaded into the command itself.
+//!
+//! The command starts itself again as `__probe LIBRARY ORIGIN SYMBOL...`; that process gives up
+//! what it can, loads the library, looks, and says what it found on the pipe that was its stdout.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use crate::library::{LoadError, Loaded};
+
+/// First argument of the process that looks.
+pub const PROBE_ARGUMENT: &str = "__probe";
+/// A library's constructors may take this long.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest report that is read; each symbol's takes less than 1 KiB.
+const REPORT_BYTES_MAX: u64 = 4 << 20;
+/// `nobody`: whom a probe started by root becomes.
+const NOBODY: u32 = 65534;
+
+/// What is wrong with a library.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// It cannot be loaded at all.
+    #[error("{0}")]
+    Load(LoadError),
+    /// It was loaded, and these functions are not as they should be.
+    #[error("{}", list(.0))]
+    Functions(Vec<FunctionError>),
+    /// Loading it killed the process.
+    #[error("loading {library} crashed ({how}): look at its constructors and initialized statics")]
+    Crashed {
+        /// Which.
+        library: PathBuf,
+        /// Signal or exit status.
+        how: String,
+    },
+    /// Loading it did not end.
+    #[error(
+        "loading {library} did not end within {} s: look at its constructors",
+        PROBE_TIMEOUT.as_secs()
+    )]
+    Hung {
+        /// Which.
+        library: PathBuf,
+    },
+    /// The probe could not be made.
+    #[error("{library} could not be looked at: {reason}")]
+    Machine {
+        /// Which.
+        library: PathBuf,
+        /// Why.
+        reason: std::io::Error,
+    },
+}
+
+/// What is wrong with one function.
+#[derive(Debug, thiserror::Error)]
+#[error("function `{function}`: {error}")]
+pub struct FunctionError {
+    /// Its name in the manifest.
+    pub function: String,
+    /// What is wrong.
+    pub error: LoadError,
+}
+
+fn list(errors: &[FunctionError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// What the looking process says: whether the library loads, then what is wrong with each symbol.
+#[derive(Serialize, Deserialize)]
+struct Report(Result<Vec<Option<LoadError>>, LoadError>);
+
+/// Looks at a library: `symbols` are pairs of a function's name and its symbol. The library is
+/// named in errors as it is given here.
+///
+/// # Errors
+/// The first cause that makes it unusable, or everything that is wrong with its functions.
+pub fn probe_symbols(library: &Path, symbols: &[(&str, &str)]) -> Result<(), ProbeError> {
+    let machine = |reason| ProbeError::Machine {
+        library: library.to_owned(),
+        reason,
+    };
+    let absolute = std::path::absolute(library).map_err(machine)?;
+    let mut child = start(library, &absolute, symbols).map_err(machine)?;
+    let report = read_report(&mut child);
+    if report.is_none() {
+        end_group(&child);
+    }
+    let status = child.wait().map_err(machine)?;
+    let Some(report) = report else {
+        return Err(ProbeError::Hung {
+            library: library.to_owned(),
+        });
+    };
+    match postcard::from_bytes::<Report>(&report) {
+        Ok(Report(Err(error))) => Err(ProbeError::Load(error)),
+        Ok(Report(Ok(found))) => judge(symbols, found),
+        Err(_) => Err(ProbeError::Crashed {
+            library: library.to_owned(),
+            how: how(status),
+        }),
+    }
+}
+
+fn judge(symbols: &[(&str, &str)], found: Vec<Option<LoadError>>) -> Result<(), ProbeError> {
+    let wrong: Vec<FunctionError> = symbols
+        .iter()
+        .zip(found)
+        .filter_map(|((function, _), error)| {
+            Some(FunctionError {
+                function: (*function).to_owned(),
+                error: error?,
+            })
+        })
+        .collect();
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(ProbeError::Functions(wrong))
+    }
+}
+
+fn start(library: &Path, absolute: &Path, symbols: &[(&str, &str)]) -> std::io::Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .arg(PROBE_ARGUMENT)
+        .arg(absolute)
+        .arg(library)
+        .args(symbols.iter().map(|(_, symbol)| symbol))
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+}
+
+/// Everything that the child says until it closes its pipe; `None` when it takes too long.
+fn read_report(child: &mut Child) -> Option<Vec<u8>> {
+    let mut pipe = child.stdout.take()?;
+    let until = Instant::now() + PROBE_TIMEOUT;
+    let mut report = Vec::new();
+    loop {
+        let left = until.checked_duration_since(Instant::now())?;
+        let timeout = Timespec::try_from(left).ok()?;
+        let mut watched = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
+        match poll(&mut watched, Some(&timeout)) {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return Some(report),
+        }
+        let mut bytes = [0; 4096];
+        match pipe.read(&mut bytes) {
+            Ok(0) | Err(_) => return Some(report),
+            Ok(count) => report.extend_from_slice(&bytes[..count]),
+        }
+        if report.len() as u64 > REPORT_BYTES_MAX {
+            return Some(report);
+        }
+    }
+}
+
+/// Ends the child and what its library's constructors have started.
+fn end_group(child: &Child) {
+    if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
+        // It may be gone already.
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+}
+
+fn how(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => {
+            let name = nix::sys::signal::Signal::try_from(signal);
+            name.map_or_else(
+                |_| format!("signal {signal}"),
+                |name| name.as_str().to_owned(),
+            )
+        }
+        (None, Some(code)) => format!("exit({code})"),
+        (None, None) => "unknown".to_owned(),
+    }
+}
+
+/// The looking process. `arguments` are those after [`PROBE_ARGUMENT`].
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter();
+    let (Some(path), Some(origin)) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: {PROBE_ARGUMENT} LIBRARY ORIGIN SYMBOL...");
+        return ExitCode::from(2);
+    };
+    let path = PathBuf::from(path);
+    let Ok(mut pipe) = take_stdout() else {
+        return ExitCode::from(70);
+    };
+    give_up_rights(&path);
+    let origin = origin.to_string_lossy().into_owned();
+    let symbols: Vec<String> = arguments
+        .map(|symbol| symbol.to_string_lossy().into_owned())
+        .collect();
+    let report = Report(look(&path, &origin, &symbols));
+    let Ok(bytes) = postcard::to_stdvec(&report) else {
+        return ExitCode::from(70);
+    };
+    let written = std::io::Write::write_all(&mut pipe, &bytes);
+    // Destructors of the library have not been asked for, and may hang.
+    // SAFETY: _exit has no conditions.
+    unsafe { libc::_exit(if written.is_ok() { 0 } else { 70 }) }
+}
+
+fn look(
+    path: &Path,
+    origin: &str,
+    symbols: &[String],
+) -> Result<Vec<Option<LoadError>>, LoadError> {
+    let library = Loaded::open(path, origin)?;
+    let wrong = |symbol: &String| {
+        library
+            .function(symbol)
+            .and_then(|_| library.initializer(symbol))
+            .err()
+    };
+    Ok(symbols.iter().map(wrong).collect())
+}
+
+/// The report's pipe moves away from stdout, to which constructors may print.
+fn take_stdout() -> std::io::Result<std::fs::File> {
+    let pipe = rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 10)?;
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdout(&null)?;
+    Ok(std::fs::File::from(pipe))
+}
+
+/// What a library's constructors need not have. Each is given up where that is possible: the
+/// process was made for user code, and ends in a moment.
+fn give_up_rights(library: &Path) {
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    for (resource, limit) in [
+        (Resource::Core, 0),
+        (Resource::Fsize, 0),
+        (Resource::Cpu, PROBE_TIMEOUT.as_secs()),
+    ] {
+        let _ = setrlimit(
+            resource,
+            Rlimit {
+                current: Some(limit),
+                maximum: Some(limit),
+            },
+        );
+    }
+    if rustix::process::geteuid().is_root() && readable_by_all(library) {
+        let nobody = nix::unistd::Uid::from_raw(NOBODY);
+        let nogroup = nix::unistd::Gid::from_raw(NOBODY);
+        let _ = nix::unistd::setgroups(&[]);
+        let _ = nix::unistd::setresgid(nogroup, nogroup, nogroup);
+        let _ = nix::unistd::setresuid(nobody, nobody, nobody);
+        // The change of user has forgotten it.
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    }
+    let _ = rustix::thread::set_no_new_privs(true);
+}
+
+/// Whether any user could load it: a library in somebody's closed home is loaded as root, as its
+/// own compiler was.
+fn readable_by_all(library: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| std::fs::metadata(path).map(|meta| meta.permissions().mode());
+    mode(library).is_ok_and(|mode| mode & 0o4 != 0)
+        && library
+            .ancestors()
+            .skip(1)
+            .all(|folder| mode(folder).is_ok_and(|mode| mode & 0o1 != 0))
+}

@@ -1,0 +1,790 @@
+//! The executor's loop: wait for a dispatch, run its function, say how it ended.
+//!
+//! One thread runs it. A function's calls come back in through `api.rs`, which finds the one
+//! [`Runtime`] of the process and calls its methods; no reference to it is alive while user code
+//! runs. What the scheduler says is trusted but checked: something impossible ends the process
+//! with a clear line, because going on could only do harm.
+
+use std::ffi::{CString, c_void};
+use std::path::Path;
+
+use pheromone_sdk as sdk;
+use pheromone_shm::control::ExecutorEnd;
+use pheromone_shm::message::{Ending, Extent, FromExecutor, MESSAGE_BYTES_MAX, ToExecutor};
+use pheromone_shm::region::Window;
+use pheromone_shm::wire::MessageBuffer;
+
+use crate::api;
+use crate::frame::{Broken, Frame, forget_auto_texts};
+use crate::library::{LoadError, Loaded};
+use crate::memory::Memory;
+use crate::names::Names;
+use crate::objects::{Outputs, State};
+use crate::output;
+use crate::protocol::{OutputKind, Program};
+use crate::threads;
+
+/// Exit status of an executor that could not go on.
+pub const EXIT_BROKEN: i32 = 70;
+/// Of answers whose function has set none.
+const HTTP_STATUS_DEFAULT: u16 = 200;
+
+/// Everything that an executor process has.
+pub struct Runtime {
+    /// The control memory.
+    pub end: ExecutorEnd,
+    buffer: Box<MessageBuffer>,
+    /// All regions of the app.
+    pub window: Window,
+    /// The own region.
+    pub memory: Memory,
+    /// Its number in the window.
+    pub own_region: u16,
+    /// The app's names.
+    pub names: Names,
+    /// Largest object, bytes.
+    pub object_size_max_bytes: u64,
+    code: Vec<Code>,
+    libraries: Vec<(String, Loaded)>,
+    environments: Environments,
+    /// The invocation that runs.
+    pub frame: Frame,
+    next: Frame,
+    next_waits: bool,
+    leaving: bool,
+    /// Its outputs.
+    pub outputs: Outputs,
+    /// What it has done so far.
+    pub attempt: Attempt,
+    /// Automatic keys made in this attempt, by bucket.
+    pub ordinals: Ordinals,
+    last_error: Vec<u8>,
+    failure: Vec<u8>,
+    failure_status: i32,
+}
+
+/// A function's code in this process.
+struct Code {
+    library: String,
+    library_origin: String,
+    symbol: String,
+    state: CodeState,
+    local: Local,
+}
+
+enum CodeState {
+    NotLoaded,
+    Unusable(LoadError),
+    /// Entry, and the initializer that has to run first.
+    Loaded(sdk::FunctionEntry, sdk::FunctionEntry),
+    /// Its initializer has failed: status and message.
+    NotInitialized(i32, Vec<u8>),
+    Ready(sdk::FunctionEntry),
+}
+
+/// `phr_set_local`.
+#[derive(Clone, Copy)]
+pub struct Local {
+    /// The function's pointer.
+    pub pointer: *mut c_void,
+    /// What is called for it in the end.
+    pub destructor: Option<unsafe extern "C" fn(*mut c_void)>,
+}
+
+impl Local {
+    const NONE: Self = Self {
+        pointer: std::ptr::null_mut(),
+        destructor: None,
+    };
+
+    /// Calls the destructor. No reference to the runtime may be alive: it is user code.
+    pub fn destroy(self) {
+        if let Some(destructor) = self.destructor
+            && !self.pointer.is_null()
+        {
+            // SAFETY: the function gave both for this.
+            unsafe { destructor(self.pointer) };
+        }
+    }
+}
+
+/// What the attempt that runs has done so far.
+pub struct Attempt {
+    /// An initializer runs, not the function.
+    pub initializing: bool,
+    /// It has answered its session's caller.
+    pub responded: bool,
+    /// Of answers to come.
+    pub http_status: u16,
+    /// Of answers to come; empty for the default.
+    pub content_type: Vec<u8>,
+    /// Direct objects it has created.
+    pub direct_objects: u32,
+    /// Status of the last failed call.
+    pub last_status: i32,
+}
+
+impl Attempt {
+    fn new() -> Self {
+        Self {
+            initializing: false,
+            responded: false,
+            http_status: HTTP_STATUS_DEFAULT,
+            content_type: Vec::new(),
+            direct_objects: 0,
+            last_status: sdk::OK,
+        }
+    }
+
+    fn begin(&mut self, initializing: bool) {
+        self.initializing = initializing;
+        self.responded = false;
+        self.http_status = HTTP_STATUS_DEFAULT;
+        self.content_type.clear();
+        self.direct_objects = 0;
+        self.last_status = sdk::OK;
+    }
+}
+
+/// Counters by bucket that are put back to 0 in the time of those used.
+pub struct Ordinals {
+    counts: Vec<u32>,
+    used: Vec<u16>,
+}
+
+impl Ordinals {
+    /// The next number for this bucket, from 0.
+    pub fn next(&mut self, bucket: u16) -> u32 {
+        let count = &mut self.counts[usize::from(bucket)];
+        if *count == 0 {
+            self.used.push(bucket);
+        }
+        let ordinal = *count;
+        *count += 1;
+        ordinal
+    }
+
+    fn clear(&mut self) {
+        for bucket in self.used.drain(..) {
+            self.counts[usize::from(bucket)] = 0;
+        }
+    }
+}
+
+/// The environments of an app's functions; many share one.
+struct Environments {
+    sets: Vec<Vec<(CString, CString)>>,
+    of_function: Vec<usize>,
+    current: Option<usize>,
+}
+
+impl Environments {
+    fn new(program: &Program) -> Self {
+        let mut sets: Vec<Vec<(CString, CString)>> = Vec::new();
+        let mut of_function = Vec::new();
+        for function in &program.functions {
+            // A name or value with a zero byte cannot be in an environment; the manifest's
+            // checks have refused it.
+            let c_string = |text: &String| CString::new(text.as_str()).unwrap_or_default();
+            let set: Vec<_> = function
+                .env
+                .iter()
+                .map(|(name, value)| (c_string(name), c_string(value)))
+                .collect();
+            let at = sets
+                .iter()
+                .position(|other| *other == set)
+                .unwrap_or_else(|| {
+                    sets.push(set);
+                    sets.len() - 1
+                });
+            of_function.push(at);
+        }
+        Self {
+            sets,
+            of_function,
+            current: None,
+        }
+    }
+
+    /// Makes the process's environment this function's.
+    fn apply(&mut self, function: u16) {
+        let wanted = self.of_function[usize::from(function)];
+        if self.current == Some(wanted) {
+            return;
+        }
+        self.current = Some(wanted);
+        // SAFETY: no function runs, and one that left threads behind costs the process, so nobody
+        // else reads the environment.
+        unsafe { libc::clearenv() };
+        for (name, value) in &self.sets[wanted] {
+            // SAFETY: as above; both are C strings, and are copied.
+            unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) };
+        }
+    }
+}
+
+/// What an executor is made of.
+pub struct Parts {
+    /// The control memory.
+    pub end: ExecutorEnd,
+    /// All regions of the app.
+    pub window: Window,
+    /// The own region.
+    pub memory: Memory,
+    /// Its number in the window.
+    pub own_region: u16,
+    /// The app's names.
+    pub names: Names,
+}
+
+/// The answer to a message of the executor's.
+pub enum Answer {
+    /// The inputs have been taken into the frame.
+    Inputs,
+    /// What a `Get` found, or its negative status.
+    Object(Result<*mut sdk::Object, i32>),
+    /// Whether there is credit.
+    Credit(bool),
+    /// Live extents, the first of which has this number.
+    Extents(u32, Vec<Extent>),
+}
+
+/// What came out of the ring, when it was no answer.
+enum Taken {
+    Nothing,
+    Dispatch,
+    Exit,
+    Adopt(u32),
+    Answer(Answer),
+}
+
+/// Ends the process because it cannot go on.
+pub fn give_up(reason: &str) -> ! {
+    output::last_words(reason.as_bytes());
+    // SAFETY: _exit has no conditions. No exit handler runs: they are user code.
+    unsafe { libc::_exit(EXIT_BROKEN) }
+}
+
+impl Runtime {
+    /// Puts the parts together.
+    pub fn new(parts: Parts, program: &Program) -> Self {
+        let code = |function: &crate::protocol::FunctionProgram| Code {
+            library: function.library.clone(),
+            library_origin: function.library_origin.clone(),
+            symbol: function.symbol.clone(),
+            state: CodeState::NotLoaded,
+            local: Local::NONE,
+        };
+        Self {
+            end: parts.end,
+            buffer: Box::default(),
+            window: parts.window,
+            memory: parts.memory,
+            own_region: parts.own_region,
+            names: parts.names,
+            object_size_max_bytes: program.object_size_max_bytes,
+            code: program.functions.iter().map(code).collect(),
+            libraries: Vec::new(),
+            environments: Environments::new(program),
+            frame: Frame::new(api::table()),
+            next: Frame::new(api::table()),
+            next_waits: false,
+            leaving: false,
+            outputs: Outputs::new(api::table()),
+            attempt: Attempt::new(),
+            ordinals: Ordinals {
+                counts: vec![0; program.buckets.len()],
+                used: Vec::new(),
+            },
+            last_error: vec![0],
+            failure: Vec::new(),
+            failure_status: sdk::OK,
+        }
+    }
+
+    /// Says that the process is ready.
+    pub fn say_ready(&mut self) {
+        self.say(&FromExecutor::Ready);
+    }
+
+    /// Waits for a dispatch and makes it the present frame; false when the process shall leave.
+    fn wait_for_dispatch(&mut self) -> bool {
+        loop {
+            if self.next_waits {
+                std::mem::swap(&mut self.frame, &mut self.next);
+                self.next_waits = false;
+                return true;
+            }
+            if self.leaving {
+                return false;
+            }
+            match self.take() {
+                Taken::Nothing => {
+                    self.drain_releases();
+                    self.end.wait();
+                }
+                Taken::Dispatch => {}
+                Taken::Exit => self.leaving = true,
+                Taken::Adopt(count) => self.adopt(count),
+                Taken::Answer(_) => give_up("the scheduler answered what nobody asked"),
+            }
+        }
+    }
+
+    /// Sends a message, waiting for room if it must.
+    pub fn say(&mut self, message: &FromExecutor<'_>) {
+        self.end.send(message);
+    }
+
+    /// Sends a message and waits for its answer. A dispatch that comes first waits its turn.
+    pub fn ask(&mut self, question: &FromExecutor<'_>) -> Answer {
+        self.say(question);
+        loop {
+            match self.take() {
+                Taken::Nothing => self.end.wait_for_answer(),
+                Taken::Dispatch => {}
+                Taken::Exit => self.leaving = true,
+                Taken::Adopt(_) => give_up("the scheduler wants a region adopted that is in use"),
+                Taken::Answer(answer) => return answer,
+            }
+        }
+    }
+
+    /// Takes one message out of the ring, its content into frames.
+    fn take(&mut self) -> Taken {
+        match self.try_take() {
+            Ok(taken) => taken,
+            Err(broken) => give_up(&broken.to_string()),
+        }
+    }
+
+    fn try_take(&mut self) -> Result<Taken, Broken> {
+        let received = self.end.receive(&mut self.buffer);
+        let Some(message) = received.map_err(|garbled| Broken(garbled.to_string()))? else {
+            return Ok(Taken::Nothing);
+        };
+        let (window, names) = (&self.window, &self.names);
+        Ok(match message {
+            ToExecutor::Dispatch { dispatch, inputs } => {
+                if self.next_waits {
+                    return Err(Broken(
+                        "a third dispatch came before the first was done".into(),
+                    ));
+                }
+                self.next.begin(&dispatch, window, names)?;
+                for input in inputs {
+                    self.next.hold_input(&input, window, names)?;
+                }
+                self.next_waits = true;
+                Taken::Dispatch
+            }
+            ToExecutor::Inputs { first, inputs } => {
+                if first != self.frame.fetched() {
+                    return Err(Broken(format!("inputs from {first} came unasked")));
+                }
+                for input in inputs {
+                    self.frame.hold_input(&input, window, names)?;
+                }
+                if self.frame.fetched() == first {
+                    return Err(Broken(format!("no inputs came from {first} on")));
+                }
+                Taken::Answer(Answer::Inputs)
+            }
+            ToExecutor::Object { status, input } => Taken::Answer(Answer::Object(match input {
+                Some(input) if status == sdk::OK => {
+                    Ok(self.frame.hold_found(&input, window, names)?)
+                }
+                _ if status < 0 => Err(status),
+                _ => return Err(Broken(format!("an object came with status {status}"))),
+            })),
+            ToExecutor::Credit { granted } => Taken::Answer(Answer::Credit(granted)),
+            ToExecutor::Adopt { extent_count } => Taken::Adopt(extent_count),
+            ToExecutor::Extents { first, extents } => {
+                Taken::Answer(Answer::Extents(first, decode_extents(extents)?))
+            }
+            ToExecutor::Exit => Taken::Exit,
+        })
+    }
+
+    /// The region had an owner before: rebuilds its books.
+    fn adopt(&mut self, count: u32) {
+        let mut live = Vec::with_capacity(count as usize);
+        while live.len() < count as usize {
+            let first = live.len() as u32;
+            match self.ask(&FromExecutor::FetchExtents { first }) {
+                Answer::Extents(at, extents) if at == first && !extents.is_empty() => {
+                    live.extend_from_slice(&extents);
+                }
+                _ => give_up("the scheduler did not say which extents of the region are alive"),
+            }
+        }
+        if live.len() != count as usize {
+            give_up("the scheduler named more live extents than it had announced");
+        }
+        if let Err(error) = self.memory.adopt(&live) {
+            give_up(&format!("the region cannot be adopted: {error}"));
+        }
+    }
+
+    /// Takes back extents of objects that have died.
+    pub fn drain_releases(&mut self) {
+        while let Some(extent) = self.end.next_release() {
+            self.memory.release(extent);
+        }
+    }
+
+    /// Whether the invocation has been cancelled.
+    pub fn cancelled(&self) -> bool {
+        self.end.cancelled_invocation() == self.frame.invocation && !self.attempt.initializing
+    }
+
+    fn begin_attempt(&mut self, initializing: bool) {
+        self.attempt.begin(initializing);
+        self.last_error.clear();
+        self.last_error.push(0);
+        self.failure.clear();
+    }
+
+    /// Keeps the sentence of a failed call.
+    pub fn note_failure(&mut self, call: &str, status: i32, sentence: &str) {
+        self.attempt.last_status = status;
+        self.last_error.clear();
+        self.last_error.extend_from_slice(call.as_bytes());
+        self.last_error.extend_from_slice(b": ");
+        self.last_error
+            .extend(sentence.bytes().filter(|byte| *byte != 0));
+        truncate_text(&mut self.last_error, MESSAGE_BYTES_MAX);
+        self.last_error.push(0);
+    }
+
+    /// The sentence of the last failed call, zero-terminated.
+    pub fn last_error(&self) -> &[u8] {
+        &self.last_error
+    }
+
+    /// Keeps the message of `phr_fail`.
+    pub fn note_message(&mut self, status: i32, message: &[u8]) {
+        self.failure_status = status;
+        self.failure.clear();
+        self.failure.extend_from_slice(message);
+        truncate_text(&mut self.failure, MESSAGE_BYTES_MAX);
+    }
+
+    /// The running function's local pointer.
+    pub fn local(&mut self) -> &mut Local {
+        &mut self.code[usize::from(self.frame.function)].local
+    }
+
+    /// Makes the process ready for the frame's function, as far as that needs no user code but
+    /// its library's constructors.
+    fn prepare(&mut self) -> Step {
+        self.begin_attempt(false);
+        output::begin(
+            self.frame.session,
+            self.frame.invocation,
+            self.frame.function,
+        );
+        self.environments.apply(self.frame.function);
+        let function = usize::from(self.frame.function);
+        if let CodeState::NotLoaded = self.code[function].state {
+            self.code[function].state = match self.load(function) {
+                Ok((entry, None)) => CodeState::Ready(entry),
+                Ok((entry, Some(initializer))) => CodeState::Loaded(entry, initializer),
+                Err(error) => CodeState::Unusable(error),
+            };
+        }
+        match &self.code[function].state {
+            CodeState::NotLoaded => unreachable!("it has been loaded above, or is unusable"),
+            CodeState::Ready(entry) => Step::Run(*entry),
+            CodeState::Loaded(_, initializer) => Step::Initialize(*initializer),
+            CodeState::Unusable(error) => {
+                let message = error.to_string().into_bytes();
+                Step::Fail(Ending::NotLoaded, sdk::ENOENT, message)
+            }
+            CodeState::NotInitialized(status, message) => {
+                Step::Fail(Ending::InitFailed, *status, message.clone())
+            }
+        }
+    }
+
+    fn load(
+        &mut self,
+        function: usize,
+    ) -> Result<(sdk::FunctionEntry, Option<sdk::FunctionEntry>), LoadError> {
+        let code = &self.code[function];
+        let known = self
+            .libraries
+            .iter()
+            .position(|(path, _)| *path == code.library);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let loaded = Loaded::open(Path::new(&code.library), &code.library_origin)?;
+                self.libraries.push((code.library.clone(), loaded));
+                self.libraries.len() - 1
+            }
+        };
+        let library = &self.libraries[at].1;
+        Ok((
+            library.function(&code.symbol)?,
+            library.initializer(&code.symbol)?,
+        ))
+    }
+
+    /// The initializer has returned.
+    fn initialized(&mut self, returned: i32) -> Step {
+        let (status, message) = self.judge(returned);
+        let message = message.to_vec();
+        let code = &mut self.code[usize::from(self.frame.function)];
+        let CodeState::Loaded(entry, _) = code.state else {
+            unreachable!("only a loaded function is initialized");
+        };
+        if status == sdk::OK {
+            code.state = CodeState::Ready(entry);
+            self.begin_attempt(false);
+            return Step::Run(entry);
+        }
+        code.state = CodeState::NotInitialized(status, message.clone());
+        Step::Fail(Ending::InitFailed, status, message)
+    }
+
+    /// The status that a return value stands for, and the failure's message.
+    fn judge(&mut self, returned: i32) -> (i32, &[u8]) {
+        let last_error = &self.last_error[..self.last_error.len() - 1];
+        match returned {
+            sdk::OK => (sdk::OK, &[]),
+            status if self.failure_status == status && !self.failure.is_empty() => {
+                (status, &self.failure)
+            }
+            status if self.attempt.last_status == status => (status, last_error),
+            1..=255 | 0x101..=0x1ff => (returned, &self.failure),
+            status => {
+                self.failure.clear();
+                let name = sdk::status_name(status);
+                let sentence = if status < 0 && name.starts_with("PHR_") {
+                    format!("it returned {name} ({status})")
+                } else {
+                    format!(
+                        "it returned {status}, which is no status: 0, 1 to 255, \
+                         PHR_PERMANENT(1 to 255) and PHR_E... are"
+                    )
+                };
+                self.failure.extend_from_slice(sentence.as_bytes());
+                let known = status < 0 && name.starts_with("PHR_");
+                (if known { status } else { sdk::EINVAL }, &self.failure)
+            }
+        }
+    }
+
+    /// The function has returned: gives back what it left and says how it ended.
+    fn finish(&mut self, returned: i32) {
+        output::flush();
+        let strays = threads::strays();
+        let (status, message) = self.judge(returned);
+        let mut text = [0; MESSAGE_BYTES_MAX];
+        let mut length = message.len().min(MESSAGE_BYTES_MAX);
+        text[..length].copy_from_slice(&message[..length]);
+        let mut ending = Ending::Returned;
+        if strays > 0 {
+            ending = Ending::StrayThreads;
+            let function = self.names.functions[usize::from(self.frame.function)].text();
+            let sentence = format!(
+                "function `{function}` left {strays} thread(s) running: join them before returning"
+            );
+            output::write(OutputKind::Warn, sentence.as_bytes());
+            if length == 0 {
+                length = sentence.len().min(MESSAGE_BYTES_MAX);
+                text[..length].copy_from_slice(&sentence.as_bytes()[..length]);
+            }
+        }
+        self.complete(ending, status, &text[..length]);
+    }
+
+    /// Ends the attempt.
+    fn complete(&mut self, ending: Ending, status: i32, message: &[u8]) {
+        let discarded = self.outputs.unsent() as u32;
+        let memory = &mut self.memory;
+        self.outputs.finish(|object| {
+            memory.give_back(object.extent.get());
+            object.state.set(State::Free);
+        });
+        self.ordinals.clear();
+        self.frame.clear();
+        forget_auto_texts();
+        let message = &message[..message.len().min(MESSAGE_BYTES_MAX)];
+        self.say(&FromExecutor::Complete {
+            status,
+            ending,
+            discarded,
+            message,
+        });
+    }
+}
+
+/// What is to be done next for a dispatch.
+enum Step {
+    Initialize(sdk::FunctionEntry),
+    Run(sdk::FunctionEntry),
+    Fail(Ending, i32, Vec<u8>),
+}
+
+/// Runs dispatches until the scheduler says `Exit`, then ends the process in order.
+pub fn serve(mut runtime: Box<Runtime>) -> ! {
+    threads::start();
+    runtime.say_ready();
+    let runtime: *mut Runtime = Box::leak(runtime);
+    api::install(runtime);
+    loop {
+        // SAFETY: the box was leaked; this thread alone uses it, and no call of a function's is
+        // under way.
+        let waiting = unsafe { &mut *runtime };
+        if !waiting.wait_for_dispatch() {
+            break;
+        }
+        run(runtime);
+    }
+    leave(runtime)
+}
+
+/// One dispatch, from loading its function to its completion.
+fn run(runtime: *mut Runtime) {
+    // SAFETY: as in `serve`. The reference ends before user code runs that can call back: a
+    // library's constructors have no invocation to call with.
+    let mut step = unsafe { &mut *runtime }.prepare();
+    // SAFETY: as in `serve`.
+    let invocation = unsafe { (*runtime).frame.invocation };
+    if let Step::Initialize(initializer) = step {
+        // SAFETY: as in `serve`.
+        unsafe { &mut *runtime }.begin_attempt(true);
+        let returned = call(initializer, invocation);
+        // SAFETY: as in `serve`: the initializer has returned.
+        step = unsafe { &mut *runtime }.initialized(returned);
+    }
+    match step {
+        Step::Run(entry) => {
+            let returned = call(entry, invocation);
+            // SAFETY: as in `serve`: the function has returned.
+            unsafe { &mut *runtime }.finish(returned);
+        }
+        Step::Fail(ending, status, message) => {
+            output::flush();
+            // SAFETY: as in `serve`.
+            unsafe { &mut *runtime }.complete(ending, status, &message);
+        }
+        Step::Initialize(_) => unreachable!("an initializer runs once"),
+    }
+}
+
+/// Calls user code with an invocation of its own.
+fn call(entry: sdk::FunctionEntry, invocation: u64) -> i32 {
+    let ctx = api::open(invocation);
+    // SAFETY: the library says by its mark that this is the function's entry, and what it does is
+    // its author's business. `ctx` is valid until it returns.
+    let returned = unsafe { entry(ctx) };
+    api::close();
+    returned
+}
+
+/// Leaves in order: local pointers are destroyed, exit handlers run, lines are flushed.
+fn leave(runtime: *mut Runtime) -> ! {
+    // SAFETY: as in `serve`; the reference ends before the destructors run.
+    let code = unsafe { &mut (*runtime).code };
+    let locals: Vec<Local> = code.iter_mut().map(|code| code.local).collect();
+    for local in locals {
+        local.destroy();
+    }
+    // SAFETY: no conditions; the handlers that functions have registered run.
+    unsafe { libc::exit(0) }
+}
+
+/// Pairs of little-endian `u32`.
+fn decode_extents(bytes: &[u8]) -> Result<Vec<Extent>, Broken> {
+    if !bytes.len().is_multiple_of(8) {
+        return Err(Broken(format!(
+            "a list of extents has {} bytes",
+            bytes.len()
+        )));
+    }
+    let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let extent = |pair: &[u8]| Extent {
+        offset_units: word(&pair[..4]),
+        len_units: word(&pair[4..]),
+    };
+    Ok(bytes.chunks_exact(8).map(extent).collect())
+}
+
+/// Cuts text to so many bytes, not within a character of UTF-8.
+fn truncate_text(text: &mut Vec<u8>, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let is_boundary = |at: &usize| text[*at] & 0xc0 != 0x80;
+        let end = (bytes_max.saturating_sub(3)..=bytes_max)
+            .rev()
+            .find(is_boundary);
+        text.truncate(end.unwrap_or(bytes_max));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinals_count_by_bucket_and_start_again() {
+        let mut ordinals = Ordinals {
+            counts: vec![0; 3],
+            used: Vec::new(),
+        };
+        assert_eq!(
+            [0, 1, 0, 0].map(|bucket| ordinals.next(bucket)),
+            [0, 0, 1, 2]
+        );
+        ordinals.clear();
+        assert_eq!([1, 0, 2].map(|bucket| ordinals.next(bucket)), [0, 0, 0]);
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        let cut = |text: &str, bytes| {
+            let mut text = text.as_bytes().to_vec();
+            truncate_text(&mut text, bytes);
+            String::from_utf8(text).expect("still text")
+        };
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abcd", 3), "abc");
+        assert_eq!(cut("aéé", 4), "aé");
+        assert_eq!(cut("a\u{1f600}", 4), "a");
+        let mut bytes = vec![0xbf; 10];
+        truncate_text(&mut bytes, 4);
+        assert_eq!(bytes.len(), 4);
+    }
+
+    #[test]
+    fn extents_are_pairs() {
+        let bytes = [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 1, 0, 0];
+        let extents = decode_extents(&bytes).expect("two pairs");
+        assert_eq!(
+            extents,
+            [
+                Extent {
+                    offset_units: 1,
+                    len_units: 2
+                },
+                Extent {
+                    offset_units: 3,
+                    len_units: 260
+                },
+            ]
+        );
+        assert!(decode_extents(&bytes[..7]).is_err());
+    }
+
+    #[test]
+    fn functions_that_ask_for_one_environment_share_it() {
+        let mut program = crate::names::program(&["a", "b", "c"], &[]);
+        program.functions[1].env = vec![("K".into(), "V".into())];
+        let environments = Environments::new(&program);
+        assert_eq!(environments.of_function, [0, 1, 0]);
+        assert_eq!(environments.sets.len(), 2);
+    }
+}
