@@ -1,6 +1,7 @@
 /*
  * hostile.c - functions that attack: their own rings, and the regions of their neighbours.
  */
+#define _GNU_SOURCE
 #include "check.h"
 
 #include <dirent.h>
