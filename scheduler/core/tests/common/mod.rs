@@ -1,0 +1,472 @@
+//! A world for the core to live in: a recording sink, executors that keep the protocol, and checks
+//! that hold after every step whatever a test is about.
+//!
+//! Always checked: memory is released once, by whom it was allocated, and never while a running
+//! invocation, a queued one or an unread response needs it; dispatches go to live executors with
+//! nothing open and name memory that is allocated and objects as they were published; every
+//! session ends once; at most one idle executor of a core may spin; credit covers the quota.
+#![allow(dead_code)]
+
+pub mod app;
+mod executor;
+mod sink;
+
+use std::collections::{BTreeMap, HashMap};
+
+use pheromone_core::event::{
+    AppId, Death, Destination, Event, ExecutorId, Ingress, Refusal, Request, RequestId, SessionId,
+};
+use pheromone_core::spec::AppSpec;
+use pheromone_core::{AppStats, Core, CoreConfig, SpinPolicy};
+use pheromone_shm::message::{Ending, Extent, FromExecutor, Key, Target};
+
+pub use executor::{Open, Seen};
+use executor::{Executor, Memory};
+pub use sink::{End, Ended, Recorder};
+
+/// The app that most tests have.
+pub const APP: AppId = AppId(0);
+
+/// A core for each executor, spinning for good: whatever is idle is awake.
+pub const CONFIG: CoreConfig = CoreConfig {
+    scheduler_index: 0,
+    executor_cores: 16,
+    spin: SpinPolicy::Always,
+};
+
+/// The core and everything around it.
+pub struct World {
+    pub core: Core,
+    pub now_ns: u64,
+    pub sink: Recorder,
+    /// Processes asked for are started, killed ones die, leaving ones go, as soon as possible.
+    pub automatic: bool,
+    requests: u64,
+    ingress: HashMap<AppId, u32>,
+}
+
+/// A call or put that was let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    pub request: RequestId,
+    pub session: SessionId,
+}
+
+impl World {
+    pub fn new(spec: AppSpec) -> Self {
+        Self::with_config(spec, CONFIG)
+    }
+
+    pub fn with_config(spec: AppSpec, config: CoreConfig) -> Self {
+        let mut world = Self::empty(config);
+        world.deploy(APP, spec);
+        world
+    }
+
+    pub fn empty(config: CoreConfig) -> Self {
+        Self {
+            core: Core::new(config),
+            now_ns: 1_000_000_000,
+            sink: Recorder::new(config),
+            automatic: true,
+            requests: 0,
+            ingress: HashMap::new(),
+        }
+    }
+
+    pub fn deploy(&mut self, app: AppId, spec: AppSpec) {
+        self.sink.apps.insert(app, spec.clone());
+        self.event(Event::Deploy {
+            app,
+            spec: Box::new(spec),
+        });
+    }
+
+    /// One step, and what follows from it by itself.
+    pub fn event(&mut self, event: Event<'_>) {
+        self.core.step(event, self.now_ns, &mut self.sink);
+        self.check();
+        if self.automatic {
+            self.processes();
+        }
+    }
+
+    /// Starts, kills and ends processes as the core has asked.
+    pub fn processes(&mut self) {
+        loop {
+            if let Some(id) = self.sink.spawns.pop_front() {
+                self.start(id);
+            } else if let Some((id, _)) = self.sink.kills.pop_front() {
+                self.die(id, Death::Signaled(9));
+            } else if let Some(id) = self.sink.exits.pop_front() {
+                self.die(id, Death::Exited(0));
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// A process asked for starts and is ready.
+    pub fn start(&mut self, id: ExecutorId) {
+        self.started(id);
+        self.say(id, FromExecutor::Ready);
+        while let Some(count) = self.executor(id).adopting {
+            let first = self.executor(id).adopted.len() as u32;
+            assert!(first < count);
+            self.say(id, FromExecutor::FetchExtents { first });
+        }
+    }
+
+    /// A process asked for exists.
+    pub fn started(&mut self, id: ExecutorId) {
+        let incarnation = self.sink.start(id);
+        self.core.step(
+            Event::ExecutorStarted {
+                executor: id,
+                incarnation,
+            },
+            self.now_ns,
+            &mut self.sink,
+        );
+        self.check();
+    }
+
+    /// A process dies; nothing is left in its ring.
+    pub fn die(&mut self, id: ExecutorId, death: Death) {
+        if !self.sink.is_alive(id) {
+            return;
+        }
+        let incarnation = self.executor(id).incarnation;
+        self.sink.bury(id);
+        self.event(Event::ExecutorDied {
+            executor: id,
+            incarnation,
+            death,
+            detail: "",
+        });
+    }
+
+    /// An executor says something.
+    pub fn say(&mut self, id: ExecutorId, message: FromExecutor<'_>) {
+        if matches!(message, FromExecutor::Complete { .. }) {
+            self.executor(id).close();
+        }
+        self.event(Event::Message {
+            executor: id,
+            message,
+        });
+    }
+
+    /// Time passes, a timer at a time, so that nothing is late.
+    pub fn pass(&mut self, ns: u64) {
+        let end_ns = self.now_ns + ns;
+        while let Some(due_ns) = self.core.next_timer_ns().filter(|&due_ns| due_ns <= end_ns) {
+            self.now_ns = self.now_ns.max(due_ns);
+            self.event(Event::Tick);
+            if self.core.next_timer_ns().is_some_and(|next_ns| next_ns <= self.now_ns) {
+                self.now_ns += 1;
+            }
+        }
+        self.now_ns = self.now_ns.max(end_ns);
+        self.event(Event::Tick);
+    }
+
+    // Requests.
+
+    /// Memory in the ingress region of an app, as the node would allocate it.
+    pub fn ingress(&mut self, app: AppId, size_bytes: u64) -> Ingress {
+        let slot = self.sink.apps[&app].ingress_slot();
+        let next = self.ingress.entry(app).or_default();
+        let extent = Extent {
+            offset_units: *next,
+            len_units: Extent::units_for(size_bytes) as u32,
+        };
+        *next += extent.len_units;
+        let memory = self.sink.memory.entry(ExecutorId { app, slot });
+        memory.or_insert_with(Memory::new).insert(extent);
+        Ingress { extent, size_bytes }
+    }
+
+    pub fn request(&mut self, destination: Destination<'_>, has_caller: bool) -> RequestId {
+        let body = self.ingress(APP, 10);
+        let request = Request {
+            app: APP,
+            id: RequestId(0),
+            destination,
+            body,
+            headers: None,
+            session: None,
+            has_caller,
+            timeout_ns: None,
+        };
+        self.send(request)
+    }
+
+    pub fn send(&mut self, mut request: Request<'_>) -> RequestId {
+        self.requests += 1;
+        request.id = RequestId(self.requests);
+        self.sink.note_request(&request);
+        self.event(Event::Request(request));
+        request.id
+    }
+
+    pub fn try_call(&mut self, function: &str) -> Result<Call, Refusal> {
+        let function = self.function(function);
+        let request = self.request(Destination::Function(function), true);
+        self.answer_of(request)
+    }
+
+    pub fn call(&mut self, function: &str) -> Call {
+        self.try_call(function).expect("the call is let in")
+    }
+
+    pub fn try_put(&mut self, bucket: &str, key: Option<&str>) -> Result<Call, Refusal> {
+        let bucket = self.bucket(bucket);
+        let key = key.map(str::as_bytes);
+        let destination = Destination::Bucket {
+            bucket,
+            key,
+            group: b"",
+        };
+        let request = self.request(destination, false);
+        self.answer_of(request)
+    }
+
+    pub fn put(&mut self, bucket: &str, key: Option<&str>) -> Call {
+        self.try_put(bucket, key).expect("the put is let in")
+    }
+
+    pub fn answer_of(&self, request: RequestId) -> Result<Call, Refusal> {
+        match self.sink.refused.get(&request) {
+            Some(&refusal) => Err(refusal),
+            None => Ok(Call {
+                request,
+                session: self.sink.accepted[&request],
+            }),
+        }
+    }
+
+    pub fn cancel(&mut self, call: Call) {
+        self.event(Event::Cancel {
+            session: call.session,
+        });
+    }
+
+    /// The node has read a response.
+    pub fn take_response(&mut self, call: Call) {
+        self.sink.unread.remove(&call.session);
+        self.event(Event::ResponseTaken {
+            request: call.request,
+            session: call.session,
+        });
+    }
+
+    // Functions. Each acts as the function that runs on the executor.
+
+    /// The executor that runs this function; of several, the lowest slot.
+    pub fn running(&self, function: &str) -> ExecutorId {
+        self.all_running(function)
+            .first()
+            .copied()
+            .unwrap_or_else(|| panic!("`{function}` does not run"))
+    }
+
+    pub fn all_running(&self, function: &str) -> Vec<ExecutorId> {
+        let function = self.function(function);
+        let executors = self.sink.executors.iter();
+        executors
+            .filter(|(_, executor)| executor.runs(function))
+            .map(|(&id, _)| id)
+            .collect()
+    }
+
+    pub fn opened(&self, id: ExecutorId) -> &Open {
+        self.sink.executors[&id].open.as_ref().expect("it runs something")
+    }
+
+    /// Keys of the inputs of what runs there.
+    pub fn keys(&self, id: ExecutorId) -> Vec<String> {
+        let keys = self.opened(id).inputs.iter();
+        keys.map(|input| input.key_text()).collect()
+    }
+
+    /// Publishes a named object.
+    pub fn put_by(&mut self, id: ExecutorId, bucket: &str, key: &str) {
+        let target = Target::Bucket(self.bucket(bucket));
+        self.publish(id, target, Key::Named(key.as_bytes()), 8);
+    }
+
+    /// Publishes an object under an automatic key and answers with its ordinal.
+    pub fn auto_by(&mut self, id: ExecutorId, bucket: &str) -> u32 {
+        let target = Target::Bucket(self.bucket(bucket));
+        let ordinal = self.executor(id).next_ordinal();
+        self.publish(id, target, Key::Auto(ordinal), 8);
+        ordinal
+    }
+
+    /// Publishes a direct object.
+    pub fn next_by(&mut self, id: ExecutorId) {
+        let ordinal = self.executor(id).next_ordinal();
+        self.publish(id, Target::Next, Key::Auto(ordinal), 8);
+    }
+
+    pub fn publish(&mut self, id: ExecutorId, target: Target, key: Key<'_>, size_bytes: u64) {
+        let extent = self.allocate(id, size_bytes);
+        self.say(
+            id,
+            FromExecutor::Publish {
+                target,
+                extent,
+                size_bytes,
+                key,
+                group: b"",
+            },
+        );
+    }
+
+    /// Allocates as the executor's own allocator would, asking for credit where it needs some.
+    pub fn allocate(&mut self, id: ExecutorId, size_bytes: u64) -> Extent {
+        self.try_allocate(id, size_bytes).expect("there is memory")
+    }
+
+    pub fn try_allocate(&mut self, id: ExecutorId, size_bytes: u64) -> Option<Extent> {
+        let len_units = Extent::units_for(size_bytes) as u32;
+        if let Some(bytes) = self.executor(id).lacks_credit(len_units) {
+            self.say(id, FromExecutor::NeedCredit { bytes });
+            if self.executor(id).take_credit_answer() != Some(true) {
+                return None;
+            }
+        }
+        let extent = self.sink.memory.entry(id).or_insert_with(Memory::new).allocate(len_units);
+        self.executor(id).charge(extent);
+        Some(extent)
+    }
+
+    pub fn respond_by(&mut self, id: ExecutorId) {
+        let extent = self.allocate(id, 8);
+        self.say(
+            id,
+            FromExecutor::Respond {
+                extent,
+                size_bytes: 8,
+                http_status: 200,
+                content_type: b"",
+            },
+        );
+    }
+
+    pub fn get_by(&mut self, id: ExecutorId, bucket: &str, key: &str) -> Result<Seen, i32> {
+        let bucket = self.bucket(bucket);
+        let key = key.as_bytes();
+        self.say(
+            id,
+            FromExecutor::Get {
+                bucket,
+                timeout_ns: 0,
+                key,
+            },
+        );
+        self.executor(id).take_object_answer().expect("a get is answered")
+    }
+
+    pub fn forward_by(&mut self, id: ExecutorId, object: u32, target: Target, key: Key<'_>) {
+        self.say(
+            id,
+            FromExecutor::Forward {
+                target,
+                object,
+                key,
+                group: b"",
+            },
+        );
+    }
+
+    pub fn complete(&mut self, id: ExecutorId, status: i32, ending: Ending, message: &str) {
+        let message = message.as_bytes();
+        self.say(
+            id,
+            FromExecutor::Complete {
+                status,
+                ending,
+                discarded: 0,
+                message,
+            },
+        );
+    }
+
+    /// The function returns 0.
+    pub fn done(&mut self, id: ExecutorId) {
+        self.complete(id, 0, Ending::Returned, "");
+    }
+
+    /// The function runs, does nothing and returns 0.
+    pub fn run(&mut self, function: &str) {
+        let id = self.running(function);
+        self.done(id);
+    }
+
+    // Looking.
+
+    pub fn executor(&mut self, id: ExecutorId) -> &mut Executor {
+        self.sink.executors.get_mut(&id).expect("it is alive")
+    }
+
+    pub fn stats(&self) -> AppStats {
+        self.core.stats(APP).expect("the app is there")
+    }
+
+    pub fn ended(&self, call: Call) -> &Ended {
+        let ended = self.sink.ended.get(&call.session);
+        ended.unwrap_or_else(|| panic!("{call:?} is open"))
+    }
+
+    pub fn is_open(&self, call: Call) -> bool {
+        !self.sink.ended.contains_key(&call.session)
+    }
+
+    pub fn function(&self, name: &str) -> u16 {
+        let functions = &self.sink.apps[&APP].functions;
+        functions.iter().position(|f| f.name == name).expect("such a function") as u16
+    }
+
+    pub fn bucket(&self, name: &str) -> u16 {
+        let buckets = &self.sink.apps[&APP].buckets;
+        buckets.iter().position(|b| b.name == name).expect("such a bucket") as u16
+    }
+
+    /// What must hold whatever happens.
+    pub fn check(&self) {
+        self.sink.check();
+        for (&app, spec) in &self.sink.apps {
+            let Some(stats) = self.core.stats(app) else {
+                continue;
+            };
+            let promised = stats.used_bytes + stats.credit_bytes;
+            let slack = 256 * stats.objects_live;
+            assert!(promised <= spec.memory_bytes + slack, "the quota is promised away");
+        }
+    }
+
+    /// Nothing is left of any session: run at the end of tests.
+    pub fn assert_empty(&mut self) {
+        for id in self.sink.starved.drain(..).collect::<Vec<_>>() {
+            self.event(Event::ReleaseRoom { executor: id });
+        }
+        let totals = self.core.totals();
+        assert_eq!(totals.sessions, 0, "sessions are left");
+        assert_eq!(totals.objects, 0, "objects are left");
+        assert_eq!(totals.invocations, 0, "invocations are left");
+        assert_eq!(totals.names, 0, "names are left");
+        assert_eq!(totals.trigger_states, 0, "trigger states are left");
+        let apps: BTreeMap<AppId, ()> = self.sink.apps.keys().map(|&app| (app, ())).collect();
+        for app in apps.into_keys() {
+            let Some(stats) = self.core.stats(app) else {
+                continue;
+            };
+            assert_eq!(stats.used_bytes, 0, "the ledger is not settled");
+            assert_eq!(stats.objects_live, 0);
+            assert_eq!(stats.queued + stats.running + stats.calls_waiting, 0);
+        }
+        self.sink.assert_memory_free();
+    }
+}

@@ -1,0 +1,412 @@
+//! The recording sink: it remembers what the core decided and objects to what cannot be.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use pheromone_core::event::{
+    AppId, EXTENTS_PER_MESSAGE_MAX, ExecutorId, Failure, Outcome, Part, Refusal, Request,
+    RequestId, Response, SessionId, Sink,
+};
+use pheromone_core::spec::AppSpec;
+use pheromone_core::{CoreConfig, SpinPolicy};
+use pheromone_shm::message::{Dispatch, Extent, Input, ToExecutor};
+
+use super::executor::{Executor, Memory, Open, Seen};
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub request: RequestId,
+    pub outcome: End,
+    pub answered: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Responded,
+    Completed,
+    Failed(Failure),
+    TimedOut,
+    Cancelled,
+}
+
+impl Ended {
+    pub fn failure(&self) -> &Failure {
+        match &self.outcome {
+            End::Failed(failure) => failure,
+            other => panic!("it did not fail: {other:?}"),
+        }
+    }
+}
+
+/// A response that was given.
+#[derive(Clone, Debug)]
+pub struct Responded {
+    pub request: RequestId,
+    pub http_status: u16,
+    pub content_type: Vec<u8>,
+    pub parts: Vec<Part>,
+}
+
+/// The sink.
+pub struct Recorder {
+    config: CoreConfig,
+    pub apps: BTreeMap<AppId, AppSpec>,
+    pub executors: BTreeMap<ExecutorId, Executor>,
+    incarnations: HashMap<ExecutorId, u32>,
+    asked: HashMap<ExecutorId, u16>,
+    pub memory: HashMap<ExecutorId, Memory>,
+    pub spawns: VecDeque<ExecutorId>,
+    pub kills: VecDeque<(ExecutorId, String)>,
+    pub exits: VecDeque<ExecutorId>,
+    pub spawned_total: u64,
+    pub dispatched_total: u64,
+    pub credits_told: u64,
+    /// Executors, in the order of dispatches, with the function.
+    pub dispatches: Vec<(ExecutorId, u16)>,
+    pub accepted: HashMap<RequestId, SessionId>,
+    pub refused: HashMap<RequestId, Refusal>,
+    bodies: HashMap<RequestId, (ExecutorId, Vec<Extent>)>,
+    pub responses: HashMap<SessionId, Responded>,
+    /// Payloads that the node may still read.
+    pub unread: HashMap<SessionId, (AppId, Vec<Part>)>,
+    pub ended: HashMap<SessionId, Ended>,
+    pub error_events: Vec<(SessionId, String)>,
+    pub removed: Vec<AppId>,
+    /// Releases that still find room; `None`: any number.
+    pub release_room: Option<usize>,
+    pub starved: Vec<ExecutorId>,
+    pub released_total: u64,
+}
+
+impl Recorder {
+    pub fn new(config: CoreConfig) -> Self {
+        Self {
+            config,
+            apps: BTreeMap::new(),
+            executors: BTreeMap::new(),
+            incarnations: HashMap::new(),
+            asked: HashMap::new(),
+            memory: HashMap::new(),
+            spawns: VecDeque::new(),
+            kills: VecDeque::new(),
+            exits: VecDeque::new(),
+            spawned_total: 0,
+            dispatched_total: 0,
+            credits_told: 0,
+            dispatches: Vec::new(),
+            accepted: HashMap::new(),
+            refused: HashMap::new(),
+            bodies: HashMap::new(),
+            responses: HashMap::new(),
+            unread: HashMap::new(),
+            ended: HashMap::new(),
+            error_events: Vec::new(),
+            removed: Vec::new(),
+            release_room: None,
+            starved: Vec::new(),
+            released_total: 0,
+        }
+    }
+
+    /// A process that was asked for comes to exist.
+    pub fn start(&mut self, id: ExecutorId) -> u32 {
+        let core = self.asked.remove(&id).expect("it was asked for");
+        let incarnation = self.incarnations.entry(id).or_default();
+        *incarnation += 1;
+        let executor = Executor {
+            incarnation: *incarnation,
+            core,
+            ..Executor::default()
+        };
+        assert!(self.executors.insert(id, executor).is_none(), "one process per slot");
+        *incarnation
+    }
+
+    /// A process that was asked for does not come to exist.
+    pub fn do_not_start(&mut self, id: ExecutorId) {
+        self.asked.remove(&id).expect("it was asked for");
+    }
+
+    pub fn is_alive(&self, id: ExecutorId) -> bool {
+        self.executors.contains_key(&id)
+    }
+
+    /// A process dies. What it had not sent is nobody's; its successor learns what is live.
+    pub fn bury(&mut self, id: ExecutorId) {
+        self.executors.remove(&id);
+        self.kills.retain(|(killed, _)| *killed != id);
+        self.exits.retain(|exited| *exited != id);
+        self.starved.retain(|starved| *starved != id);
+    }
+
+    pub fn note_request(&mut self, request: &Request<'_>) {
+        let slot = self.apps.get(&request.app).map_or(0, AppSpec::ingress_slot);
+        let owner = ExecutorId {
+            app: request.app,
+            slot,
+        };
+        let mut extents = vec![request.body.extent];
+        extents.extend(request.headers.map(|(_, extent)| extent));
+        self.bodies.insert(request.id, (owner, extents));
+    }
+
+    fn runner(&mut self, id: ExecutorId) -> &mut Executor {
+        let executor = self.executors.get_mut(&id);
+        executor.unwrap_or_else(|| panic!("{id:?} is spoken to, but there is no such process"))
+    }
+
+    /// Memory that somebody reads is allocated.
+    pub fn check(&self) {
+        for (id, executor) in &self.executors {
+            for seen in executor.open.iter().flat_map(Open::reads) {
+                self.check_allocated(id.app, seen.part());
+            }
+        }
+        for (app, parts) in self.unread.values() {
+            for &part in parts {
+                self.check_allocated(*app, part);
+            }
+        }
+        self.check_spinners();
+    }
+
+    fn check_allocated(&self, app: AppId, part: Part) {
+        let owner = ExecutorId {
+            app,
+            slot: part.region,
+        };
+        let memory = self.memory.get(&owner);
+        assert!(
+            memory.is_some_and(|memory| memory.holds(part.offset_units)),
+            "{part:?} of {app:?} is read, but not allocated"
+        );
+    }
+
+    fn check_spinners(&self) {
+        let mut spinners = BTreeMap::new();
+        for (&id, executor) in &self.executors {
+            if executor.may_spin {
+                let other = spinners.insert(executor.core, id);
+                assert_eq!(other, None, "two executors of a core may spin");
+                assert_ne!(self.config.spin, SpinPolicy::Never);
+            }
+        }
+    }
+
+    /// No live process and no ingress region has anything allocated that was published.
+    pub fn assert_memory_free(&self) {
+        for (id, memory) in &self.memory {
+            let is_ingress = self.apps.get(&id.app).is_some_and(|app| app.ingress_slot() == id.slot);
+            if is_ingress || self.executors.contains_key(id) {
+                assert!(memory.live.is_empty(), "{id:?} leaks {:?}", memory.live);
+            }
+        }
+    }
+}
+
+impl Sink for Recorder {
+    fn send(&mut self, id: ExecutorId, message: &ToExecutor<'_>) {
+        let executor = self.runner(id);
+        match message {
+            ToExecutor::Adopt { extent_count } => {
+                executor.adopting = (*extent_count > 0).then_some(*extent_count);
+                if *extent_count == 0 {
+                    self.memory.remove(&id);
+                }
+            }
+            ToExecutor::Credit { granted } => executor.credit_answer = Some(*granted),
+            ToExecutor::Object { status, input } => {
+                let answer = match input {
+                    Some(input) => {
+                        assert_eq!(*status, 0);
+                        let seen = Seen::new(input);
+                        let open = executor.open.as_mut().expect("only who runs gets");
+                        open.got.push(seen.clone());
+                        Ok(seen)
+                    }
+                    None => Err(*status),
+                };
+                executor.object_answer = Some(answer);
+            }
+            ToExecutor::Exit => {
+                assert!(!std::mem::replace(&mut executor.told_to_exit, true));
+                assert!(executor.open.is_none(), "it is told to leave with work open");
+                self.exits.push_back(id);
+            }
+            other => panic!("{other:?} has an action of its own"),
+        }
+    }
+
+    fn dispatch<'a>(
+        &mut self,
+        id: ExecutorId,
+        dispatch: &Dispatch<'a>,
+        inputs: impl Iterator<Item = Input<'a>>,
+    ) {
+        self.dispatched_total += 1;
+        self.dispatches.push((id, dispatch.function));
+        let inputs = inputs.map(|input| Seen::new(&input)).collect();
+        let executor = self.runner(id);
+        assert!(executor.open.is_none(), "one dispatch is open at a time");
+        assert!(!executor.told_to_exit && !executor.killed && executor.adopting.is_none());
+        executor.open = Some(Open::new(dispatch, inputs));
+        let session = SessionId(dispatch.session);
+        assert!(!self.ended.contains_key(&session), "work of an ended session starts");
+    }
+
+    fn inputs<'a>(
+        &mut self,
+        id: ExecutorId,
+        first: u32,
+        inputs: impl Iterator<Item = Input<'a>>,
+    ) {
+        let inputs = inputs.map(|input| Seen::new(&input)).collect();
+        self.runner(id).refetched = Some((first, inputs));
+    }
+
+    fn extents(&mut self, id: ExecutorId, first: u32, extents: impl Iterator<Item = Extent>) {
+        let executor = self.runner(id);
+        assert_eq!(executor.adopted.len(), first as usize);
+        let before = executor.adopted.len();
+        executor.adopted.extend(extents);
+        assert!(executor.adopted.len() - before <= EXTENTS_PER_MESSAGE_MAX);
+        let count = executor.adopting.expect("it adopts") as usize;
+        assert!(executor.adopted.len() <= count);
+        if executor.adopted.len() < count {
+            return;
+        }
+        executor.adopting = None;
+        let mut memory = Memory::new();
+        let mut end = 0;
+        for &extent in &executor.adopted {
+            assert!(u64::from(extent.offset_units) >= end, "what is adopted is disjoint");
+            end = extent.end_units();
+            memory.insert(extent);
+        }
+        memory.start_after(end as u32);
+        self.memory.insert(id, memory);
+    }
+
+    fn release(&mut self, owner: ExecutorId, extent: Extent) -> bool {
+        if let Some(room) = &mut self.release_room {
+            if *room == 0 {
+                self.starved.push(owner);
+                return false;
+            }
+            *room -= 1;
+        }
+        self.released_total += 1;
+        let is_ingress = self.apps[&owner.app].ingress_slot() == owner.slot;
+        assert!(is_ingress || self.executors.contains_key(&owner), "{owner:?} is dead");
+        let memory = self.memory.get_mut(&owner).expect("it has allocated");
+        memory.release(extent);
+        true
+    }
+
+    fn credit(&mut self, id: ExecutorId, total_bytes: u64) {
+        self.credits_told += 1;
+        let executor = self.runner(id);
+        assert!(executor.used_bytes <= total_bytes, "credit never goes below what is used");
+        assert!(
+            total_bytes >= executor.credit_total_bytes || executor.open.is_none(),
+            "credit falls only between dispatches"
+        );
+        executor.credit_total_bytes = total_bytes;
+    }
+
+    fn permit_spin(&mut self, id: ExecutorId, permitted: bool) {
+        if let Some(executor) = self.executors.get_mut(&id) {
+            assert_ne!(executor.may_spin, permitted, "only changes are told");
+            executor.may_spin = permitted;
+        }
+    }
+
+    fn cancel(&mut self, id: ExecutorId, invocation: u64) {
+        let open = self.runner(id).open.as_mut().expect("only what runs is cancelled");
+        assert_eq!(open.invocation, invocation);
+        assert!(!std::mem::replace(&mut open.cancelled, true), "cancelled once");
+    }
+
+    fn spawn(&mut self, id: ExecutorId, core: u16) {
+        self.spawned_total += 1;
+        assert!(core < self.config.executor_cores.max(1));
+        assert!(id.slot < self.apps[&id.app].executors.max);
+        assert!(!self.executors.contains_key(&id), "the slot is taken");
+        assert!(self.asked.insert(id, core).is_none(), "asked for once");
+        self.spawns.push_back(id);
+    }
+
+    fn kill(&mut self, id: ExecutorId, why: &str) {
+        let executor = self.runner(id);
+        assert!(!std::mem::replace(&mut executor.killed, true), "killed once");
+        self.exits.retain(|exited| *exited != id);
+        self.kills.push_back((id, why.to_owned()));
+    }
+
+    fn accepted(&mut self, request: RequestId, session: SessionId) {
+        assert_ne!(session.0, 0);
+        assert!(self.bodies.contains_key(&request));
+        assert!(self.accepted.insert(request, session).is_none(), "accepted once");
+    }
+
+    fn refused(&mut self, request: RequestId, refusal: Refusal) {
+        assert!(!self.accepted.contains_key(&request));
+        assert!(self.refused.insert(request, refusal).is_none(), "refused once");
+        let (owner, extents) = self.bodies.remove(&request).expect("it was asked");
+        for extent in extents {
+            if let Some(memory) = self.memory.get_mut(&owner) {
+                memory.release(extent);
+            }
+        }
+    }
+
+    fn respond(&mut self, response: &Response<'_>) {
+        assert!(!self.ended.contains_key(&response.session), "answered before the end");
+        let given = Responded {
+            request: response.request,
+            http_status: response.http_status,
+            content_type: response.content_type.to_vec(),
+            parts: response.parts.to_vec(),
+        };
+        let unread = (response.app, response.parts.to_vec());
+        self.unread.insert(response.session, unread);
+        let before = self.responses.insert(response.session, given);
+        assert!(before.is_none(), "a session answers once");
+    }
+
+    fn ended(
+        &mut self,
+        _app: AppId,
+        request: RequestId,
+        session: SessionId,
+        outcome: &Outcome<'_>,
+        answered: bool,
+    ) {
+        assert_eq!(answered, self.responses.contains_key(&session));
+        let outcome = match outcome {
+            Outcome::Responded => End::Responded,
+            Outcome::Completed => End::Completed,
+            Outcome::Failed(failure) => End::Failed((*failure).clone()),
+            Outcome::TimedOut => End::TimedOut,
+            Outcome::Cancelled => End::Cancelled,
+        };
+        let ended = Ended {
+            request,
+            outcome,
+            answered,
+        };
+        assert_eq!(self.accepted.get(&request), Some(&session), "accepted before its end");
+        let before = self.ended.insert(session, ended);
+        assert!(before.is_none(), "a session ends once");
+    }
+
+    fn error_event(&mut self, _app: AppId, session: SessionId, text: &str) {
+        assert!(!self.ended.contains_key(&session));
+        self.error_events.push((session, text.to_owned()));
+    }
+
+    fn removed(&mut self, app: AppId) {
+        assert!(!self.executors.keys().any(|id| id.app == app), "its processes are gone");
+        self.removed.push(app);
+    }
+}
