@@ -179,29 +179,30 @@ pub struct OutputHead {
 }
 
 impl OutputHead {
-    /// Little-endian: session, invocation, dropped, function, kind, one zero byte.
+    /// Little-endian, each at its `repr(C)` place: session, invocation, function, kind, one zero
+    /// byte, dropped.
     pub fn encode(&self) -> [u8; OUTPUT_HEAD_BYTES] {
         let mut bytes = [0; OUTPUT_HEAD_BYTES];
         bytes[0..8].copy_from_slice(&self.session.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.invocation.to_le_bytes());
-        bytes[16..20].copy_from_slice(&self.dropped.to_le_bytes());
-        bytes[20..22].copy_from_slice(&self.function.to_le_bytes());
-        bytes[22] = self.kind as u8;
+        bytes[16..18].copy_from_slice(&self.function.to_le_bytes());
+        bytes[18] = self.kind as u8;
+        bytes[20..24].copy_from_slice(&self.dropped.to_le_bytes());
         bytes
     }
 
     /// The head and the text of a packet; `None` for what no executor of ours writes.
     pub fn decode(packet: &[u8]) -> Option<(Self, &[u8])> {
         let (head, text) = packet.split_at_checked(OUTPUT_HEAD_BYTES)?;
-        if text.len() > OUTPUT_TEXT_BYTES_MAX || head[23] != 0 {
+        if text.len() > OUTPUT_TEXT_BYTES_MAX || head[19] != 0 {
             return None;
         }
         let head = Self {
             session: u64::from_le_bytes(head[0..8].try_into().ok()?),
             invocation: u64::from_le_bytes(head[8..16].try_into().ok()?),
-            dropped: u32::from_le_bytes(head[16..20].try_into().ok()?),
-            function: u16::from_le_bytes(head[20..22].try_into().ok()?),
-            kind: OutputKind::from_byte(head[22])?,
+            function: u16::from_le_bytes(head[16..18].try_into().ok()?),
+            kind: OutputKind::from_byte(head[18])?,
+            dropped: u32::from_le_bytes(head[20..24].try_into().ok()?),
         };
         Some((head, text))
     }
@@ -273,10 +274,10 @@ mod tests {
         let good = head.encode();
         assert!(OutputHead::decode(&good[..23]).is_none());
         let mut kind = good;
-        kind[22] = 7;
+        kind[18] = 7;
         assert!(OutputHead::decode(&kind).is_none());
         let mut padding = good;
-        padding[23] = 1;
+        padding[19] = 1;
         assert!(OutputHead::decode(&padding).is_none());
         let long = [&good[..], &[b'x'; OUTPUT_TEXT_BYTES_MAX + 1]].concat();
         assert!(OutputHead::decode(&long).is_none());
