@@ -1,1 +1,50 @@
-//! Placeholder of the workspace's first commit.
+//! The node: what a program embeds, and what `pheromone serve` runs, to have apps on this machine.
+//!
+//! It supervises processes (scheduler, zygote, executors), carries requests in and responses out,
+//! and answers questions about itself. It decides nothing about sessions, objects or triggers; the
+//! scheduler does.
+//!
+//! - [`Node`]: start, deploy, submit, stop.
+//! - `supervisor`: the thread that owns processes and their output.
+//! - `gateway`: the thread that owns the link to the scheduler and the ingress memory.
+//! - [`plan`]: which CPU does what.
+#![forbid(unsafe_code)]
+
+mod app;
+mod child;
+mod config;
+mod error;
+mod gateway;
+mod headers;
+mod library;
+mod node;
+mod output;
+mod packet;
+pub mod plan;
+mod regions;
+mod request;
+mod status;
+mod supervisor;
+
+pub use app::{EXECUTOR_UID_FIRST, EXECUTOR_UID_LAST};
+pub use config::{Idle, NodeConfig};
+pub use error::NodeError;
+pub use gateway::ReplyTo;
+pub use headers::HEADERS_BYTES_MAX;
+pub use node::{AppLimits, Node};
+pub use output::{Output, OutputKind};
+pub use plan::CorePlan;
+pub use request::{
+    FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request, RequestId, To,
+};
+pub use status::{AppStats, AppStatus, ExecutorState, ExecutorStatus};
+
+/// Puts the calling thread on these CPUs. A preference: a container may refuse it.
+pub(crate) fn pin_thread(cpus: &[u32]) {
+    let mut set = nix::sched::CpuSet::new();
+    for &cpu in cpus {
+        // A number beyond what a set holds is no CPU of this machine.
+        let _ = set.set(cpu as usize);
+    }
+    let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
+}

@@ -1,0 +1,1217 @@
+//! The thread between the outside and the scheduler: requests in, answers out.
+//!
+//! It alone touches the node's end of the link, the control socket and the ingress allocators, so
+//! nothing here is locked. It writes bodies and reads responses through descriptors and maps no
+//! payload. It never waits except asleep on the link, from which a message of the scheduler or a
+//! command of another thread wakes it; an idle node's gateway sleeps.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use pheromone_core::event::{Failure, Part, Refusal};
+use pheromone_core::spec::Entry;
+use pheromone_scheduler::protocol::{
+    AppStatsMessage, Control, DestinationMessage, OutcomeMessage, RequestMessage, ToNode,
+    ToScheduler,
+};
+use pheromone_shm::allocator::Allocator;
+use pheromone_shm::link::{LinkEnd, LinkRope};
+use pheromone_shm::message::{Extent, GROUP_BYTES_MAX, KEY_BYTES_MAX, UNIT_BYTES};
+
+use crate::app::Version;
+use crate::child::Exit;
+use crate::headers;
+use crate::output::{Outlet, Output, OutputKind};
+use crate::packet;
+use crate::regions::{self, IngressPages};
+use crate::request::{
+    FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request, RequestId, To,
+};
+use crate::status::{AppStats, Health};
+use crate::supervisor::{Order, SupervisorHandle};
+
+/// Requests that wait to be taken; more are refused.
+const REQUESTS_WAITING_MAX: usize = 1 << 16;
+/// Messages that wait for room in the link before no further requests are taken.
+const OUTGOING_MAX: usize = 1024;
+/// Commands, requests and messages taken of each per turn, so that none starves the others.
+const PER_TURN_MAX: usize = 256;
+/// How long a full link or control socket is left alone before it is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// Told what becomes of a request.
+pub type ReplyTo = Box<dyn FnMut(Reply) + Send>;
+
+/// What other threads of the node tell the gateway.
+pub enum Command {
+    /// Cancel a session.
+    Cancel {
+        /// Which.
+        session: u64,
+    },
+    /// An app has come; it takes no requests yet.
+    Deploy {
+        /// Which.
+        version: Arc<Version>,
+        /// Its spec, encoded, in a memfd.
+        spec: OwnedFd,
+        /// Bytes of it.
+        spec_bytes: u64,
+        /// Told whether its ingress memory could be set up.
+        done: Sender<io::Result<()>>,
+    },
+    /// From here on an app's requests go to this version; the one before goes when its sessions
+    /// have ended.
+    Route {
+        /// The new version.
+        app: u16,
+    },
+    /// Let an app go.
+    Remove {
+        /// Which version.
+        app: u16,
+        /// How long its sessions may take to end; `None`: as long as they like.
+        drain: Option<Duration>,
+        /// Told when it is gone.
+        done: Option<Sender<()>>,
+    },
+    /// Ask the scheduler about an app.
+    Stats {
+        /// Which version.
+        app: u16,
+        /// Where the answer goes.
+        answer: Sender<Option<Condition>>,
+    },
+    /// A process exists.
+    Executor {
+        /// Whose.
+        app: u16,
+        /// Slot.
+        slot: u16,
+        /// Which process of the slot.
+        incarnation: u32,
+        /// What it writes.
+        up: OwnedFd,
+        /// What the scheduler writes.
+        down: OwnedFd,
+    },
+    /// A process could not be started.
+    SpawnFailed {
+        /// Whose.
+        app: u16,
+        /// Slot.
+        slot: u16,
+        /// Why.
+        reason: String,
+    },
+    /// A process is dead and its output read.
+    Died {
+        /// Whose.
+        app: u16,
+        /// Slot.
+        slot: u16,
+        /// Which process of the slot.
+        incarnation: u32,
+        /// How.
+        exit: Exit,
+        /// What else is known.
+        detail: String,
+    },
+    /// The last lines of an executor, for a failure report.
+    Tail {
+        /// The request whose session failed.
+        request: u64,
+        /// Oldest first.
+        lines: Vec<String>,
+    },
+    /// Scheduler or zygote is dead.
+    Broken,
+    /// Tell the scheduler to leave, then leave.
+    Shutdown,
+}
+
+/// An app's counters, and what went wrong first.
+#[derive(Debug)]
+pub struct Condition {
+    /// The scheduler's and the gateway's counters.
+    pub stats: AppStats,
+    /// The first executor of the app that could not be started or died.
+    pub first_failure: Option<String>,
+}
+
+/// A request under way to the gateway.
+struct Submission {
+    id: u64,
+    request: Request,
+    reply: ReplyTo,
+}
+
+/// How other threads talk to the gateway; cheap to clone.
+#[derive(Clone)]
+pub struct GatewayHandle {
+    commands: Sender<Command>,
+    requests: Sender<Submission>,
+    rope: LinkRope,
+    next_request: Arc<AtomicU64>,
+    health: Health,
+}
+
+/// Where the gateway hears them.
+pub struct Inbox {
+    commands: Receiver<Command>,
+    requests: Receiver<Submission>,
+}
+
+impl GatewayHandle {
+    /// A handle, and what the gateway hears through it. `rope` wakes it.
+    pub fn new(rope: LinkRope, health: Health) -> (Self, Inbox) {
+        let (commands, hears_commands) = crossbeam_channel::unbounded();
+        let (requests, hears_requests) = crossbeam_channel::bounded(REQUESTS_WAITING_MAX);
+        let handle = Self {
+            commands,
+            requests,
+            rope,
+            next_request: Arc::new(AtomicU64::new(1)),
+            health,
+        };
+        let inbox = Inbox {
+            commands: hears_commands,
+            requests: hears_requests,
+        };
+        (handle, inbox)
+    }
+
+    /// Tells it something. Once it has left, nobody minds.
+    pub fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.rope.ring_if_asleep();
+        }
+    }
+
+    /// Hands a request over without waiting. Where that is impossible, `reply` hears of it on this
+    /// thread.
+    pub fn submit(&self, request: Request, reply: ReplyTo) -> RequestId {
+        let id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        match self.requests.try_send(Submission { id, request, reply }) {
+            Ok(()) => self.rope.ring_if_asleep(),
+            Err(TrySendError::Full(mut back)) => {
+                (back.reply)(Reply::Refused(RefusalReason::Overloaded));
+            }
+            Err(TrySendError::Disconnected(mut back)) => {
+                (back.reply)(Reply::Refused(unusable(&self.health)));
+            }
+        }
+        RequestId(id)
+    }
+}
+
+fn unusable(health: &Health) -> RefusalReason {
+    let reason = health.broken().map_or_else(
+        || "the node is stopping".to_owned(),
+        |broken| broken.error().to_string(),
+    );
+    RefusalReason::Unusable { reason }
+}
+
+/// What the gateway is made of.
+pub struct Setup {
+    /// The node's end.
+    pub link: LinkEnd,
+    /// The scheduler's socket.
+    pub control: OwnedFd,
+    /// Commands and requests.
+    pub inbox: Inbox,
+    /// Processes.
+    pub supervisor: SupervisorHandle,
+    /// Error events and notices.
+    pub outlet: Outlet,
+    /// Why the node is of no further use, once it is.
+    pub health: Health,
+    /// Told once that the scheduler is ready.
+    pub ready: Sender<()>,
+}
+
+/// Runs until told to shut down.
+pub fn run(setup: Setup) {
+    Gateway {
+        link: setup.link,
+        control: setup.control,
+        inbox: setup.inbox,
+        supervisor: setup.supervisor,
+        outlet: setup.outlet,
+        health: setup.health,
+        ready: setup.ready,
+        outgoing: VecDeque::new(),
+        written: false,
+        apps: HashMap::new(),
+        routes: HashMap::new(),
+        pending: HashMap::new(),
+        joined: HashMap::new(),
+        asked: HashMap::new(),
+        next_token: 1,
+        leaving: None,
+    }
+    .run();
+}
+
+/// Something for the scheduler that has to keep its order.
+enum Outgoing {
+    Message(Vec<u8>),
+    /// A packet on the control socket, announced in the link once it is there.
+    Packet(Vec<u8>, Vec<OwnedFd>),
+}
+
+/// One version of an app.
+struct Gate {
+    version: Arc<Version>,
+    ingress: Allocator<IngressPages>,
+    ingress_bytes: u64,
+    /// Requests not yet finished.
+    requests_open: u64,
+    first_failure: Option<String>,
+    /// It goes; then when its sessions are cut off.
+    retiring: Option<Option<Instant>>,
+    /// A question for the sake of retiring is on its way.
+    asking: bool,
+    /// The scheduler has been told to remove it.
+    removing: bool,
+    /// Told when it is gone.
+    removed: Vec<Sender<()>>,
+}
+
+/// A request that the scheduler has been told of.
+struct Pending {
+    app: u16,
+    reply: ReplyTo,
+    /// Given back where the request is refused.
+    extents: Vec<Extent>,
+    /// The session it joins, where it joins one.
+    joins: Option<u64>,
+    wait: bool,
+    accepted: Option<u64>,
+    body: Vec<u8>,
+    /// Why its response cannot be given.
+    spoilt: Option<String>,
+    /// How its session ended, while the last lines of the executor at fault are fetched.
+    ended: Option<Ended>,
+}
+
+#[derive(Clone)]
+struct Ended {
+    session: u64,
+    outcome: Outcome,
+    answered: bool,
+}
+
+/// Who wants to know about an app.
+enum Asked {
+    Somebody(u16, Sender<Option<Condition>>),
+    /// Whether a retiring app can go.
+    Retiring(u16),
+}
+
+struct Gateway {
+    link: LinkEnd,
+    control: OwnedFd,
+    inbox: Inbox,
+    supervisor: SupervisorHandle,
+    outlet: Outlet,
+    health: Health,
+    ready: Sender<()>,
+    outgoing: VecDeque<Outgoing>,
+    /// The scheduler is to be woken at the end of the turn.
+    written: bool,
+    apps: HashMap<u16, Gate>,
+    routes: HashMap<String, u16>,
+    pending: HashMap<u64, Pending>,
+    /// Requests that wait for the end of a session which another request opened.
+    joined: HashMap<u64, Vec<u64>>,
+    asked: HashMap<u64, Asked>,
+    next_token: u64,
+    /// Told to shut down, then.
+    leaving: Option<Instant>,
+}
+
+/// How long the scheduler's link is served after it was told to leave.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
+
+impl Gateway {
+    fn run(mut self) {
+        let mut message = Vec::new();
+        loop {
+            let mut worked = self.take_commands();
+            worked |= self.take_requests();
+            worked |= self.take_messages(&mut message);
+            self.cut_off_retiring();
+            self.flush();
+            if self.may_leave() {
+                break;
+            }
+            if !worked {
+                self.sleep();
+            }
+        }
+        self.fail_everything();
+        while let Ok(mut submission) = self.inbox.requests.try_recv() {
+            (submission.reply)(Reply::Refused(unusable(&self.health)));
+        }
+    }
+
+    fn may_leave(&self) -> bool {
+        self.leaving.is_some_and(|since| {
+            self.outgoing.is_empty()
+                || self
+                    .health
+                    .broken()
+                    .is_some_and(|it| *it != crate::status::Broken::Stopped)
+                || since.elapsed() >= LEAVE_WAIT
+        })
+    }
+
+    fn sleep(&mut self) {
+        let now = Instant::now();
+        let retry = (!self.outgoing.is_empty()).then_some(RETRY);
+        let cut = self
+            .apps
+            .values()
+            .filter(|gate| !gate.removing)
+            .filter_map(|gate| gate.retiring.flatten())
+            .map(|at| at.saturating_duration_since(now))
+            .min();
+        let timeout = match (retry, cut) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (one, other) => one.or(other),
+        };
+        let (link, inbox, takes) = (&self.link, &self.inbox, self.takes_requests());
+        link.sleep(
+            || {
+                link.has_message()
+                    || !inbox.commands.is_empty()
+                    || (takes && !inbox.requests.is_empty())
+            },
+            timeout,
+        );
+    }
+
+    fn takes_requests(&self) -> bool {
+        self.outgoing.len() < OUTGOING_MAX
+    }
+
+    fn take_commands(&mut self) -> bool {
+        for taken in 0..PER_TURN_MAX {
+            let Ok(command) = self.inbox.commands.try_recv() else {
+                return taken > 0;
+            };
+            self.command(command);
+        }
+        true
+    }
+
+    fn take_requests(&mut self) -> bool {
+        for taken in 0..PER_TURN_MAX {
+            if !self.takes_requests() {
+                return taken > 0;
+            }
+            let Ok(submission) = self.inbox.requests.try_recv() else {
+                return taken > 0;
+            };
+            self.request(submission);
+        }
+        true
+    }
+
+    fn take_messages(&mut self, bytes: &mut Vec<u8>) -> bool {
+        for taken in 0..PER_TURN_MAX {
+            match self.link.receive(bytes) {
+                Ok(true) => match postcard::from_bytes(bytes) {
+                    Ok(message) => self.from_scheduler(message),
+                    Err(error) => {
+                        self.scheduler_is_mad(&error.to_string());
+                        return true;
+                    }
+                },
+                Ok(false) => return taken > 0,
+                Err(error) => {
+                    self.scheduler_is_mad(&error.to_string());
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The scheduler is ours; what it says that makes no sense is a bug nobody can go on with.
+    fn scheduler_is_mad(&mut self, what: &str) {
+        if self.health.broken().is_none() {
+            let how = format!("it sent what is no message: {what}");
+            self.health.give_up(crate::status::Broken::Scheduler(how));
+            self.fail_everything();
+        }
+    }
+
+    fn tell(&mut self, message: &ToScheduler<'_>) {
+        let bytes = postcard::to_allocvec(message).expect("numbers and bytes always encode");
+        if self.outgoing.is_empty() && self.link.try_send(&bytes).is_ok() {
+            self.written = true;
+        } else {
+            self.outgoing.push_back(Outgoing::Message(bytes));
+        }
+    }
+
+    fn tell_with(&mut self, message: &Control, descriptors: Vec<OwnedFd>) {
+        let bytes = postcard::to_allocvec(message).expect("messages of numbers always encode");
+        self.outgoing
+            .push_back(Outgoing::Packet(bytes, descriptors));
+        self.flush_outgoing();
+    }
+
+    fn flush(&mut self) {
+        self.flush_outgoing();
+        if std::mem::take(&mut self.written) {
+            self.link.wake_peer_if_asleep();
+        }
+    }
+
+    fn flush_outgoing(&mut self) {
+        while let Some(front) = self.outgoing.front() {
+            match front {
+                Outgoing::Message(bytes) => {
+                    if self.link.try_send(bytes).is_err() {
+                        return;
+                    }
+                    self.outgoing.pop_front();
+                    self.written = true;
+                }
+                Outgoing::Packet(bytes, descriptors) => {
+                    let borrowed: Vec<BorrowedFd<'_>> =
+                        descriptors.iter().map(AsFd::as_fd).collect();
+                    match packet::send(&self.control, bytes, &borrowed) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                        // Any other error means that the scheduler is dead, of which the
+                        // supervisor will tell.
+                        Ok(()) | Err(_) => {}
+                    }
+                    let nudge = postcard::to_allocvec(&ToScheduler::Control)
+                        .expect("a message without content always encodes");
+                    self.outgoing[0] = Outgoing::Message(nudge);
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Cancel { session } => self.tell(&ToScheduler::Cancel { session }),
+            Command::Deploy {
+                version,
+                spec,
+                spec_bytes,
+                done,
+            } => {
+                let deployed = self.deploy(version, spec, spec_bytes);
+                // Whoever has stopped waiting will remove it.
+                let _ = done.send(deployed);
+            }
+            Command::Route { app } => self.route(app),
+            Command::Remove { app, drain, done } => self.remove(app, drain, done),
+            Command::Stats { app, answer } => self.ask(Asked::Somebody(app, answer), app),
+            Command::Executor {
+                app,
+                slot,
+                incarnation,
+                up,
+                down,
+            } => {
+                let control = Control::Executor {
+                    app,
+                    slot,
+                    incarnation,
+                };
+                self.tell_with(&control, vec![up, down]);
+            }
+            Command::SpawnFailed { app, slot, reason } => {
+                self.note_failure(app, || reason.clone());
+                let reason = &reason;
+                self.tell(&ToScheduler::SpawnFailed { app, slot, reason });
+            }
+            Command::Died {
+                app,
+                slot,
+                incarnation,
+                exit,
+                detail,
+            } => {
+                self.note_failure(app, || {
+                    let how = exit.describe();
+                    if detail.is_empty() {
+                        how
+                    } else {
+                        format!("{how}: {detail}")
+                    }
+                });
+                self.tell(&ToScheduler::Died {
+                    app,
+                    slot,
+                    incarnation,
+                    code: exit.code,
+                    signal: exit.signal,
+                    detail: &detail,
+                });
+            }
+            Command::Tail { request, lines } => self.finish_with(request, lines),
+            Command::Broken => self.fail_everything(),
+            Command::Shutdown => {
+                self.tell(&ToScheduler::Shutdown);
+                self.leaving = Some(Instant::now());
+            }
+        }
+    }
+
+    fn note_failure(&mut self, app: u16, what: impl FnOnce() -> String) {
+        if let Some(gate) = self.apps.get_mut(&app) {
+            gate.first_failure.get_or_insert_with(what);
+        }
+    }
+
+    fn deploy(&mut self, version: Arc<Version>, spec: OwnedFd, spec_bytes: u64) -> io::Result<()> {
+        let app = version.id;
+        let span_units = version.regions.span_bytes() / UNIT_BYTES;
+        // A span of 2^32 units loses its last one: an extent's length is a `u32`.
+        let span_units = u32::try_from(span_units).unwrap_or(u32::MAX);
+        let ingress = Allocator::new(span_units, IngressPages::new(&version.regions)?);
+        let gate = Gate {
+            version,
+            ingress,
+            ingress_bytes: 0,
+            requests_open: 0,
+            first_failure: None,
+            retiring: None,
+            asking: false,
+            removing: false,
+            removed: Vec::new(),
+        };
+        self.apps.insert(app, gate);
+        self.tell_with(&Control::Deploy { app, spec_bytes }, vec![spec]);
+        Ok(())
+    }
+
+    fn route(&mut self, app: u16) {
+        let Some(gate) = self.apps.get(&app) else {
+            return;
+        };
+        let name = gate.version.name().to_owned();
+        if let Some(before) = self
+            .routes
+            .insert(name, app)
+            .filter(|before| *before != app)
+        {
+            self.remove(before, None, None);
+        }
+    }
+
+    fn remove(&mut self, app: u16, drain: Option<Duration>, done: Option<Sender<()>>) {
+        self.routes.retain(|_, routed| *routed != app);
+        let Some(gate) = self.apps.get_mut(&app) else {
+            // Gone already: dropping `done` or telling it comes to the same.
+            if let Some(done) = done {
+                let _ = done.send(());
+            }
+            return;
+        };
+        gate.version.leave();
+        gate.removed.extend(done);
+        let until = drain.and_then(|drain| Instant::now().checked_add(drain));
+        gate.retiring = Some(match gate.retiring {
+            // The earlier of both: a removal cuts a retirement short.
+            Some(Some(already)) => Some(until.map_or(already, |until| until.min(already))),
+            Some(None) | None => until,
+        });
+        self.look_at_retiring(app);
+    }
+
+    /// Asks whether a retiring app's sessions have ended, if it looks like that from here.
+    fn look_at_retiring(&mut self, app: u16) {
+        let Some(gate) = self.apps.get_mut(&app) else {
+            return;
+        };
+        let may_go = gate.retiring.is_some() && !gate.removing && gate.requests_open == 0;
+        if may_go && !gate.asking {
+            gate.asking = true;
+            self.ask(Asked::Retiring(app), app);
+        }
+    }
+
+    fn cut_off_retiring(&mut self) {
+        let now = Instant::now();
+        let due: Vec<u16> = self
+            .apps
+            .iter()
+            .filter(|(_, gate)| !gate.removing)
+            .filter(|(_, gate)| gate.retiring.flatten().is_some_and(|until| until <= now))
+            .map(|(app, _)| *app)
+            .collect();
+        for app in due {
+            self.order_removal(app);
+        }
+    }
+
+    fn order_removal(&mut self, app: u16) {
+        if let Some(gate) = self.apps.get_mut(&app) {
+            gate.removing = true;
+            self.tell(&ToScheduler::Remove { app });
+        }
+    }
+
+    fn ask(&mut self, who: Asked, app: u16) {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.asked.insert(token, who);
+        self.tell(&ToScheduler::Stats { token, app });
+    }
+
+    fn answer(&mut self, token: u64, stats: Option<AppStatsMessage>) {
+        match self.asked.remove(&token) {
+            None => {}
+            Some(Asked::Somebody(app, answer)) => {
+                let gate = self.apps.get(&app);
+                let condition = stats.zip(gate).map(|(stats, gate)| Condition {
+                    stats: AppStats {
+                        ingress_bytes: gate.ingress_bytes,
+                        requests_open: gate.requests_open,
+                        ..AppStats::from(stats)
+                    },
+                    first_failure: gate.first_failure.clone(),
+                });
+                // Whoever has stopped waiting does not want to know.
+                let _ = answer.send(condition);
+            }
+            Some(Asked::Retiring(app)) => {
+                let Some(gate) = self.apps.get_mut(&app) else {
+                    return;
+                };
+                gate.asking = false;
+                let quiet = stats.is_none_or(|it| it.sessions_open == 0 && it.queued == 0);
+                if quiet && gate.requests_open == 0 && !gate.removing {
+                    self.order_removal(app);
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, submission: Submission) {
+        let Submission { id, request, reply } = submission;
+        let mut reply = reply;
+        match self.admit(id, &request) {
+            Ok((app, extents)) => {
+                let pending = Pending {
+                    app,
+                    reply,
+                    extents,
+                    joins: request.session,
+                    wait: request.wait,
+                    accepted: None,
+                    body: Vec::new(),
+                    spoilt: None,
+                    ended: None,
+                };
+                self.pending.insert(id, pending);
+            }
+            Err(reason) => reply(Reply::Refused(reason)),
+        }
+    }
+
+    /// Judges a request, writes its body and headers, and tells the scheduler.
+    fn admit(&mut self, id: u64, request: &Request) -> Result<(u16, Vec<Extent>), RefusalReason> {
+        if self.health.broken().is_some() || self.leaving.is_some() {
+            return Err(unusable(&self.health));
+        }
+        let no_app = || RefusalReason::NoApp {
+            app: request.app.clone(),
+        };
+        let app = *self.routes.get(&request.app).ok_or_else(no_app)?;
+        let gate = self.apps.get_mut(&app).ok_or_else(no_app)?;
+        let version = Arc::clone(&gate.version);
+        let destination = destination(&version, request)?;
+        let block = headers::encode(&request.headers)?;
+        let limit = version
+            .spec
+            .limits
+            .object_size_bytes
+            .min(version.spec.memory_bytes);
+        let size_bytes = request.body.len() as u64;
+        if size_bytes > limit {
+            return Err(RefusalReason::TooBig {
+                size_bytes,
+                limit_bytes: limit,
+            });
+        }
+        let body = gate.place(&request.body)?;
+        let mut extents = vec![body];
+        let mut header_block = None;
+        if let Some(block) = &block {
+            let extent = match gate.place(block) {
+                Ok(extent) => extent,
+                Err(reason) => {
+                    gate.give_back(body);
+                    return Err(reason);
+                }
+            };
+            extents.push(extent);
+            header_block = Some((extent.offset_units, extent.len_units, block.len() as u32));
+        }
+        gate.requests_open += 1;
+        self.tell(&ToScheduler::Request(RequestMessage {
+            app,
+            request: id,
+            destination,
+            offset_units: body.offset_units,
+            len_units: body.len_units,
+            size_bytes,
+            headers: header_block,
+            session: request.session,
+            has_caller: request.wait,
+            timeout_ns: request.timeout.map(|timeout| saturating_ns(timeout).max(1)),
+        }));
+        Ok((app, extents))
+    }
+
+    fn from_scheduler(&mut self, message: ToNode<'_>) {
+        match message {
+            // Nobody waits for it when the start has been given up.
+            ToNode::Ready => drop(self.ready.send(())),
+            ToNode::Spawn { app, slot, core } => {
+                self.supervisor.tell(Order::Spawn { app, slot, core });
+            }
+            ToNode::Kill {
+                app,
+                slot,
+                incarnation,
+                why,
+            } => self.supervisor.tell(Order::Kill {
+                app,
+                slot,
+                incarnation,
+                why: why.to_owned(),
+            }),
+            ToNode::Released { app, extents } => {
+                if let Some(gate) = self.apps.get_mut(&app) {
+                    for (offset_units, len_units) in extents {
+                        gate.give_back(Extent {
+                            offset_units,
+                            len_units,
+                        });
+                    }
+                }
+            }
+            ToNode::Accepted { request, session } => self.accepted(request, session),
+            ToNode::Refused { request, refusal } => self.refused(request, refusal),
+            ToNode::Response {
+                request,
+                session,
+                app,
+                http_status,
+                content_type,
+                parts,
+                more,
+            } => {
+                self.read_parts(request, session, app, &parts);
+                if !more {
+                    self.respond(request, session, http_status, content_type);
+                }
+            }
+            ToNode::Ended {
+                app,
+                request,
+                session,
+                outcome,
+                answered,
+            } => self.ended(app, request, session, outcome, answered),
+            ToNode::ErrorEvent { app, session, text } => {
+                self.event(app, session, OutputKind::ErrorEvent, text.to_owned());
+            }
+            ToNode::Removed { app } => self.removed(app),
+            ToNode::Stats { token, stats } => self.answer(token, stats),
+        }
+    }
+
+    fn event(&self, app: u16, session: u64, kind: OutputKind, text: String) {
+        let name = self
+            .apps
+            .get(&app)
+            .map(|gate| gate.version.name().to_owned());
+        self.outlet.put(Output {
+            app: name.unwrap_or_default(),
+            function: None,
+            session,
+            invocation: 0,
+            slot: None,
+            kind,
+            text,
+            dropped: 0,
+        });
+    }
+
+    fn accepted(&mut self, request: u64, session: u64) {
+        let Some(pending) = self.pending.get_mut(&request) else {
+            return;
+        };
+        // From here on its memory is the scheduler's to release.
+        pending.extents.clear();
+        pending.accepted = Some(session);
+        (pending.reply)(Reply::Accepted { session });
+        if pending.joins.is_some() {
+            if pending.wait {
+                self.joined.entry(session).or_default().push(request);
+            } else {
+                self.done(request);
+            }
+        }
+    }
+
+    fn refused(&mut self, request: u64, refusal: Refusal) {
+        let Some(mut pending) = self.pending.remove(&request) else {
+            return;
+        };
+        let app = pending.app;
+        if let Some(gate) = self.apps.get_mut(&app) {
+            for extent in pending.extents.drain(..) {
+                gate.give_back(extent);
+            }
+            let name = gate.version.name();
+            let reason = RefusalReason::from_scheduler(refusal, name, pending.joins);
+            gate.requests_open -= 1;
+            (pending.reply)(Reply::Refused(reason));
+        }
+        self.look_at_retiring(app);
+    }
+
+    /// Reads a piece of a response. What cannot be read fails the session for its caller.
+    fn read_parts(&mut self, request: u64, session: u64, app: u16, parts: &[Part]) {
+        let (Some(pending), Some(gate)) = (self.pending.get_mut(&request), self.apps.get(&app))
+        else {
+            return;
+        };
+        if pending.spoilt.is_some() {
+            return;
+        }
+        let limit = gate.version.spec.memory_bytes;
+        let size = parts.iter().fold(pending.body.len() as u64, |sum, part| {
+            sum.saturating_add(part.size_bytes)
+        });
+        let read = if size > limit {
+            Err(format!(
+                "the response has {size} bytes or more, and the app's `memory` of {limit} bytes is \
+                 the most that is put together for a caller"
+            ))
+        } else {
+            parts
+                .iter()
+                .try_for_each(|part| {
+                    let regions = &gate.version.regions;
+                    regions.read(
+                        part.region,
+                        part.offset_units,
+                        part.size_bytes,
+                        &mut pending.body,
+                    )
+                })
+                .map_err(|error| format!("the response could not be read: {error}"))
+        };
+        if let Err(reason) = read {
+            pending.spoilt = Some(reason);
+            pending.body = Vec::new();
+            self.tell(&ToScheduler::Cancel { session });
+        }
+    }
+
+    fn respond(&mut self, request: u64, session: u64, http_status: u16, content_type: &[u8]) {
+        self.tell(&ToScheduler::ResponseTaken { request, session });
+        let Some(pending) = self.pending.get_mut(&request) else {
+            return;
+        };
+        if pending.spoilt.is_some() {
+            return;
+        }
+        let response = Reply::Response {
+            session,
+            http_status,
+            content_type: String::from_utf8_lossy(content_type).into_owned(),
+            body: std::mem::take(&mut pending.body),
+        };
+        let others = self.joined.get(&session).cloned().unwrap_or_default();
+        for other in others.iter().filter(|other| **other != request) {
+            if let Some(joined) = self.pending.get_mut(other) {
+                (joined.reply)(response.clone());
+            }
+        }
+        if let Some(pending) = self.pending.get_mut(&request) {
+            (pending.reply)(response);
+        }
+    }
+
+    fn ended(
+        &mut self,
+        app: u16,
+        request: u64,
+        session: u64,
+        outcome: OutcomeMessage,
+        answered: bool,
+    ) {
+        let mut tail = None;
+        let outcome = match outcome {
+            OutcomeMessage::Responded => Outcome::Responded,
+            OutcomeMessage::Completed => Outcome::Completed,
+            OutcomeMessage::TimedOut => Outcome::TimedOut,
+            OutcomeMessage::Cancelled => Outcome::Cancelled,
+            OutcomeMessage::Failed(failure) => {
+                tail = failure
+                    .executor
+                    .map(|executor| (executor.slot, failure.invocation));
+                Outcome::Failed(self.report(app, failure))
+            }
+        };
+        let mut requests = self.joined.remove(&session).unwrap_or_default();
+        if self.pending.contains_key(&request) {
+            requests.push(request);
+        } else if let Outcome::Failed(report) = &outcome {
+            // Nobody waits for it: a gathering session, say. It must not fail in silence.
+            let text = format!("session {session} failed: {report}");
+            self.event(app, session, OutputKind::Notice, text);
+        }
+        let ended = Ended {
+            session,
+            outcome,
+            answered,
+        };
+        for request in requests {
+            if let Some(pending) = self.pending.get_mut(&request) {
+                pending.ended = Some(ended.clone());
+            }
+            match tail {
+                Some((slot, invocation)) => self.supervisor.tell(Order::Tail {
+                    app,
+                    slot,
+                    invocation,
+                    request,
+                }),
+                None => self.finish_with(request, Vec::new()),
+            }
+        }
+        self.look_at_retiring(app);
+    }
+
+    fn report(&self, app: u16, failure: Failure) -> FailureReport {
+        match self.apps.get(&app) {
+            Some(gate) => {
+                let (name, functions) = (gate.version.name(), &gate.version.function_names);
+                FailureReport::new(name, failure, functions, Vec::new())
+            }
+            None => FailureReport::new("", failure, &[], Vec::new()),
+        }
+    }
+
+    /// Tells a request's end, with the last lines of the executor at fault.
+    fn finish_with(&mut self, request: u64, lines: Vec<String>) {
+        let Some(pending) = self.pending.get_mut(&request) else {
+            return;
+        };
+        let Some(mut ended) = pending.ended.take() else {
+            return;
+        };
+        if let Some(message) = pending.spoilt.take() {
+            let app = self.apps.get(&pending.app).map(|gate| gate.version.name());
+            ended.outcome = Outcome::Failed(FailureReport {
+                cause: FailureCause::Limit {
+                    message: message.clone(),
+                },
+                ..FailureReport::of_node(app.unwrap_or_default(), message)
+            });
+            ended.answered = false;
+        } else if let Outcome::Failed(report) = &mut ended.outcome {
+            report.output = lines;
+        }
+        (pending.reply)(Reply::Ended {
+            session: ended.session,
+            outcome: ended.outcome,
+            answered: ended.answered,
+        });
+        self.done(request);
+    }
+
+    /// A request is finished.
+    fn done(&mut self, request: u64) {
+        let Some(pending) = self.pending.remove(&request) else {
+            return;
+        };
+        if let Some(gate) = self.apps.get_mut(&pending.app) {
+            gate.requests_open -= 1;
+        }
+        self.look_at_retiring(pending.app);
+    }
+
+    fn removed(&mut self, app: u16) {
+        let left: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.app == app)
+            .map(|(request, _)| *request)
+            .collect();
+        for request in left {
+            self.fail_one(request, None);
+        }
+        self.asked
+            .retain(|_, asked| !matches!(asked, Asked::Somebody(of, _) if *of == app));
+        if let Some(gate) = self.apps.remove(&app) {
+            self.supervisor.tell(Order::Forget { app });
+            for done in gate.removed {
+                // Whoever has stopped waiting does not want to know.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Ends a request that the scheduler will not end: its app is gone, or the node is broken.
+    fn fail_one(&mut self, request: u64, why: Option<&str>) {
+        let Some(mut pending) = self.pending.remove(&request) else {
+            return;
+        };
+        let name = match self.apps.get_mut(&pending.app) {
+            Some(gate) => {
+                gate.requests_open -= 1;
+                gate.version.name().to_owned()
+            }
+            None => String::new(),
+        };
+        let last = match (pending.ended.take(), pending.accepted) {
+            // Its end was known; only its executor's last lines were waited for.
+            (Some(ended), _) => Reply::Ended {
+                session: ended.session,
+                outcome: ended.outcome,
+                answered: ended.answered,
+            },
+            (None, Some(session)) => Reply::Ended {
+                session,
+                outcome: why.map_or(Outcome::Cancelled, |why| {
+                    Outcome::Failed(FailureReport::of_node(&name, why.to_owned()))
+                }),
+                answered: false,
+            },
+            (None, None) => Reply::Refused(why.map_or_else(
+                || RefusalReason::NoApp { app: name.clone() },
+                |why| RefusalReason::Unusable {
+                    reason: why.to_owned(),
+                },
+            )),
+        };
+        (pending.reply)(last);
+    }
+
+    /// Nothing will be answered any more: everybody who waits is told so.
+    fn fail_everything(&mut self) {
+        let why = self.health.broken().map_or_else(
+            || "the node is stopping".to_owned(),
+            |it| it.error().to_string(),
+        );
+        let left: Vec<u64> = self.pending.keys().copied().collect();
+        for request in left {
+            self.fail_one(request, Some(&why));
+        }
+        // Dropped, which whoever waits for one hears.
+        self.asked.clear();
+        self.joined.clear();
+        self.apps.clear();
+        self.routes.clear();
+        self.outgoing.clear();
+    }
+}
+
+impl Gate {
+    /// Writes a payload into memory of its own.
+    fn place(&mut self, payload: &[u8]) -> Result<Extent, RefusalReason> {
+        let units = Extent::units_for(payload.len() as u64);
+        // A body as large as the whole memory has a unit more, for its zero byte.
+        let limit = self.version.spec.memory_bytes.saturating_add(UNIT_BYTES);
+        if self.ingress_bytes + units * UNIT_BYTES > limit {
+            return Err(RefusalReason::Memory);
+        }
+        let extent = self
+            .ingress
+            .allocate(units)
+            .map_err(|_| RefusalReason::Memory)?;
+        self.ingress_bytes += extent.len_bytes();
+        if regions::write(self.version.regions.ingress(), extent, payload).is_err() {
+            // The machine is out of memory before the app's quota is.
+            self.give_back(extent);
+            return Err(RefusalReason::Memory);
+        }
+        Ok(extent)
+    }
+
+    fn give_back(&mut self, extent: Extent) {
+        self.ingress_bytes = self.ingress_bytes.saturating_sub(extent.len_bytes());
+        self.ingress.free(extent);
+    }
+}
+
+fn saturating_ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Names turned into indices, and everything checked that can be checked here.
+fn destination<'a>(
+    version: &Version,
+    request: &'a Request,
+) -> Result<DestinationMessage<'a>, RefusalReason> {
+    let app = || request.app.clone();
+    let malformed = |reason: &str| RefusalReason::Malformed {
+        reason: reason.to_owned(),
+    };
+    match &request.to {
+        To::Entry => match version.spec.entry {
+            Some(Entry::Function(_) | Entry::Bucket(_)) => Ok(DestinationMessage::Entry),
+            None => Err(RefusalReason::NoEntry { app: app() }),
+        },
+        To::Function(name) => version
+            .functions
+            .get(name)
+            .map(|index| DestinationMessage::Function(*index))
+            .ok_or_else(|| RefusalReason::NoFunction {
+                app: app(),
+                function: name.clone(),
+            }),
+        To::Bucket { bucket, key, group } => {
+            let index = version
+                .buckets
+                .get(bucket)
+                .ok_or_else(|| RefusalReason::NoBucket {
+                    app: app(),
+                    bucket: bucket.clone(),
+                })?;
+            if let Some(key) = key {
+                if key.is_empty() || key.len() > KEY_BYTES_MAX || key.contains(&0) {
+                    return Err(malformed("a key has 1 to 255 bytes, none of them zero"));
+                }
+                if key[0] == b'~' {
+                    return Err(malformed(
+                        "a key that begins with `~` is made by the system alone; choose another",
+                    ));
+                }
+            }
+            if group.len() > GROUP_BYTES_MAX || group.contains(&0) {
+                return Err(malformed(
+                    "a group has at most 255 bytes, none of them zero",
+                ));
+            }
+            Ok(DestinationMessage::Bucket {
+                bucket: *index,
+                key: key.as_deref(),
+                group,
+            })
+        }
+    }
+}

@@ -1,0 +1,700 @@
+//! The node: what an embedding program starts, deploys into, asks and stops.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use pheromone_manifest::{App, Built};
+use pheromone_scheduler::protocol::SchedulerConfig;
+use pheromone_shm::doorbell::BellRope;
+use pheromone_shm::file::{create_sealed, reopen_read_only};
+use pheromone_shm::limits::BELL_BYTES;
+use pheromone_shm::link::{Link, LinkEnd};
+use serde::Serialize;
+
+use crate::app::{self, Uids, Version};
+use crate::child::Subreaper;
+use crate::config::NodeConfig;
+use crate::error::NodeError;
+use crate::gateway::{self, Command, Condition, GatewayHandle, ReplyTo};
+use crate::library::Libraries;
+use crate::output::{Outlet, Output};
+use crate::packet;
+use crate::plan::{CorePlan, Machine};
+use crate::regions::Regions;
+use crate::request::{Reply, Request, RequestId};
+use crate::status::{AppStats, AppStatus, Broken, Health, Roster};
+use crate::supervisor::{self, Order, SupervisorHandle};
+
+/// How long scheduler and zygote may take to come up.
+const START_WAIT: Duration = Duration::from_secs(10);
+/// How long an app's first executors may take to be ready.
+const READY_WAIT: Duration = Duration::from_secs(30);
+/// How long the scheduler may take to answer a question.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// How long an app that is cut off may take to be gone, and all apps at the node's stop.
+const GONE_WAIT: Duration = Duration::from_secs(5);
+/// First pause between two looks at an app that is getting ready; doubles up to the second.
+const LOOK_FIRST: Duration = Duration::from_micros(200);
+const LOOK_LAST: Duration = Duration::from_millis(5);
+
+/// A running node. All of it ends when this is dropped.
+pub struct Node {
+    plan: Arc<CorePlan>,
+    gateway: GatewayHandle,
+    supervisor: SupervisorHandle,
+    outlet: Outlet,
+    roster: Roster,
+    health: Health,
+    zygote_pid: i32,
+    program: std::path::PathBuf,
+    libraries: Mutex<Option<Libraries>>,
+    uids: Uids,
+    is_root: bool,
+    /// One deployment at a time.
+    deploying: Mutex<()>,
+    registry: Mutex<Registry>,
+    threads: Mutex<Option<Threads>>,
+}
+
+/// What is deployed.
+#[derive(Default)]
+struct Registry {
+    /// Versions that take new sessions, by name.
+    current: HashMap<String, Arc<Version>>,
+    /// Versions that end, and those being made ready.
+    others: Vec<Arc<Version>>,
+    /// How often each name was deployed.
+    numbers: HashMap<String, u32>,
+    next_id: u32,
+}
+
+struct Threads {
+    supervisor: JoinHandle<()>,
+    gateway: JoinHandle<()>,
+    _subreaper: Subreaper,
+}
+
+impl Node {
+    /// Starts scheduler and zygote and waits until both are ready.
+    ///
+    /// # Errors
+    /// A configuration that cannot be, or what the machine refused. Nothing is left behind.
+    pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        if config.schedulers != 1 {
+            return Err(NodeError::Schedulers {
+                asked: config.schedulers,
+            });
+        }
+        let plan = Arc::new(CorePlan::new(&Machine::here(), &config)?);
+        raise_descriptor_limit();
+        let system = |what: &str| NodeError::system(what.to_owned());
+        let libraries = match &config.directory {
+            Some(directory) => Libraries::at(directory).map_err(system(&format!(
+                "use the directory {}",
+                directory.display()
+            )))?,
+            None => Libraries::temporary_in(&std::env::temp_dir())
+                .map_err(system("make a temporary directory"))?,
+        };
+        let subreaper = Subreaper::new().map_err(system("become a subreaper"))?;
+        let wiring = Wiring::new().map_err(system("create the scheduler's memory"))?;
+        let health = Health::default();
+        let outlet = Outlet::default();
+        let roster = Roster::default();
+        let (supervisor, orders) = SupervisorHandle::new().map_err(system("create an eventfd"))?;
+        let (gateway, inbox) = GatewayHandle::new(wiring.link.rope(), health.clone());
+        let (started, hears_started) = bounded(1);
+        let (ready, hears_ready) = bounded(1);
+        let supervising = supervisor::Setup {
+            program: config.program.clone(),
+            scheduler_argument: pheromone_scheduler::encode_config(&scheduler_config(&plan)),
+            scheduler_descriptors: wiring.scheduler,
+            node_page: wiring.node_page,
+            plan: Arc::clone(&plan),
+            inbox: orders,
+            gateway: gateway.clone(),
+            outlet: outlet.clone(),
+            roster: roster.clone(),
+            health: health.clone(),
+            started,
+        };
+        let serving = gateway::Setup {
+            link: wiring.link,
+            control: wiring.control,
+            inbox,
+            supervisor: supervisor.clone(),
+            outlet: outlet.clone(),
+            health: health.clone(),
+            ready,
+        };
+        let io_cpus = plan.io.clone();
+        let supervising = thread("supervisor", move || supervisor::run(supervising))?;
+        let serving = thread("gateway", move || {
+            crate::pin_thread(&io_cpus);
+            gateway::run(serving);
+        });
+        let serving = match serving {
+            Ok(serving) => serving,
+            Err(error) => {
+                let (done, _) = bounded(1);
+                supervisor.tell(Order::Stop { done });
+                drop(supervising.join());
+                return Err(error);
+            }
+        };
+        let mut node = Self {
+            plan,
+            gateway,
+            supervisor,
+            outlet,
+            roster,
+            health,
+            zygote_pid: 0,
+            program: config.program,
+            libraries: Mutex::new(Some(libraries)),
+            uids: Uids::default(),
+            is_root: rustix::process::geteuid().is_root(),
+            deploying: Mutex::new(()),
+            registry: Mutex::default(),
+            threads: Mutex::new(Some(Threads {
+                supervisor: supervising,
+                gateway: serving,
+                _subreaper: subreaper,
+            })),
+        };
+        // From here on dropping the node ends whatever has been started.
+        node.zygote_pid = node.await_start(&hears_started, &hears_ready)?;
+        Ok(node)
+    }
+
+    fn await_start(
+        &self,
+        started: &Receiver<Result<i32, NodeError>>,
+        ready: &Receiver<()>,
+    ) -> Result<i32, NodeError> {
+        let late = |process| NodeError::Start {
+            process,
+            reason: format!("it said nothing for {} s", START_WAIT.as_secs()),
+        };
+        let until = Instant::now() + START_WAIT;
+        let zygote_pid = started.recv_deadline(until).map_err(|_| late("zygote"))??;
+        loop {
+            match ready.recv_timeout(LOOK_LAST) {
+                Ok(()) => return Ok(zygote_pid),
+                Err(_) if self.health.broken().is_some() => {
+                    let how = self.health.check().err().map(|error| error.to_string());
+                    return Err(NodeError::Start {
+                        process: "scheduler",
+                        reason: how.unwrap_or_default(),
+                    });
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < until => {}
+                Err(_) => return Err(late("scheduler")),
+            }
+        }
+    }
+
+    /// Which CPU does what.
+    pub fn plan(&self) -> &CorePlan {
+        &self.plan
+    }
+
+    /// Brings an app in and waits until as many executors as its `executors.min` are ready. Where
+    /// an app of that name is there, the new version takes new sessions from then on, and the old
+    /// one goes when its sessions have ended.
+    ///
+    /// # Errors
+    /// Whatever makes the app unusable; the node is as before then.
+    pub fn deploy(&self, app: &App, built: &Built) -> Result<(), NodeError> {
+        let _one_at_a_time = self
+            .deploying
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.health.check()?;
+        app.spec.validate().map_err(|errors| NodeError::Spec {
+            app: app.spec.name.clone(),
+            reason: errors
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
+        })?;
+        self.probe(app, built)?;
+        let version = self.introduce(app, built)?;
+        if let Err(error) = self.await_ready(&version) {
+            // The error of the deployment is the one to tell; the rest is cleared as far as it goes.
+            let _ = self.let_go(&version, Some(Duration::ZERO), true);
+            return Err(error);
+        }
+        let mut registry = self.registry();
+        registry.others.retain(|other| other.id != version.id);
+        let name = version.name().to_owned();
+        self.gateway.tell(Command::Route { app: version.id });
+        if let Some(before) = registry.current.insert(name, version) {
+            before.leave();
+            registry.others.push(before);
+        }
+        Ok(())
+    }
+
+    /// Looks whether each library has what its functions need, in a process of its own.
+    fn probe(&self, app: &App, built: &Built) -> Result<(), NodeError> {
+        for (program, library) in built.libraries.iter().enumerate() {
+            let symbols: Vec<(&str, &str)> = app
+                .functions
+                .iter()
+                .zip(&app.spec.functions)
+                .filter(|(code, _)| code.program == program)
+                .map(|(code, spec)| (spec.name.as_str(), code.symbol.as_str()))
+                .collect();
+            if symbols.is_empty() {
+                continue;
+            }
+            pheromone_executor::probe::probe_symbols(library, &symbols).map_err(|error| {
+                NodeError::Probe {
+                    function: symbols[0].0.to_owned(),
+                    path: library.clone(),
+                    reason: error.to_string(),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Creates a version's memory, copies its libraries, and tells everybody of it.
+    fn introduce(&self, app: &App, built: &Built) -> Result<Arc<Version>, NodeError> {
+        let uid = if self.is_root {
+            Some(self.uids.take()?)
+        } else {
+            None
+        };
+        let system = |what: &str| NodeError::system(format!("{what} for app `{}`", app.spec.name));
+        let regions = Regions::create(&app.spec).map_err(system("create memory"))?;
+        let program = {
+            let libraries = self
+                .libraries
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let libraries = libraries.as_ref().ok_or(NodeError::Stopping)?;
+            app::program(
+                app,
+                built,
+                libraries,
+                &regions,
+                uid.as_ref().map(app::Uid::number),
+            )?
+        };
+        let program = file_of("program", &program).map_err(system("hand over the program"))?;
+        let spec = file_of("spec", &app.spec).map_err(system("hand over the spec"))?;
+        let readers = (0..regions.count())
+            .map(|region| regions.read_only(region))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(system("open memory for reading (is /proc mounted?)"))?;
+        let version = {
+            let mut registry = self.registry();
+            let id = registry.next_id;
+            let id = u16::try_from(id).map_err(|_| NodeError::TooMany {
+                reason: format!("{id} deployments are the most of one node; start it again"),
+            })?;
+            registry.next_id += 1;
+            let number = registry.numbers.entry(app.spec.name.clone()).or_insert(0);
+            *number += 1;
+            let version = Version::new(id, *number, app.spec.clone(), regions, uid);
+            let version = Arc::new(version);
+            registry.others.push(Arc::clone(&version));
+            version
+        };
+        // The supervisor first: the scheduler asks for executors as soon as it knows the app.
+        self.supervisor.tell(Order::AddApp {
+            version: Arc::clone(&version),
+            program: program.0,
+            program_bytes: program.1,
+            regions: readers,
+        });
+        let (done, hears) = bounded(1);
+        self.gateway.tell(Command::Deploy {
+            version: Arc::clone(&version),
+            spec: spec.0,
+            spec_bytes: spec.1,
+            done,
+        });
+        match hears.recv_timeout(ANSWER_WAIT) {
+            Ok(Ok(())) => Ok(version),
+            Ok(Err(source)) => {
+                self.supervisor.tell(Order::Forget { app: version.id });
+                self.registry()
+                    .others
+                    .retain(|other| other.id != version.id);
+                Err(system("set up memory for requests")(source))
+            }
+            Err(_) => {
+                self.health.check()?;
+                Err(NodeError::Stopping)
+            }
+        }
+    }
+
+    fn await_ready(&self, version: &Version) -> Result<(), NodeError> {
+        let wanted = u64::from(version.spec.executors.min);
+        let name = || version.name().to_owned();
+        let since = Instant::now();
+        let mut pause = LOOK_FIRST;
+        loop {
+            let condition = self.condition(version.id)?.ok_or_else(|| NodeError::Spec {
+                app: name(),
+                reason: "the scheduler refuses it".into(),
+            })?;
+            if let Some(reason) = condition.first_failure {
+                return Err(NodeError::Executor {
+                    app: name(),
+                    reason,
+                });
+            }
+            let ready = condition.stats.executors_idle;
+            if ready >= wanted {
+                return Ok(());
+            }
+            if since.elapsed() >= READY_WAIT {
+                return Err(NodeError::NotReady {
+                    app: name(),
+                    after: READY_WAIT,
+                    ready,
+                    wanted,
+                });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LOOK_LAST);
+        }
+    }
+
+    /// Takes an app out: no new sessions at once, those that are open have `drain` to end, then
+    /// they are cancelled. Returns when nothing of it is left.
+    ///
+    /// # Errors
+    /// No such app, or a node that is broken.
+    pub fn remove(&self, app: &str, drain: Duration) -> Result<(), NodeError> {
+        self.health.check()?;
+        let version = {
+            let mut registry = self.registry();
+            let version = registry
+                .current
+                .remove(app)
+                .ok_or_else(|| NodeError::NoApp {
+                    app: app.to_owned(),
+                })?;
+            registry.others.push(Arc::clone(&version));
+            version
+        };
+        self.let_go(&version, Some(drain), false)
+    }
+
+    /// Removes a version and waits until it is gone.
+    fn let_go(
+        &self,
+        version: &Arc<Version>,
+        drain: Option<Duration>,
+        quietly: bool,
+    ) -> Result<(), NodeError> {
+        version.leave();
+        let (done, hears) = bounded(1);
+        self.gateway.tell(Command::Remove {
+            app: version.id,
+            drain,
+            done: Some(done),
+        });
+        let wait = drain.unwrap_or(Duration::MAX).saturating_add(GONE_WAIT);
+        let gone = hears.recv_timeout(wait);
+        self.registry()
+            .others
+            .retain(|other| other.id != version.id);
+        match gone {
+            Ok(()) => Ok(()),
+            Err(_) if quietly => Ok(()),
+            Err(RecvTimeoutError::Timeout) => Err(NodeError::Killed {
+                what: format!("app `{}`", version.name()),
+                after: wait,
+            }),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.health.check()?;
+                Err(NodeError::Stopping)
+            }
+        }
+    }
+
+    /// Hands a request over and returns at once. `reply` hears what becomes of it, on a thread of
+    /// the node's: it must not wait for anything. (Where the node cannot even queue the request,
+    /// `reply` hears that on this thread, before this returns.)
+    pub fn submit(&self, request: Request, reply: ReplyTo) -> RequestId {
+        self.gateway.submit(request, reply)
+    }
+
+    /// Hands a request over and waits for all of its replies, as [`Reply`] orders them.
+    pub fn call(&self, request: Request) -> Vec<Reply> {
+        let (tell, hear) = crossbeam_channel::unbounded();
+        // The channel closes when the node drops the closure, after the last reply.
+        self.submit(request, Box::new(move |reply| drop(tell.send(reply))));
+        hear.iter().collect()
+    }
+
+    /// Cancels a session. One that is not open is left as it is.
+    pub fn cancel(&self, session: u64) {
+        self.gateway.tell(Command::Cancel { session });
+    }
+
+    /// Everything that is deployed: by name, each name's newest version first.
+    pub fn apps(&self) -> Vec<AppStatus> {
+        let mut versions: Vec<Arc<Version>> = {
+            let mut registry = self.registry();
+            let gone = |version: &Arc<Version>| Arc::strong_count(version) == 1;
+            // Only the registry still knows a version that has gone by itself.
+            registry.others.retain(|version| !gone(version));
+            registry
+                .current
+                .values()
+                .chain(&registry.others)
+                .cloned()
+                .collect()
+        };
+        versions.sort_by(|a, b| (a.name(), b.number).cmp(&(b.name(), a.number)));
+        versions
+            .iter()
+            .map(|version| AppStatus {
+                name: version.name().to_owned(),
+                version: version.number,
+                deployed: version.deployed,
+                leaving: version.is_leaving(),
+                executors: self.roster.of(version.id),
+                stats: self.condition(version.id).ok().flatten().map(|it| it.stats),
+            })
+            .collect()
+    }
+
+    /// Counters of an app's current version; `None` where there is no such app, or no answer.
+    pub fn stats(&self, app: &str) -> Option<AppStats> {
+        let id = self.registry().current.get(app)?.id;
+        self.condition(id)
+            .ok()
+            .flatten()
+            .map(|condition| condition.stats)
+    }
+
+    /// Asks the scheduler about a version; `None` where it knows none.
+    fn condition(&self, app: u16) -> Result<Option<Condition>, NodeError> {
+        let (answer, hears) = bounded(1);
+        self.gateway.tell(Command::Stats { app, answer });
+        match hears.recv_timeout(ANSWER_WAIT) {
+            Ok(condition) => Ok(condition),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.health.check()?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// What functions print, and the node's notices. Several receivers share the lines. Those that
+    /// nobody takes are dropped, the oldest first, and counted.
+    pub fn output(&self) -> Receiver<Output> {
+        self.outlet.receiver()
+    }
+
+    /// Lines of output ever dropped for want of a reader.
+    pub fn output_dropped_total(&self) -> u64 {
+        self.outlet.dropped_total()
+    }
+
+    /// Why the node is of no further use, once it is.
+    ///
+    /// # Errors
+    /// The death of its scheduler or zygote.
+    pub fn check(&self) -> Result<(), NodeError> {
+        self.health.check()
+    }
+
+    /// What an app's requests must keep to; `None` where there is no such app.
+    pub fn app_limits(&self, app: &str) -> Option<AppLimits> {
+        let registry = self.registry();
+        let spec = &registry.current.get(app)?.spec;
+        Some(AppLimits {
+            object_size_bytes: spec.limits.object_size_bytes.min(spec.memory_bytes),
+            cancel_on_disconnect: spec.cancel_on_disconnect,
+            keep_results: Duration::from_nanos(spec.keep_results_ns),
+        })
+    }
+
+    /// Whether a process is an executor of this node, or the zygote.
+    pub(crate) fn is_own_process(&self, pid: i32) -> bool {
+        pid == self.zygote_pid || self.roster.has_pid(pid)
+    }
+
+    /// The program that understands `__scheduler` and `__zygote`.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Ends everything in order: apps, executors, scheduler, zygote. Nothing is left behind.
+    ///
+    /// # Errors
+    /// What did not leave by itself and was killed, or the death that had broken the node.
+    pub fn stop(self) -> Result<(), NodeError> {
+        self.shut_down()
+    }
+
+    fn shut_down(&self) -> Result<(), NodeError> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(threads) = threads.take() else {
+            return Ok(());
+        };
+        let broken = self.health.check();
+        let apps = if broken.is_ok() {
+            self.remove_all()
+        } else {
+            Ok(())
+        };
+        self.health.give_up(Broken::Stopped);
+        self.gateway.tell(Command::Shutdown);
+        let (done, hears) = bounded(1);
+        self.supervisor.tell(Order::Stop { done });
+        let processes = hears.recv().unwrap_or(Ok(()));
+        // A thread of ours that panicked has nothing to add.
+        drop(threads.supervisor.join());
+        drop(threads.gateway.join());
+        let mut registry = self.registry();
+        registry.current.clear();
+        registry.others.clear();
+        self.libraries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        broken.and(apps).and(processes)
+    }
+
+    fn remove_all(&self) -> Result<(), NodeError> {
+        let versions: Vec<Arc<Version>> = {
+            let mut registry = self.registry();
+            let current: Vec<Arc<Version>> = registry.current.drain().map(|it| it.1).collect();
+            registry.others.drain(..).chain(current).collect()
+        };
+        let (done, hears): (Sender<()>, _) = bounded(versions.len());
+        for version in &versions {
+            version.leave();
+            self.gateway.tell(Command::Remove {
+                app: version.id,
+                drain: Some(Duration::ZERO),
+                done: Some(done.clone()),
+            });
+        }
+        drop(done);
+        let until = Instant::now() + GONE_WAIT;
+        for _ in &versions {
+            match hears.recv_deadline(until) {
+                Ok(()) => {}
+                // Broken meanwhile: told below.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(NodeError::Killed {
+                        what: "an app that was told to leave".into(),
+                        after: GONE_WAIT,
+                    });
+                }
+            }
+        }
+        self.health.check()
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `stop`.
+        let _ = self.shut_down();
+    }
+}
+
+/// What an app's requests must keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppLimits {
+    /// Bytes of a body.
+    pub object_size_bytes: u64,
+    /// A caller that goes away cancels its session.
+    pub cancel_on_disconnect: bool,
+    /// How long a response can be fetched afterwards.
+    pub keep_results: Duration,
+}
+
+/// What connects node and scheduler.
+struct Wiring {
+    link: LinkEnd,
+    control: OwnedFd,
+    /// The scheduler's: control socket, link, bell.
+    scheduler: [OwnedFd; 3],
+    node_page: OwnedFd,
+}
+
+impl Wiring {
+    fn new() -> io::Result<Self> {
+        let bell = create_sealed("pheromone:node", BELL_BYTES as u64)?;
+        let node_page = reopen_read_only(bell.as_fd())?;
+        let link_file = Link::create()?;
+        let link = Link::node_end(link_file.as_fd(), BellRope::map(node_page.as_fd())?)?;
+        let (control, theirs) = packet::pair()?;
+        Ok(Self {
+            link,
+            control,
+            scheduler: [theirs, link_file, bell],
+            node_page,
+        })
+    }
+}
+
+fn scheduler_config(plan: &CorePlan) -> SchedulerConfig {
+    SchedulerConfig {
+        index: 0,
+        cpu: plan.scheduler,
+        executor_cores: plan.executors.len() as u16,
+        spin: plan.spin,
+        never_sleeps: plan.never_sleeps,
+    }
+}
+
+/// A value, encoded, in a memfd; and how many bytes it has.
+fn file_of(name: &str, value: &impl Serialize) -> io::Result<(OwnedFd, u64)> {
+    let bytes = postcard::to_allocvec(value).map_err(io::Error::other)?;
+    let file = create_sealed(&format!("pheromone-{name}"), bytes.len() as u64)?;
+    let mut done = 0;
+    while done < bytes.len() {
+        done += rustix::io::pwrite(&file, &bytes[done..], done as u64)?;
+    }
+    Ok((file, bytes.len() as u64))
+}
+
+fn thread(
+    name: &'static str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, NodeError> {
+    std::thread::Builder::new()
+        .name(format!("phr-{name}"))
+        .spawn(body)
+        .map_err(NodeError::system(format!("start the {name} thread")))
+}
+
+/// Each executor slot takes a few descriptors; the usual soft limit of 1024 is soon used up.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // Where it cannot be raised, apps that need more descriptors are refused with the reason.
+    let _ = setrlimit(Resource::Nofile, raised);
+}

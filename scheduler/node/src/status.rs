@@ -1,0 +1,202 @@
+//! What can be seen of a running node.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use pheromone_scheduler::protocol::AppStatsMessage;
+use serde::Serialize;
+
+use crate::error::NodeError;
+
+/// One version of an app.
+#[derive(Clone, Debug, Serialize)]
+pub struct AppStatus {
+    /// Its app's name.
+    pub name: String,
+    /// Counts up with each deployment of the name, from 1.
+    pub version: u32,
+    /// When it was deployed.
+    pub deployed: SystemTime,
+    /// It takes no new sessions, and goes when its last has ended.
+    pub leaving: bool,
+    /// Its processes, by slot.
+    pub executors: Vec<ExecutorStatus>,
+    /// Its counters, where the scheduler answered in time.
+    pub stats: Option<AppStats>,
+}
+
+/// One executor process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExecutorStatus {
+    /// Its slot, which is the index of its region.
+    pub slot: u16,
+    /// Counts up with each process of the slot, from 1.
+    pub incarnation: u32,
+    /// Its process id; `None` before it has one.
+    pub pid: Option<i32>,
+    /// What it is doing.
+    pub state: ExecutorState,
+}
+
+/// What an executor process is doing, as supervision sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutorState {
+    /// Asked for.
+    Starting,
+    /// There.
+    Running,
+    /// Told to die, or dead and not yet handled.
+    Dying,
+}
+
+/// Counters of one version of an app.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AppStats {
+    /// Sessions open.
+    pub sessions_open: u64,
+    /// Sessions ever opened.
+    pub sessions_total: u64,
+    /// Objects alive.
+    pub objects_live: u64,
+    /// Objects ever published.
+    pub objects_total: u64,
+    /// Invocations queued.
+    pub queued: u64,
+    /// Invocations running.
+    pub running: u64,
+    /// Invocations ever finished.
+    pub invocations_total: u64,
+    /// Bytes charged to live objects and open sessions.
+    pub used_bytes: u64,
+    /// Executor processes alive.
+    pub executors: u64,
+    /// Of them idle.
+    pub executors_idle: u64,
+    /// Error events ever.
+    pub error_events_total: u64,
+    /// Executor deaths ever.
+    pub deaths_total: u64,
+    /// Sleeps of the scheduler that found work nobody had woken it for; should be zero.
+    pub missed_wakes_total: u64,
+    /// Bytes of the ingress region in use by requests.
+    pub ingress_bytes: u64,
+    /// Requests not yet finished.
+    pub requests_open: u64,
+}
+
+impl From<AppStatsMessage> for AppStats {
+    fn from(from: AppStatsMessage) -> Self {
+        Self {
+            sessions_open: from.sessions_open,
+            sessions_total: from.sessions_total,
+            objects_live: from.objects_live,
+            objects_total: from.objects_total,
+            queued: from.queued,
+            running: from.running,
+            invocations_total: from.invocations_total,
+            used_bytes: from.used_bytes,
+            executors: from.executors,
+            executors_idle: from.executors_idle,
+            error_events_total: from.error_events_total,
+            deaths_total: from.deaths_total,
+            missed_wakes_total: from.missed_wakes_total,
+            ingress_bytes: 0,
+            requests_open: 0,
+        }
+    }
+}
+
+/// The processes of all apps, by app id and slot: written by the supervisor, read by anybody.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    processes: Arc<Mutex<BTreeMap<(u16, u16), ExecutorStatus>>>,
+}
+
+impl Roster {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(u16, u16), ExecutorStatus>> {
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process has changed.
+    pub(crate) fn set(&self, app: u16, status: ExecutorStatus) {
+        self.lock().insert((app, status.slot), status);
+    }
+
+    /// What a process is doing has changed.
+    pub(crate) fn set_state(&self, app: u16, slot: u16, state: ExecutorState) {
+        if let Some(status) = self.lock().get_mut(&(app, slot)) {
+            status.state = state;
+        }
+    }
+
+    /// A process is gone.
+    pub(crate) fn remove(&self, app: u16, slot: u16) {
+        self.lock().remove(&(app, slot));
+    }
+
+    /// The processes of one version, by slot.
+    pub(crate) fn of(&self, app: u16) -> Vec<ExecutorStatus> {
+        self.lock()
+            .range((app, 0)..=(app, u16::MAX))
+            .map(|(_, status)| status.clone())
+            .collect()
+    }
+
+    /// Whether this process is an executor.
+    pub(crate) fn has_pid(&self, pid: i32) -> bool {
+        self.lock().values().any(|status| status.pid == Some(pid))
+    }
+}
+
+/// Why a node is of no further use, once it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// How the zygote died.
+    Zygote(String),
+    /// How the scheduler died.
+    Scheduler(String),
+    /// The node was stopped.
+    Stopped,
+}
+
+impl Broken {
+    /// As the error that every later call gives.
+    pub fn error(&self) -> NodeError {
+        match self {
+            Self::Zygote(how) => NodeError::ZygoteDied { how: how.clone() },
+            Self::Scheduler(how) => NodeError::SchedulerDied { how: how.clone() },
+            Self::Stopped => NodeError::Stopping,
+        }
+    }
+}
+
+/// Set once, by whoever finds the node broken first.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    broken: Arc<OnceLock<Broken>>,
+}
+
+impl Health {
+    /// The node is of no further use. The first reason stands.
+    pub fn give_up(&self, why: Broken) {
+        // A second reason is a consequence of the first.
+        let _ = self.broken.set(why);
+    }
+
+    /// Why the node is of no further use, if it is.
+    pub fn broken(&self) -> Option<&Broken> {
+        self.broken.get()
+    }
+
+    /// The same as an error.
+    ///
+    /// # Errors
+    /// The reason, where there is one.
+    pub fn check(&self) -> Result<(), NodeError> {
+        self.broken().map_or(Ok(()), |broken| Err(broken.error()))
+    }
+}
