@@ -1,0 +1,190 @@
+//! The test bed: one app built from embedded C sources, and a real node that runs it.
+//!
+//! Nothing is simulated and no function is linked in: the sources are compiled as any app's, and
+//! scheduler, zygote and executors are processes of their own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use pheromone_manifest::{App, BuildOptions, Built};
+use pheromone_node::{Node, NodeConfig, Outcome, Reply, Request, To};
+use tempfile::TempDir;
+
+use crate::machine::Machine;
+
+/// A call that has not ended after this is taken for hung.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// What every app here includes.
+const STAMPS: (&str, &str) = ("stamps.h", include_str!("../functions/stamps.h"));
+/// Defined for the functions where they may read the time stamp counter.
+const COUNTER_FLAG: &str = "-DBENCH_TSC";
+
+/// Sources of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// As in the manifest's `source`.
+    pub name: &'static str,
+    /// C.
+    pub text: &'static str,
+}
+
+/// An app, compiled.
+#[derive(Debug)]
+pub struct Bench {
+    app: App,
+    built: Built,
+    _directory: TempDir,
+}
+
+impl Bench {
+    /// Writes `source` and the manifest into a temporary directory and compiles it. The manifest's
+    /// `CFLAGS` stands for the flags of this machine.
+    ///
+    /// # Errors
+    /// The compiler's, or a manifest that is wrong.
+    pub fn build(machine: &Machine, source: Source, manifest: &str) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("pheromone-bench-")
+            // Executors of a node that is root run under another uid, with this as their directory.
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .context("a temporary directory")?;
+        let path = |name: &str| -> PathBuf { directory.path().join(name) };
+        fs::write(path(STAMPS.0), STAMPS.1)?;
+        fs::write(path(source.name), source.text)?;
+        let flags = if machine.time_stamp_counter {
+            format!("[\"{COUNTER_FLAG}\"]")
+        } else {
+            "[]".to_owned()
+        };
+        let manifest = manifest.replace("CFLAGS", &flags);
+        fs::write(path("app.toml"), manifest)?;
+        let app = pheromone_manifest::read(&path("app.toml"))
+            .map_err(|problems| anyhow!("the benchmark's own manifest is wrong:\n{problems}"))?;
+        let built = pheromone_manifest::build(&app, &BuildOptions::default())?;
+        Ok(Self {
+            app,
+            built,
+            _directory: directory,
+        })
+    }
+
+    /// Starts a node with this app and waits until its executors are ready.
+    ///
+    /// # Errors
+    /// The node's.
+    pub fn start(&self, config: NodeConfig) -> Result<Bed> {
+        let node = Node::start(config)?;
+        node.deploy(&self.app, &self.built)?;
+        Ok(Bed {
+            node,
+            app: self.app.spec.name.clone(),
+        })
+    }
+}
+
+/// A node that runs one app.
+pub struct Bed {
+    node: Node,
+    app: String,
+}
+
+/// What a call got.
+#[derive(Debug)]
+pub struct Answer {
+    /// The response's body.
+    pub body: Vec<u8>,
+    /// From handing the request over to holding the response.
+    pub took: Duration,
+}
+
+impl Bed {
+    /// Calls the entry function and waits until its session has ended.
+    ///
+    /// # Errors
+    /// Whatever kept the session from responding.
+    pub fn call(&self, body: Vec<u8>) -> Result<Answer> {
+        self.call_then(To::Entry, body, || Ok(()))
+    }
+
+    /// Calls any function.
+    ///
+    /// # Errors
+    /// As [`Bed::call`].
+    pub fn call_function(&self, function: &str, body: Vec<u8>) -> Result<Answer> {
+        self.call_then(To::Function(function.to_owned()), body, || Ok(()))
+    }
+
+    /// Calls, and does something as soon as the response is there, when the session may still be
+    /// open.
+    ///
+    /// # Errors
+    /// As [`Bed::call`], or those of `at_response`.
+    pub fn call_then(
+        &self,
+        to: To,
+        body: Vec<u8>,
+        at_response: impl FnOnce() -> Result<()>,
+    ) -> Result<Answer> {
+        let (tell, hear) = mpsc::channel();
+        let request = Request {
+            app: self.app.clone(),
+            to,
+            body,
+            headers: Vec::new(),
+            session: None,
+            wait: true,
+            timeout: None,
+        };
+        let began = Instant::now();
+        self.node.submit(
+            request,
+            Box::new(move |reply| drop(tell.send((Instant::now(), reply)))),
+        );
+        let mut answer = None;
+        let mut at_response = Some(at_response);
+        loop {
+            let (now, reply) = hear
+                .recv_timeout(PATIENCE)
+                .map_err(|_| anyhow!("a session has not ended after {} s", PATIENCE.as_secs()))?;
+            match reply {
+                Reply::Accepted { .. } => {}
+                Reply::Refused(reason) => bail!("the call was refused: {reason}"),
+                Reply::Response { body, .. } => {
+                    answer = Some(Answer {
+                        body,
+                        took: now - began,
+                    });
+                    if let Some(act) = at_response.take() {
+                        act()?;
+                    }
+                }
+                Reply::Ended {
+                    outcome: Outcome::Responded,
+                    ..
+                } => {
+                    return answer.context("a session ended as responded without a response");
+                }
+                Reply::Ended {
+                    outcome: Outcome::Failed(report),
+                    ..
+                } => bail!("{report}"),
+                Reply::Ended { outcome, .. } => {
+                    bail!("a session ended without a response: {outcome:?}")
+                }
+            }
+        }
+    }
+
+    /// Ends everything.
+    ///
+    /// # Errors
+    /// What did not leave in order.
+    pub fn stop(self) -> Result<()> {
+        Ok(self.node.stop()?)
+    }
+}

@@ -1,0 +1,4 @@
+//! The scenarios, a file each over the common harness.
+
+pub mod chain;
+pub mod pair;

@@ -1,0 +1,107 @@
+//! What all scenarios are told in the same way, and what follows from it.
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use pheromone_node::plan::{CorePlan, Machine};
+use pheromone_node::{Idle, NodeConfig};
+
+use crate::floor::Cores;
+use crate::output::Outputs;
+
+/// Options of every scenario.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    /// How often everything is measured anew; figures are medians over these
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub repetitions: u32,
+    /// What scheduler and executors do while they wait
+    #[arg(long, value_enum, default_value_t = IdleChoice::Spin)]
+    pub idle: IdleChoice,
+    /// CPU of the scheduler [default: chosen by the node]
+    #[arg(long, value_name = "CPU")]
+    pub scheduler_core: Option<u32>,
+    /// CPUs of the executors [default: chosen by the node]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub executor_cores: Option<Vec<u32>>,
+    /// Where results go.
+    #[command(flatten)]
+    pub outputs: Outputs,
+}
+
+/// [`Idle`] as an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IdleChoice {
+    /// Never sleep: lowest latency, whole cores used
+    Spin,
+    /// Sleep after a short spin
+    Adaptive,
+}
+
+impl Settings {
+    /// A node's configuration.
+    pub fn node(&self) -> NodeConfig {
+        NodeConfig {
+            idle: match self.idle {
+                IdleChoice::Spin => Idle::Spin,
+                IdleChoice::Adaptive => Idle::Adaptive,
+            },
+            scheduler_cores: self.scheduler_core.map(|cpu| vec![cpu]),
+            executor_cores: self.executor_cores.clone(),
+            ..NodeConfig::default()
+        }
+    }
+
+    /// Which CPU does what in such a node.
+    ///
+    /// # Errors
+    /// A CPU that this process may not use, or just one: there is nothing to measure then.
+    pub fn plan(&self) -> Result<Plan> {
+        let plan = CorePlan::new(&Machine::here(), &self.node())?;
+        let scheduler = plan.scheduler.context(
+            "the floor is a cache line's way between two CPUs, and this process may use one",
+        )?;
+        let executor = *plan
+            .executors
+            .first()
+            .context("there is no CPU for executors")?;
+        ensure!(
+            executor != scheduler,
+            "the floor is a cache line's way between two CPUs, and scheduler and executor share \
+             CPU {scheduler}"
+        );
+        Ok(Plan {
+            cores: Cores {
+                scheduler,
+                executor,
+            },
+            executor_cpus: plan.executors.len(),
+            text: plan.to_string().replace('\n', "; "),
+        })
+    }
+}
+
+/// What of the node's core plan matters here.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The two CPUs between which an interaction goes.
+    pub cores: Cores,
+    /// How many CPUs executors have.
+    pub executor_cpus: usize,
+    /// The plan as a sentence.
+    pub text: String,
+}
+
+impl Plan {
+    /// Rows of the settings table that every scenario has.
+    pub fn rows(&self, settings: &Settings) -> Vec<(String, String)> {
+        let idle = match settings.idle {
+            IdleChoice::Spin => "spin",
+            IdleChoice::Adaptive => "adaptive",
+        };
+        vec![
+            ("idle policy".into(), idle.into()),
+            ("cores and pinning".into(), self.text.clone()),
+            ("repetitions".into(), settings.repetitions.to_string()),
+        ]
+    }
+}
