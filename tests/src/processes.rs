@@ -184,3 +184,30 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(3));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_a_command_leaves_behind_is_found() {
+        adopt_orphans();
+        let output = Command::new("sh")
+            .args(["-c", "sleep 123 >/dev/null 2>&1 & echo $!"])
+            .output()
+            .expect("start sh");
+        let pid: i32 = String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .parse()
+            .expect("a pid");
+        let left = orphans().into_iter().find(|process| process.pid == pid);
+        let left = left.expect("the process that sh has left behind");
+        assert_eq!(left.command, "sleep 123");
+        assert!(left.is_alive());
+        left.signal(Signal::SIGKILL);
+        until("it is gone", || !left.is_alive());
+        assert!(orphans().iter().all(|process| process.pid != pid));
+    }
+}
