@@ -1,5 +1,6 @@
 //! What driver and responder do.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -35,8 +36,11 @@ const MATCH: u64 = 2;
 const STOP: u64 = 3;
 
 /// Plays a role; `arguments` are those after [`ARGUMENT`](super::ARGUMENT).
-pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
-    let arguments: Vec<String> = arguments.into_iter().collect();
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<String> = arguments
+        .into_iter()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
     match play(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
