@@ -22,13 +22,17 @@ const BARRIERS_COMPARED_MAX: usize = 64;
 pub(crate) fn whole(spec: &AppSpec, places: &Places, sink: &Sink) {
     let check = Check { spec, places, sink };
     check.entry();
+    check.barriers();
+    if sink.errors() > 0 {
+        // Where something is wrong, what looks odd may only follow from it.
+        return;
+    }
     check.isolation();
     check.unreached_functions();
     check.unread_buckets();
     check.kept_cycles();
     check.batches_without_linger();
     check.reruns_of_strangers();
-    check.barriers();
 }
 
 struct Check<'a> {
@@ -86,6 +90,10 @@ impl Check<'_> {
         let fired = triggers.flat_map(|trigger| trigger.functions.iter().copied());
         for function in fired.chain(entry) {
             visit(function, &mut reached, &mut queue);
+        }
+        if queue.is_empty() {
+            // That nothing begins anything has been said.
+            return;
         }
         while let Some(function) = queue.pop_front() {
             let function = &spec.functions[usize::from(function)];

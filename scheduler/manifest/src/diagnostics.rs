@@ -72,13 +72,6 @@ impl Diagnostic {
         self.help.push(help.into());
         self
     }
-
-    pub(crate) fn help_maybe(self, help: Option<String>) -> Self {
-        match help {
-            Some(help) => self.help(help),
-            None => self,
-        }
-    }
 }
 
 /// All that was found in one manifest, in the order of the text.
@@ -191,9 +184,6 @@ impl Diagnostics {
                 .iter()
                 .map(|(place, label)| self.snippet(diagnostic, place, label)),
         );
-        if diagnostic.place.is_none() {
-            group = group.element(annotate_snippets::Origin::path(self.file_name.as_str()));
-        }
         for help in &diagnostic.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
@@ -270,7 +260,11 @@ impl std::error::Error for Diagnostics {}
 
 /// Text of the manifest within a message: in backticks, clipped, control characters escaped.
 pub(crate) fn quote(text: &str) -> String {
-    format!("`{}`", clip(text))
+    if text.is_empty() {
+        "\"\"".into()
+    } else {
+        format!("`{}`", clip(text))
+    }
 }
 
 /// Text of the manifest, clipped and with its control characters escaped.

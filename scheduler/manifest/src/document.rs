@@ -479,7 +479,14 @@ impl<'a> Section<'a> {
                 table,
             )),
             _ => {
-                let help = format!("write it as a section {name}, or as {{ ... }}");
+                let help = if name.starts_with('[') {
+                    format!("write it as a section {name}")
+                } else {
+                    format!(
+                        "write it as {} = {{ ... }}",
+                        quote(field.key).trim_matches('`')
+                    )
+                };
                 self.wrong_type(field, "a table", help);
                 None
             }

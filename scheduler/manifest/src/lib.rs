@@ -16,6 +16,7 @@ mod names;
 mod read;
 mod sdk;
 mod support;
+mod template;
 mod units;
 
 pub use app::{
@@ -25,3 +26,4 @@ pub use build::{BuildError, BuildOptions, BuildStep, build};
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity};
 pub use graph::{Format, UnknownFormat, graph};
 pub use read::{Purpose, ReadOptions, parse, parse_with, read, read_with};
+pub use template::{NewError, Template, UnknownTemplate, new};

@@ -21,8 +21,6 @@ pub const KEY_BYTES_MAX: usize = 255;
 pub const FUNCTIONS_MAX: usize = u16::MAX as usize - 1;
 /// Buckets of an app: likewise.
 pub const BUCKETS_MAX: usize = u16::MAX as usize - 1;
-/// Triggers of an app, over all buckets: likewise.
-pub const TRIGGERS_MAX: usize = u16::MAX as usize - 1;
 
 /// Executors, and as many waiters, of an app: together an eighth of the 16-bit region indices.
 pub const EXECUTORS_MAX: u16 = 4096;

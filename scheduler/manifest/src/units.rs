@@ -191,6 +191,16 @@ pub(crate) fn show_duration(ns: u64) -> String {
     }
 }
 
+/// A duration of at least `ns` in whole numbers of the largest unit that is not longer.
+pub(crate) fn show_at_least(ns: u64) -> String {
+    let unit = DURATION_UNITS
+        .iter()
+        .rev()
+        .find(|(_, factor)| ns >= *factor);
+    let (name, factor) = unit.copied().unwrap_or(DURATION_UNITS[0]);
+    format!("{}{name}", ns.div_ceil(factor))
+}
+
 /// Bytes in the largest unit that shows them exactly.
 pub(crate) fn show_size(bytes: u64) -> String {
     let unit = SIZE_UNITS[2..]
@@ -274,19 +284,15 @@ impl Piece<'_> {
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, RangeMistake> {
     let mut pieces = Vec::new();
     let mut rest = text;
-    while let Some(open) = rest.find('{') {
-        let Some(length) = rest[open..].find('}') else {
-            break;
-        };
-        let inside = &rest[open + 1..open + length];
-        let after = open + length + 1;
-        let Some((first, last)) = inside.split_once("..") else {
-            // Up to and with the brace only: another may open before this one closes.
-            pieces.push(Piece::Text(&rest[..=open]));
-            rest = &rest[open + 1..];
+    while let Some(close) = rest.find('}') {
+        let open = rest[..close].rfind('{');
+        let inside = open.and_then(|open| rest[open + 1..close].split_once(".."));
+        let (Some(open), Some((first, last))) = (open, inside) else {
+            pieces.push(Piece::Text(&rest[..=close]));
+            rest = &rest[close + 1..];
             continue;
         };
-        let shown = || rest[open..after].to_owned();
+        let shown = || rest[open..=close].to_owned();
         let number = |digits: &str| {
             let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             plain.then(|| digits.parse::<u64>().ok()).flatten()
@@ -311,7 +317,7 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, RangeMistake> {
             last: high,
             width,
         });
-        rest = &rest[after..];
+        rest = &rest[close + 1..];
     }
     pieces.push(Piece::Text(rest));
     Ok(pieces)
@@ -432,7 +438,7 @@ mod tests {
 
     #[test]
     fn ranges_are_written_out_in_order() {
-        let keys = |text| expand_ranges(text, 1000).unwrap();
+        let keys = |text: &str| expand_ranges(text, 1000).unwrap();
         assert_eq!(keys("plain"), ["plain"]);
         assert_eq!(
             keys("part-{0..3}"),
@@ -448,7 +454,7 @@ mod tests {
 
     #[test]
     fn bad_ranges_are_named() {
-        let mistake = |text| expand_ranges(text, 1000).unwrap_err();
+        let mistake = |text: &str| expand_ranges(text, 1000).unwrap_err();
         assert_eq!(mistake("a{9..1}"), RangeMistake::Backwards("{9..1}".into()));
         for text in [
             "{0...9}",

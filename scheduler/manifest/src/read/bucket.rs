@@ -59,6 +59,8 @@ impl Context<'_> {
         for (number, section) in triggers.into_iter().enumerate() {
             let field_places = FieldPlaces::of(&section);
             let Some(spec) = trigger::read(self, section, number, specs.len()) else {
+                // Whoever it would have fired must not look as if nothing did.
+                self.reader.unresolved.set(true);
                 continue;
             };
             let place = field_places.of_field("name").clone();

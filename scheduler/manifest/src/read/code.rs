@@ -176,8 +176,9 @@ impl Language {
 }
 
 fn source(reader: &Reader<'_>, name: &Placed<String>) -> PathBuf {
+    let errors_before = reader.sink.errors();
     let file = existing_file(reader, name, "source");
-    if Language::of(&file).is_none() {
+    if reader.sink.errors() == errors_before && Language::of(&file).is_none() {
         reader.sink.push(
             Diagnostic::error(format!(
                 "{} is neither C nor C++ by its name",
@@ -266,9 +267,9 @@ fn neighbour(file: &Path) -> Option<String> {
     let entries = std::fs::read_dir(file.parent()?)
         .ok()?
         .take(DIRECTORY_ENTRIES_MAX);
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_alike = |name: &String| Path::new(name).extension() == file.extension();
+    let mut names: Vec<String> = names.filter(is_alike).collect();
     names.sort();
     nearest(wanted, names.iter().map(String::as_str)).map(str::to_owned)
 }

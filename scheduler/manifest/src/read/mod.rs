@@ -165,13 +165,38 @@ fn syntax_error(error: &toml::de::Error, text: &str) -> Diagnostic {
     let span = error.span().unwrap_or(text.len()..text.len());
     let diagnostic = Diagnostic::error(format!("not TOML: {}", error.message()));
     let diagnostic = diagnostic.at(&span, "");
-    if error.message().contains("recursion limit") {
-        diagnostic.help("nothing in a manifest nests deeper than five levels")
-    } else if error.message().contains("duplicate key") {
-        diagnostic.help("each key and each section appears once")
-    } else {
-        diagnostic
-    }
+    let message = error.message();
+    let remedies = [
+        (
+            "recurs",
+            "nothing in a manifest nests deeper than five levels",
+        ),
+        ("duplicate key", "each key and each section appears once"),
+        ("must be quoted", "put quotes around it: key = \"text\""),
+        (
+            "invalid basic string",
+            "a text ends with a quote, on the line where it begins",
+        ),
+        (
+            "unclosed table",
+            "a section's name ends with a bracket: [functions.split]",
+        ),
+        (
+            "unclosed array",
+            "a list ends with a bracket: [\"a\", \"b\"]",
+        ),
+        (
+            "unclosed inline table",
+            "it ends with a brace: { min = 1, max = 8 }",
+        ),
+        ("extra comma", "one comma stands between two values"),
+        ("key with no value", "a line is key = value"),
+    ];
+    let remedy = remedies.iter().find(|(part, _)| message.contains(part));
+    diagnostic.help(remedy.map_or(
+        "a manifest is TOML (https://toml.io): key = value",
+        |found| found.1,
+    ))
 }
 
 /// Where the fields of one section stand.

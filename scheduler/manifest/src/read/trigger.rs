@@ -15,7 +15,7 @@ use crate::diagnostics::{Diagnostic, Place, quote};
 use crate::document::{Placed, Section, list};
 use crate::limits::{DURATION_NS_MAX, KEY_BYTES_MAX, SLIDE_NS_MIN, SOURCES_MAX, WINDOWS_MAX};
 use crate::names::{is_name, nearest};
-use crate::units::{RangeMistake, expand_ranges, show_duration};
+use crate::units::{RangeMistake, expand_ranges, show_at_least, show_duration};
 
 /// A trigger's type, by the word in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -541,7 +541,7 @@ impl Trigger<'_, '_, '_> {
                 return None;
             }
             if window.value.div_ceil(slide.value) > WINDOWS_MAX {
-                let least = show_duration(window.value.div_ceil(WINDOWS_MAX));
+                let least = show_at_least(window.value.div_ceil(WINDOWS_MAX));
                 self.push(
                     Diagnostic::error("more than 1024 windows over one instant")
                         .at(
@@ -578,12 +578,16 @@ impl Trigger<'_, '_, '_> {
             _ => None,
         };
         if let Some((place, key, why)) = missing {
+            let help = match self.scope {
+                Scope::Session => {
+                    format!("add {key} = 2, or leave both out and call phr_redundant")
+                }
+                Scope::Bucket => "write both, as in k = 2 and n = 3".to_owned(),
+            };
             self.push(
                 Diagnostic::error(format!("`{key}` is missing: {why}"))
                     .at(&place, "`k` and `n` go together")
-                    .help(format!(
-                        "add {key} = 2, or leave both out and call phr_redundant"
-                    )),
+                    .help(help),
             );
         }
         if let (Some(k), Some(n)) = (&k, &n)

@@ -1,0 +1,1 @@
+/* Named by manifests of this directory; nobody compiles it. */
