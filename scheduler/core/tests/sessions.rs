@@ -63,7 +63,11 @@ fn a_required_response_that_is_missing_is_a_failure() {
     world.run("source");
     assert_eq!(world.ended(call).failure().cause, Cause::NoResponse);
     let put = world.put("b", Some("k"));
-    assert_eq!(world.ended(put).outcome, End::Completed, "nobody waits for it");
+    assert_eq!(
+        world.ended(put).outcome,
+        End::Completed,
+        "nobody waits for it"
+    );
     world.assert_empty();
 }
 
@@ -117,7 +121,11 @@ fn a_failure_after_the_response_is_told_with_answered() {
     world.complete(source, 3, Ending::Returned, "");
     assert!(world.ended(call).answered);
     assert!(matches!(world.ended(call).outcome, End::Failed(_)));
-    assert_eq!(world.core.totals().objects, 1, "the response can still be read");
+    assert_eq!(
+        world.core.totals().objects,
+        1,
+        "the response can still be read"
+    );
     world.take_response(call);
     world.assert_empty();
 }
@@ -341,7 +349,10 @@ fn a_put_joins_an_open_session_and_is_refused_by_an_ended_one() {
     assert_eq!(world.keys(world.running("f")), ["x", "y", "z"]);
     world.run("f");
     world.done(source);
-    assert_eq!(join(&mut world, "w", false).unwrap_err(), Refusal::SessionEnded);
+    assert_eq!(
+        join(&mut world, "w", false).unwrap_err(),
+        Refusal::SessionEnded
+    );
     world.assert_empty();
 }
 
@@ -442,7 +453,11 @@ fn only_the_first_response_counts() {
     let f = world.running("f");
     world.respond_by(f);
     assert_eq!(world.sink.error_events.len(), 1);
-    assert!(world.sink.error_events[0].1.contains("had been answered before"));
+    assert!(
+        world.sink.error_events[0]
+            .1
+            .contains("had been answered before")
+    );
     world.done(source);
     world.done(f);
     world.take_response(call);
@@ -475,7 +490,9 @@ fn a_response_may_be_taken_before_or_after_the_end_and_by_its_own_request_alone(
 #[test]
 fn a_response_of_parts_names_payloads_in_their_order_over_several_messages() {
     let mut spec = two();
-    spec.buckets[0].triggers.push(by_set(&["a", "b", "c"], &[F]));
+    spec.buckets[0]
+        .triggers
+        .push(by_set(&["a", "b", "c"], &[F]));
     let mut world = World::new(spec);
     let call = world.call("source");
     let source = world.running("source");
@@ -519,7 +536,11 @@ fn limits_on_sessions_and_waiting_calls_push_back_at_the_edge() {
     spec.limits.sessions = 4;
     spec.limits.calls_waiting = 2;
     let mut world = World::new(spec);
-    let calls = [world.call("source"), world.call("source"), world.call("source")];
+    let calls = [
+        world.call("source"),
+        world.call("source"),
+        world.call("source"),
+    ];
     assert_eq!(world.try_call("source").unwrap_err(), Refusal::CallsWaiting);
     world.run("source");
     assert!(!world.is_open(calls[0]));

@@ -101,7 +101,11 @@ fn by_name_patterns_are_globs_over_the_whole_key_and_slashes_are_like_others() {
         world.call("source");
         let source = world.running("source");
         world.put_by(source, "b", key);
-        assert_eq!(!world.all_running("f").is_empty(), fires, "{pattern} over {key}");
+        assert_eq!(
+            !world.all_running("f").is_empty(),
+            fires,
+            "{pattern} over {key}"
+        );
     }
 }
 
@@ -151,7 +155,11 @@ fn by_set_does_not_re_arm_and_a_late_duplicate_changes_nothing() {
     }
     assert!(world.all_running("f").is_empty());
     assert_eq!(world.sink.error_events.len(), 3);
-    assert!(world.sink.error_events[0].1.contains("a second object `a` into bucket `b`"));
+    assert!(
+        world.sink.error_events[0]
+            .1
+            .contains("a second object `a` into bucket `b`")
+    );
     world.done(source);
     assert_eq!(world.ended(call).outcome, common::End::Completed);
     world.assert_empty();
@@ -208,7 +216,10 @@ fn a_function_with_a_direct_successor_also_feeds_a_bucket() {
     world.put_by(source, "b", "k");
     let f = world.running("f");
     assert_eq!(world.opened(f).trigger, NO_TRIGGER);
-    assert_eq!(world.opened(f).inputs[0].bucket, pheromone_shm::message::NO_BUCKET);
+    assert_eq!(
+        world.opened(f).inputs[0].bucket,
+        pheromone_shm::message::NO_BUCKET
+    );
     assert_eq!(world.keys(world.running("g")), ["k"]);
     for id in [source, f, world.running("g")] {
         world.done(id);

@@ -228,9 +228,8 @@ impl Local {
 
     /// `Ready`, its first message.
     pub(super) fn executor_ready<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        self.start_succeeded(id.app);
         let app = &mut self.apps[id.app];
-        app.pool.failed_starts = 0;
-        app.pool.last_failure.clear();
         let executor = app.executor(id.slot);
         self.timers.cancel(&mut executor.timer);
         let had_owner = executor.incarnation > 1;

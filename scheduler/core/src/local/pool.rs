@@ -6,9 +6,23 @@
 
 use crate::event::{AppId, Cause, Death, ExecutorId, Failure, Sink};
 use crate::limits::{START_BACKOFF_NS, START_BACKOFF_NS_MAX, START_FAILURES_MAX};
+use crate::local::app::PoolState;
 use crate::local::executor::{KillReason, State};
 use crate::local::session::End;
 use crate::local::{Local, Timer};
+
+impl PoolState {
+    /// Pause between two starts of processes. Failed starts back off exponentially. Processes that
+    /// died young took an invocation with them each and so cannot outrun the work; one such death
+    /// is an accident.
+    fn pause_ns(&self) -> u64 {
+        match self.failed_starts {
+            0 if self.quick_deaths > 1 => START_BACKOFF_NS,
+            0 => 0,
+            failed => (START_BACKOFF_NS << (failed - 1).min(16)).min(START_BACKOFF_NS_MAX),
+        }
+    }
+}
 
 impl Local {
     /// Whether another process could be asked for now and would have something to do.
@@ -38,6 +52,8 @@ impl Local {
         let Some((slot, _)) = vacant else {
             return;
         };
+        // While starts fail or processes die young, one at a time.
+        of.pool.not_before_ns = self.now_ns + of.pool.pause_ns();
         let core = self.spinners.place();
         of.set_state(slot, State::Asked);
         of.executor(slot).core = core;
@@ -85,6 +101,14 @@ impl Local {
         self.forget_if_empty(id.app, sink);
     }
 
+    /// A process has become ready: what failed before is forgotten.
+    pub(super) fn start_succeeded(&mut self, app: AppId) {
+        let pool = &mut self.apps[app].pool;
+        pool.failed_starts = 0;
+        pool.last_failure.clear();
+        pool.not_before_ns = pool.not_before_ns.min(self.now_ns + pool.pause_ns());
+    }
+
     /// Takes a death into account for the pace of replacement.
     pub(super) fn note_death(
         &mut self,
@@ -115,21 +139,16 @@ impl Local {
             let now_ns = self.now_ns;
             let pool = &mut self.apps[app].pool;
             pool.quick_deaths = pool.quick_deaths.saturating_add(1);
-            if pool.quick_deaths > 1 {
-                // Each took an invocation with it, so they cannot outrun the work.
-                pool.not_before_ns = pool.not_before_ns.max(now_ns + START_BACKOFF_NS);
-            }
+            pool.not_before_ns = pool.not_before_ns.max(now_ns + pool.pause_ns());
         }
     }
 
     fn start_failed(&mut self, app: AppId, why: String) {
         let now_ns = self.now_ns;
         let pool = &mut self.apps[app].pool;
-        let doublings = pool.failed_starts.min(16);
         pool.failed_starts = pool.failed_starts.saturating_add(1);
         pool.last_failure = why;
-        let pause_ns = (START_BACKOFF_NS << doublings).min(START_BACKOFF_NS_MAX);
-        pool.not_before_ns = now_ns + pause_ns;
+        pool.not_before_ns = now_ns + pool.pause_ns();
     }
 
     /// Where start after start has failed and no process is there, those who wait are told.

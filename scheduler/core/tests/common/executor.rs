@@ -45,7 +45,11 @@ impl Memory {
     /// Takes back what was handed out.
     pub fn release(&mut self, extent: Extent) {
         let live = self.live.remove(&extent.offset_units);
-        assert_eq!(live, Some(extent.len_units), "{extent:?} is released once, as it was");
+        assert_eq!(
+            live,
+            Some(extent.len_units),
+            "{extent:?} is released once, as it was"
+        );
         self.free
             .entry(extent.len_units)
             .or_default()
@@ -57,8 +61,9 @@ impl Memory {
         self.end = self.end.max(end);
     }
 
-    pub fn holds(&self, region_offset: u32) -> bool {
-        self.live.contains_key(&region_offset)
+    pub fn holds(&self, offset_units: u32) -> bool {
+        let before = self.live.range(..=offset_units).next_back();
+        before.is_some_and(|(&start, &len)| offset_units < start + len)
     }
 }
 
@@ -176,7 +181,9 @@ pub struct Executor {
 
 impl Executor {
     pub fn runs(&self, function: u16) -> bool {
-        self.open.as_ref().is_some_and(|open| open.function == function)
+        self.open
+            .as_ref()
+            .is_some_and(|open| open.function == function)
     }
 
     pub fn close(&mut self) {

@@ -20,8 +20,8 @@ use pheromone_core::spec::AppSpec;
 use pheromone_core::{AppStats, Core, CoreConfig, SpinPolicy};
 use pheromone_shm::message::{Ending, Extent, FromExecutor, Key, Target};
 
-pub use executor::{Open, Seen};
 use executor::{Executor, Memory};
+pub use executor::{Open, OwnedKey, Seen};
 pub use sink::{End, Ended, Recorder};
 
 /// The app that most tests have.
@@ -163,7 +163,11 @@ impl World {
         while let Some(due_ns) = self.core.next_timer_ns().filter(|&due_ns| due_ns <= end_ns) {
             self.now_ns = self.now_ns.max(due_ns);
             self.event(Event::Tick);
-            if self.core.next_timer_ns().is_some_and(|next_ns| next_ns <= self.now_ns) {
+            if self
+                .core
+                .next_timer_ns()
+                .is_some_and(|next_ns| next_ns <= self.now_ns)
+            {
                 self.now_ns += 1;
             }
         }
@@ -281,7 +285,10 @@ impl World {
     }
 
     pub fn opened(&self, id: ExecutorId) -> &Open {
-        self.sink.executors[&id].open.as_ref().expect("it runs something")
+        self.sink.executors[&id]
+            .open
+            .as_ref()
+            .expect("it runs something")
     }
 
     /// Keys of the inputs of what runs there.
@@ -337,9 +344,26 @@ impl World {
                 return None;
             }
         }
-        let extent = self.sink.memory.entry(id).or_insert_with(Memory::new).allocate(len_units);
+        let extent = self
+            .sink
+            .memory
+            .entry(id)
+            .or_insert_with(Memory::new)
+            .allocate(len_units);
         self.executor(id).charge(extent);
         Some(extent)
+    }
+
+    /// Unsent objects are given back, as an executor does before its function's return.
+    pub fn give_back(&mut self, id: ExecutorId, extents: &[Extent]) {
+        for &extent in extents {
+            self.executor(id).discard(extent);
+            self.sink
+                .memory
+                .get_mut(&id)
+                .expect("it has allocated")
+                .release(extent);
+        }
     }
 
     pub fn respond_by(&mut self, id: ExecutorId) {
@@ -366,7 +390,9 @@ impl World {
                 key,
             },
         );
-        self.executor(id).take_object_answer().expect("a get is answered")
+        self.executor(id)
+            .take_object_answer()
+            .expect("a get is answered")
     }
 
     pub fn forward_by(&mut self, id: ExecutorId, object: u32, target: Target, key: Key<'_>) {
@@ -426,12 +452,18 @@ impl World {
 
     pub fn function(&self, name: &str) -> u16 {
         let functions = &self.sink.apps[&APP].functions;
-        functions.iter().position(|f| f.name == name).expect("such a function") as u16
+        functions
+            .iter()
+            .position(|f| f.name == name)
+            .expect("such a function") as u16
     }
 
     pub fn bucket(&self, name: &str) -> u16 {
         let buckets = &self.sink.apps[&APP].buckets;
-        buckets.iter().position(|b| b.name == name).expect("such a bucket") as u16
+        buckets
+            .iter()
+            .position(|b| b.name == name)
+            .expect("such a bucket") as u16
     }
 
     /// What must hold whatever happens.
@@ -443,7 +475,10 @@ impl World {
             };
             let promised = stats.used_bytes + stats.credit_bytes;
             let slack = 256 * stats.objects_live;
-            assert!(promised <= spec.memory_bytes + slack, "the quota is promised away");
+            assert!(
+                promised <= spec.memory_bytes + slack,
+                "the quota is promised away"
+            );
         }
     }
 

@@ -118,7 +118,10 @@ impl Recorder {
             core,
             ..Executor::default()
         };
-        assert!(self.executors.insert(id, executor).is_none(), "one process per slot");
+        assert!(
+            self.executors.insert(id, executor).is_none(),
+            "one process per slot"
+        );
         *incarnation
     }
 
@@ -196,7 +199,10 @@ impl Recorder {
     /// No live process and no ingress region has anything allocated that was published.
     pub fn assert_memory_free(&self) {
         for (id, memory) in &self.memory {
-            let is_ingress = self.apps.get(&id.app).is_some_and(|app| app.ingress_slot() == id.slot);
+            let is_ingress = self
+                .apps
+                .get(&id.app)
+                .is_some_and(|app| app.ingress_slot() == id.slot);
             if is_ingress || self.executors.contains_key(id) {
                 assert!(memory.live.is_empty(), "{id:?} leaks {:?}", memory.live);
             }
@@ -230,7 +236,10 @@ impl Sink for Recorder {
             }
             ToExecutor::Exit => {
                 assert!(!std::mem::replace(&mut executor.told_to_exit, true));
-                assert!(executor.open.is_none(), "it is told to leave with work open");
+                assert!(
+                    executor.open.is_none(),
+                    "it is told to leave with work open"
+                );
                 self.exits.push_back(id);
             }
             other => panic!("{other:?} has an action of its own"),
@@ -251,15 +260,13 @@ impl Sink for Recorder {
         assert!(!executor.told_to_exit && !executor.killed && executor.adopting.is_none());
         executor.open = Some(Open::new(dispatch, inputs));
         let session = SessionId(dispatch.session);
-        assert!(!self.ended.contains_key(&session), "work of an ended session starts");
+        assert!(
+            !self.ended.contains_key(&session),
+            "work of an ended session starts"
+        );
     }
 
-    fn inputs<'a>(
-        &mut self,
-        id: ExecutorId,
-        first: u32,
-        inputs: impl Iterator<Item = Input<'a>>,
-    ) {
+    fn inputs<'a>(&mut self, id: ExecutorId, first: u32, inputs: impl Iterator<Item = Input<'a>>) {
         let inputs = inputs.map(|input| Seen::new(&input)).collect();
         self.runner(id).refetched = Some((first, inputs));
     }
@@ -279,7 +286,10 @@ impl Sink for Recorder {
         let mut memory = Memory::new();
         let mut end = 0;
         for &extent in &executor.adopted {
-            assert!(u64::from(extent.offset_units) >= end, "what is adopted is disjoint");
+            assert!(
+                u64::from(extent.offset_units) >= end,
+                "what is adopted is disjoint"
+            );
             end = extent.end_units();
             memory.insert(extent);
         }
@@ -297,7 +307,10 @@ impl Sink for Recorder {
         }
         self.released_total += 1;
         let is_ingress = self.apps[&owner.app].ingress_slot() == owner.slot;
-        assert!(is_ingress || self.executors.contains_key(&owner), "{owner:?} is dead");
+        assert!(
+            is_ingress || self.executors.contains_key(&owner),
+            "{owner:?} is dead"
+        );
         let memory = self.memory.get_mut(&owner).expect("it has allocated");
         memory.release(extent);
         true
@@ -306,7 +319,10 @@ impl Sink for Recorder {
     fn credit(&mut self, id: ExecutorId, total_bytes: u64) {
         self.credits_told += 1;
         let executor = self.runner(id);
-        assert!(executor.used_bytes <= total_bytes, "credit never goes below what is used");
+        assert!(
+            executor.used_bytes <= total_bytes,
+            "credit never goes below what is used"
+        );
         assert!(
             total_bytes >= executor.credit_total_bytes || executor.open.is_none(),
             "credit falls only between dispatches"
@@ -322,9 +338,16 @@ impl Sink for Recorder {
     }
 
     fn cancel(&mut self, id: ExecutorId, invocation: u64) {
-        let open = self.runner(id).open.as_mut().expect("only what runs is cancelled");
+        let open = self
+            .runner(id)
+            .open
+            .as_mut()
+            .expect("only what runs is cancelled");
         assert_eq!(open.invocation, invocation);
-        assert!(!std::mem::replace(&mut open.cancelled, true), "cancelled once");
+        assert!(
+            !std::mem::replace(&mut open.cancelled, true),
+            "cancelled once"
+        );
     }
 
     fn spawn(&mut self, id: ExecutorId, core: u16) {
@@ -338,7 +361,10 @@ impl Sink for Recorder {
 
     fn kill(&mut self, id: ExecutorId, why: &str) {
         let executor = self.runner(id);
-        assert!(!std::mem::replace(&mut executor.killed, true), "killed once");
+        assert!(
+            !std::mem::replace(&mut executor.killed, true),
+            "killed once"
+        );
         self.exits.retain(|exited| *exited != id);
         self.kills.push_back((id, why.to_owned()));
     }
@@ -346,12 +372,18 @@ impl Sink for Recorder {
     fn accepted(&mut self, request: RequestId, session: SessionId) {
         assert_ne!(session.0, 0);
         assert!(self.bodies.contains_key(&request));
-        assert!(self.accepted.insert(request, session).is_none(), "accepted once");
+        assert!(
+            self.accepted.insert(request, session).is_none(),
+            "accepted once"
+        );
     }
 
     fn refused(&mut self, request: RequestId, refusal: Refusal) {
         assert!(!self.accepted.contains_key(&request));
-        assert!(self.refused.insert(request, refusal).is_none(), "refused once");
+        assert!(
+            self.refused.insert(request, refusal).is_none(),
+            "refused once"
+        );
         let (owner, extents) = self.bodies.remove(&request).expect("it was asked");
         for extent in extents {
             if let Some(memory) = self.memory.get_mut(&owner) {
@@ -361,7 +393,10 @@ impl Sink for Recorder {
     }
 
     fn respond(&mut self, response: &Response<'_>) {
-        assert!(!self.ended.contains_key(&response.session), "answered before the end");
+        assert!(
+            !self.ended.contains_key(&response.session),
+            "answered before the end"
+        );
         let given = Responded {
             request: response.request,
             http_status: response.http_status,
@@ -395,7 +430,11 @@ impl Sink for Recorder {
             outcome,
             answered,
         };
-        assert_eq!(self.accepted.get(&request), Some(&session), "accepted before its end");
+        assert_eq!(
+            self.accepted.get(&request),
+            Some(&session),
+            "accepted before its end"
+        );
         let before = self.ended.insert(session, ended);
         assert!(before.is_none(), "a session ends once");
     }
@@ -406,7 +445,10 @@ impl Sink for Recorder {
     }
 
     fn removed(&mut self, app: AppId) {
-        assert!(!self.executors.keys().any(|id| id.app == app), "its processes are gone");
+        assert!(
+            !self.executors.keys().any(|id| id.app == app),
+            "its processes are gone"
+        );
         self.removed.push(app);
     }
 }
