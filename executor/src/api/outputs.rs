@@ -339,10 +339,12 @@ impl Runtime {
         Ok(())
     }
 
-    /// Gives an unsent object back.
-    pub(super) fn give_back(&mut self, object: &Object) {
-        self.memory.give_back(object.extent.get());
-        self.outputs.end(object, State::Discarded);
+    /// Gives an unsent object back; others are left alone.
+    pub(super) fn give_back_if_unsent(&mut self, handle: *const sdk::Object) {
+        if let Ok(object) = unsent(handle) {
+            self.memory.give_back(object.extent.get());
+            self.outputs.end(object, State::Discarded);
+        }
     }
 }
 
@@ -438,7 +440,7 @@ pub(super) unsafe extern "C" fn put(
         let object = unsent(handle)?;
         runtime
             .send(object, &options)
-            .inspect_err(|_| runtime.give_back(object))
+            .inspect_err(|_| runtime.give_back_if_unsent(handle))
     })
 }
 
@@ -458,9 +460,7 @@ pub(super) unsafe extern "C" fn forward(
 }
 
 pub(super) unsafe extern "C" fn discard(ctx: *mut sdk::Ctx, handle: *mut sdk::Object) {
-    if let Some(runtime) = runtime(ctx)
-        && let Ok(object) = unsent(handle)
-    {
-        runtime.give_back(object);
+    if let Some(runtime) = runtime(ctx) {
+        runtime.give_back_if_unsent(handle);
     }
 }

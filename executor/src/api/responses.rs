@@ -8,7 +8,7 @@ use pheromone_shm::message::{CONTENT_TYPE_BYTES_MAX, FromExecutor, Target};
 use super::outputs::seal;
 use super::{status, text, unsent};
 use crate::fault::{Call, Fault};
-use crate::objects::{Object, State};
+use crate::objects::State;
 use crate::runtime::Runtime;
 
 /// Parts named in one message: 4 bytes each, so that a message is no larger than 16 KiB.
@@ -16,6 +16,7 @@ const PARTS_PER_MESSAGE: usize = 4096;
 
 impl Runtime {
     fn refuse_answer(&self) -> Call<()> {
+        self.refuse_if_cancelled()?;
         if !self.frame.has_caller {
             return Err(Fault::new(
                 sdk::ENOENT,
@@ -28,11 +29,12 @@ impl Runtime {
                 "this attempt has responded before, and a session has one response",
             ));
         }
-        self.refuse_if_cancelled()
+        Ok(())
     }
 
-    fn respond(&mut self, object: &Object) -> Call<()> {
+    fn respond(&mut self, handle: *const sdk::Object) -> Call<()> {
         self.refuse_answer()?;
+        let object = unsent(handle)?;
         seal(object);
         // The type is lent to the message, and comes back.
         let content_type = std::mem::take(&mut self.attempt.content_type);
@@ -79,9 +81,7 @@ impl Runtime {
 }
 
 pub(super) unsafe extern "C" fn respond(ctx: *mut sdk::Ctx, handle: *mut sdk::Object) -> c_int {
-    status(ctx, "phr_respond", |runtime| {
-        runtime.respond(unsent(handle)?)
-    })
+    status(ctx, "phr_respond", |runtime| runtime.respond(handle))
 }
 
 pub(super) unsafe extern "C" fn respond_data(
@@ -90,12 +90,11 @@ pub(super) unsafe extern "C" fn respond_data(
     size: usize,
 ) -> c_int {
     status(ctx, "phr_respond_data", |runtime| {
+        // Before memory is taken.
         runtime.refuse_answer()?;
         let handle = runtime.create_copy(Target::Next, None, data, size)?;
-        let object = unsent(handle)?;
-        runtime
-            .respond(object)
-            .inspect_err(|_| runtime.give_back(object))
+        let given = runtime.respond(handle);
+        given.inspect_err(|_| runtime.give_back_if_unsent(handle))
     })
 }
 

@@ -1,0 +1,71 @@
+//! Executors, run for real: a zygote, forked processes, C functions compiled by the system's
+//! compiler. The tests play node and scheduler.
+//!
+//! This binary is also its own zygote, probe and node, told apart by the first argument, so it
+//! brings its own small runner: `cargo test --test executors NAME` runs the tests whose name
+//! contains NAME.
+
+mod calls;
+mod crashes;
+mod harness;
+mod hostile;
+mod loading;
+mod memory;
+mod payloads;
+mod probing;
+mod processes;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+/// A name and what it runs.
+pub type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments
+        .next()
+        .as_deref()
+        .and_then(|argument| argument.to_str())
+    {
+        Some(harness::ZYGOTE_ARGUMENT) => return pheromone_executor::zygote::main(),
+        Some(pheromone_executor::probe::PROBE_ARGUMENT) => {
+            return pheromone_executor::probe::main(arguments);
+        }
+        Some(processes::NODE_ARGUMENT) => return processes::node(),
+        _ => {}
+    }
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let tests = [
+        payloads::TESTS,
+        calls::TESTS,
+        memory::TESTS,
+        loading::TESTS,
+        crashes::TESTS,
+        processes::TESTS,
+        hostile::TESTS,
+        probing::TESTS,
+    ];
+    let mut failed = 0;
+    for (name, test) in tests.into_iter().flatten() {
+        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        println!("test {name} ...");
+        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += u32::from(!passed);
+    }
+    if std::env::var_os("EXECUTOR_TEST_FOLDER").is_none() {
+        // What is left of it is in the system's temporary folder.
+        let _ = std::fs::remove_dir_all(harness::folder());
+    }
+    if failed > 0 {
+        println!("{failed} failed");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
