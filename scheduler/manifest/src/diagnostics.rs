@@ -99,14 +99,9 @@ impl Diagnostics {
             self.list.push(diagnostic);
         } else if diagnostic.severity == Severity::Error {
             // An error is never lost behind warnings: it decides whether the app may run.
-            match self
-                .list
-                .iter_mut()
-                .rev()
-                .find(|kept| kept.severity == Severity::Warning)
-            {
-                Some(kept) => *kept = diagnostic,
-                None => {}
+            let mut kept = self.list.iter_mut().rev();
+            if let Some(warning) = kept.find(|kept| kept.severity == Severity::Warning) {
+                *warning = diagnostic;
             }
             self.left_out += 1;
         } else {

@@ -184,7 +184,7 @@ pub(crate) fn show_duration(ns: u64) -> String {
     let unit = DURATION_UNITS
         .iter()
         .rev()
-        .find(|(_, factor)| ns >= *factor && ns % factor == 0);
+        .find(|(_, factor)| ns >= *factor && ns.is_multiple_of(*factor));
     match unit {
         Some((name, factor)) => format!("{}{name}", ns / factor),
         None => "0s".into(),
@@ -206,7 +206,7 @@ pub(crate) fn show_size(bytes: u64) -> String {
     let unit = SIZE_UNITS[2..]
         .iter()
         .rev()
-        .find(|(_, f)| bytes >= *f && bytes % f == 0);
+        .find(|(_, f)| bytes >= *f && bytes.is_multiple_of(*f));
     match unit {
         Some((name, factor)) => format!("{}{name}", bytes / factor),
         None => bytes.to_string(),

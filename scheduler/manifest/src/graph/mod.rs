@@ -10,6 +10,7 @@ mod mermaid;
 mod svg;
 mod text;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -322,20 +323,22 @@ impl Picture {
     }
 }
 
-/// The triggers to be drawn: the number of each, or of the first of several that look alike.
+/// The triggers to be drawn: the number of each, or of the first of several that look alike, and of
+/// how many it is the first.
 fn alike(triggers: &[TriggerSpec]) -> Vec<(usize, usize)> {
+    if triggers.len() <= TRIGGERS_DRAWN_EACH {
+        return (0..triggers.len()).map(|number| (number, 1)).collect();
+    }
     let mut drawn: Vec<(usize, usize)> = Vec::new();
+    let mut known: HashMap<(&str, &[u16]), usize> = HashMap::new();
     for (number, trigger) in triggers.iter().enumerate() {
-        let same = |(first, _): &&mut (usize, usize)| {
-            let first = &triggers[*first];
-            type_word(&first.kind) == type_word(&trigger.kind)
-                && first.functions == trigger.functions
-        };
-        let many = triggers.len() > TRIGGERS_DRAWN_EACH;
-        match drawn.iter_mut().find(same).filter(|_| many) {
-            Some((_, count)) => *count += 1,
-            None => drawn.push((number, 1)),
-        }
+        let at = *known
+            .entry((type_word(&trigger.kind), &trigger.functions))
+            .or_insert_with(|| {
+                drawn.push((number, 0));
+                drawn.len() - 1
+            });
+        drawn[at].1 += 1;
     }
     drawn
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{EdgeKind, Node, NodeKind, Picture};
+use super::{Edge, EdgeKind, Node, NodeKind, Picture};
 
 pub(super) fn write(picture: &Picture) -> String {
     let mut out = format!("{}: {}\n", picture.title, picture.summary);
@@ -16,8 +16,9 @@ pub(super) fn write(picture: &Picture) -> String {
             show(&picture.nodes[edge.to])
         ));
     }
-    for (number, node) in in_order(picture) {
-        let lines = lines(picture, number);
+    let arrows = Arrows::of(picture);
+    for (number, node) in in_order(picture, &arrows) {
+        let lines = lines(picture, &arrows, number);
         let detail = if node.detail.is_empty() {
             String::new()
         } else {
@@ -49,23 +50,19 @@ fn show(node: &Node) -> String {
 }
 
 /// Functions and buckets as the data flows: from what is called, over the arrows; then the rest.
-fn in_order(picture: &Picture) -> Vec<(usize, &Node)> {
+fn in_order<'a>(picture: &'a Picture, arrows: &Arrows<'_>) -> Vec<(usize, &'a Node)> {
     let mut seen = HashSet::new();
     let mut order = Vec::new();
     let starts = (0..picture.nodes.len())
         .rev()
         .filter(|at| picture.nodes[*at].kind == NodeKind::Caller)
         .chain(0..picture.nodes.len());
-    let mut arrows = vec![Vec::new(); picture.nodes.len()];
-    for edge in &picture.edges {
-        arrows[edge.from].push(edge.to);
-    }
     for start in starts {
         let mut queue = std::collections::VecDeque::from([start]);
         while let Some(at) = queue.pop_front() {
             if seen.insert(at) {
                 order.push(at);
-                queue.extend(&arrows[at]);
+                queue.extend(arrows.out[at].iter().map(|edge| edge.to));
             }
         }
     }
@@ -82,51 +79,71 @@ fn in_order(picture: &Picture) -> Vec<(usize, &Node)> {
         .collect()
 }
 
-/// What goes out from a node, a line each; arrows of one kind share a line.
-fn lines(picture: &Picture, number: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut told: HashSet<&str> = HashSet::new();
-    let from_here = || picture.edges.iter().filter(|edge| edge.from == number);
-    for edge in from_here() {
-        let target = &picture.nodes[edge.to];
-        if let (EdgeKind::Trigger(_), NodeKind::Trigger(_)) = (edge.kind, target.kind) {
-            lines.push(trigger_line(picture, edge.to));
-        } else if edge.kind != EdgeKind::After && told.insert(edge.kind.words()) {
-            let same = from_here().filter(|other| other.kind == edge.kind);
-            let targets: Vec<_> = same.map(|edge| show(&picture.nodes[edge.to])).collect();
-            lines.push(format!(
-                "{} \u{2500}\u{25b6} {}",
-                edge.kind.words(),
-                targets.join(", ")
-            ));
-        }
-    }
-    lines
+/// The arrows out of each node and into each.
+struct Arrows<'a> {
+    out: Vec<Vec<&'a Edge>>,
+    into: Vec<Vec<&'a Edge>>,
 }
 
-fn trigger_line(picture: &Picture, number: usize) -> String {
+impl<'a> Arrows<'a> {
+    fn of(picture: &'a Picture) -> Self {
+        let count = picture.nodes.len();
+        let mut arrows = Self {
+            out: vec![Vec::new(); count],
+            into: vec![Vec::new(); count],
+        };
+        for edge in &picture.edges {
+            arrows.out[edge.from].push(edge);
+            arrows.into[edge.to].push(edge);
+        }
+        arrows
+    }
+}
+
+/// What goes out from a node, a line each; arrows of one kind share a line.
+fn lines(picture: &Picture, arrows: &Arrows<'_>, number: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut shared: Vec<(&str, Vec<String>)> = Vec::new();
+    for edge in &arrows.out[number] {
+        let target = &picture.nodes[edge.to];
+        if matches!(target.kind, NodeKind::Trigger(_)) {
+            if edge.kind != EdgeKind::After {
+                lines.push(trigger_line(picture, arrows, edge.to));
+            }
+            continue;
+        }
+        let words = edge.kind.words();
+        match shared.iter_mut().find(|(known, _)| *known == words) {
+            Some((_, targets)) => targets.push(show(target)),
+            None => shared.push((words, vec![show(target)])),
+        }
+    }
+    let shared = shared
+        .iter()
+        .map(|(words, targets)| format!("{words} \u{2500}\u{25b6} {}", targets.join(", ")));
+    shared.chain(lines).collect()
+}
+
+fn trigger_line(picture: &Picture, arrows: &Arrows<'_>, number: usize) -> String {
     let node = &picture.nodes[number];
     let mut fired = Vec::new();
     let mut more = String::new();
-    for edge in &picture.edges {
-        match edge.kind {
-            EdgeKind::Trigger(_) if edge.from == number => {
-                fired.push(show(&picture.nodes[edge.to]));
-            }
-            EdgeKind::Cancels if edge.from == number => {
-                more.push_str(&format!(
-                    "; cancels rest of {}",
-                    show(&picture.nodes[edge.to])
-                ));
-            }
-            EdgeKind::After if edge.to == number => {
-                more.push_str(&format!(
-                    "; closed after {}",
-                    show(&picture.nodes[edge.from])
-                ));
-            }
-            _ => {}
+    for edge in &arrows.out[number] {
+        let target = show(&picture.nodes[edge.to]);
+        if edge.kind == EdgeKind::Cancels {
+            more.push_str(&format!("; cancels rest of {target}"));
+        } else {
+            fired.push(target);
         }
+    }
+    for edge in arrows.into[number]
+        .iter()
+        .filter(|edge| edge.kind == EdgeKind::After)
+    {
+        more.push_str(&format!(
+            "; closed after {}",
+            show(&picture.nodes[edge.from])
+        ));
     }
     let detail = if node.detail.is_empty() {
         String::new()

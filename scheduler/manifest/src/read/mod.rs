@@ -56,7 +56,8 @@ pub fn read(path: &Path) -> Result<App, Diagnostics> {
 /// Reads and checks the manifest at `path`.
 pub fn read_with(path: &Path, options: &ReadOptions) -> Result<App, Diagnostics> {
     let shown = path.display().to_string();
-    let (text, directory) = load(path).map_err(|(text, diagnostic)| {
+    let (text, directory) = load(path).map_err(|failure| {
+        let (text, diagnostic) = *failure;
         let sink = Sink::new(&shown, &text);
         sink.push(diagnostic);
         sink.finish()
@@ -107,20 +108,20 @@ pub fn parse_with(
 }
 
 /// The file's text and its directory, or what is wrong with the file.
-fn load(path: &Path) -> Result<(String, PathBuf), (String, Diagnostic)> {
+fn load(path: &Path) -> Result<(String, PathBuf), Box<(String, Diagnostic)>> {
     let shown = path.display().to_string();
-    let fail = |title: String| (String::new(), Diagnostic::error(title));
+    let fail = |title: String| Box::new((String::new(), Diagnostic::error(title)));
     let cannot = |error: std::io::Error| fail(format!("cannot read {}: {error}", quote(&shown)));
     let metadata = std::fs::metadata(path).map_err(cannot)?;
     if metadata.is_dir() {
         let inside = path.join("app.toml");
-        let (text, diagnostic) = fail(format!("{} is a directory", quote(&shown)));
+        let (text, diagnostic) = *fail(format!("{} is a directory", quote(&shown)));
         let help = if inside.is_file() {
             format!("name the manifest in it: {}", inside.display())
         } else {
             "name a manifest (a .toml file)".into()
         };
-        return Err((text, diagnostic.help(help)));
+        return Err(Box::new((text, diagnostic.help(help))));
     }
     if !metadata.is_file() {
         return Err(fail(format!("{} is not a regular file", quote(&shown))));
@@ -130,9 +131,9 @@ fn load(path: &Path) -> Result<(String, PathBuf), (String, Diagnostic)> {
         .and_then(|file| file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(cannot)?;
     if bytes.len() as u64 > MANIFEST_BYTES_MAX {
-        return Err((String::new(), too_large(&shown)));
+        return Err(Box::new((String::new(), too_large(&shown))));
     }
-    let text = String::from_utf8(bytes).map_err(|error| not_utf8(&error))?;
+    let text = String::from_utf8(bytes).map_err(|error| Box::new(not_utf8(&error)))?;
     let path = std::path::absolute(path).map_err(cannot)?;
     let parent = path.parent().unwrap_or(Path::new("/"));
     let directory = parent.canonicalize().map_err(cannot)?;
