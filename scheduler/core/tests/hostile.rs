@@ -215,8 +215,16 @@ fn spec() -> AppSpec {
     let mut drops = by_set(&["k0", "k3"], &[1]);
     drops.at_end = AtEnd::Drop;
     spec.buckets = vec![
-        bucket("kept", Keep::Session, vec![immediate(&[1]), by_set(&["k0", "k1"], &[0])]),
-        bucket("passing", Keep::UntilConsumed, vec![fires, drops, by_pattern("k*", &[2, 1])]),
+        bucket(
+            "kept",
+            Keep::Session,
+            vec![immediate(&[1]), by_set(&["k0", "k1"], &[0])],
+        ),
+        bucket(
+            "passing",
+            Keep::UntilConsumed,
+            vec![fires, drops, by_pattern("k*", &[2, 1])],
+        ),
         bucket("unwatched", Keep::Session, vec![]),
     ];
     spec

@@ -4,6 +4,8 @@
 //! failing or dropping, and again from the start whenever something has changed. When nothing is
 //! pending the session ends.
 
+use smallvec::SmallVec;
+
 use crate::event::{AppId, Cause, Failure, Sink};
 use crate::limits::MISSING_KEYS_NAMED;
 use crate::local::Local;
@@ -63,8 +65,8 @@ impl Local {
     }
 
     /// The session's sets that wait for keys, in manifest order.
-    fn pending(&mut self, session: Ref<Session>) -> Vec<(u16, Ref<SetState>)> {
-        let mut pending = Vec::new();
+    fn pending(&mut self, session: Ref<Session>) -> SmallVec<[(u16, Ref<SetState>); 8]> {
+        let mut pending = SmallVec::new();
         let mut next = self.sessions[session].states;
         while let Some(state) = next.some() {
             let set = self.states.get(state);

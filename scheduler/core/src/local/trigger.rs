@@ -95,17 +95,15 @@ impl SetStates {
         made
     }
 
-    fn remove(&mut self, removed: Ref<SetState>) -> Vec<Ref<Object>> {
-        let state = &mut self.states[removed];
+    fn remove(&mut self, removed: Ref<SetState>) {
+        let state = &self.states[removed];
         let hash = self.hasher.hash_one((state.session.0, state.trigger));
-        let objects = std::mem::take(&mut state.objects);
         let entry = self
             .table
             .find_entry(hash, |&other| other == removed)
             .expect("a state stays in the table until it is removed");
         entry.remove();
         self.states.give(removed);
-        objects
     }
 }
 
@@ -192,8 +190,8 @@ impl Local {
         self.keep_buffer(state, objects);
     }
 
-    /// Drops a state, with its holds, and counts it where it was pending. It is remembered as
-    /// fired, so that what comes later changes nothing.
+    /// Drops what a state holds. It is remembered as fired, so that what comes later changes
+    /// nothing.
     pub(super) fn drop_set<S: Sink>(&mut self, state: Ref<SetState>, sink: &mut S) {
         let set = self.states.get(state);
         set.fired = true;
@@ -215,11 +213,8 @@ impl Local {
     pub(super) fn drop_states<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) {
         while let Some(state) = self.sessions[session].states.some() {
             self.sessions[session].states = self.states.get(state).next;
-            for object in self.states.remove(state) {
-                if object.is_some() {
-                    self.drop_hold(object, sink);
-                }
-            }
+            self.drop_set(state, sink);
+            self.states.remove(state);
         }
     }
 

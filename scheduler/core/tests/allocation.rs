@@ -1,0 +1,323 @@
+//! In the steady state a step allocates nothing, and frees nothing: counted by the allocator.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::APP;
+use common::app::{app, bucket, by_set, immediate};
+use pheromone_core::event::{
+    AppId, Destination, Event, ExecutorId, Ingress, Outcome, Refusal, Request, RequestId, Response,
+    SessionId, Sink,
+};
+use pheromone_core::spec::{AppSpec, Keep};
+use pheromone_core::{Core, CoreConfig, SpinPolicy};
+use pheromone_shm::message::{
+    Dispatch, Ending, Extent, FromExecutor, Input, Key, Target, ToExecutor,
+};
+
+thread_local! {
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator unchanged; counting uses a thread-local
+// cell without a destructor, which does not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.set(CALLS.get() + 1);
+        // SAFETY: the caller keeps the contract of `alloc`, which is the system's too.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        CALLS.set(CALLS.get() + 1);
+        // SAFETY: the pointer came from `alloc` above, that is, from the system.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Remembers numbers alone, in room made beforehand.
+struct Numbers {
+    free: Vec<Extent>,
+    open: [bool; 8],
+    spawns: Vec<ExecutorId>,
+    session: SessionId,
+    ended: u64,
+    dispatched: u64,
+}
+
+impl Sink for Numbers {
+    fn send(&mut self, _: ExecutorId, _: &ToExecutor<'_>) {}
+
+    fn dispatch<'a>(
+        &mut self,
+        id: ExecutorId,
+        _: &Dispatch<'a>,
+        inputs: impl Iterator<Item = Input<'a>>,
+    ) {
+        assert!(inputs.count() > 0);
+        self.open[usize::from(id.slot)] = true;
+        self.dispatched += 1;
+    }
+
+    fn inputs<'a>(&mut self, _: ExecutorId, _: u32, _: impl Iterator<Item = Input<'a>>) {}
+
+    fn extents(&mut self, _: ExecutorId, _: u32, _: impl Iterator<Item = Extent>) {}
+
+    fn release(&mut self, _: ExecutorId, extent: Extent) -> bool {
+        self.free.push(extent);
+        true
+    }
+
+    fn credit(&mut self, _: ExecutorId, _: u64) {}
+
+    fn permit_spin(&mut self, _: ExecutorId, _: bool) {}
+
+    fn cancel(&mut self, _: ExecutorId, _: u64) {}
+
+    fn spawn(&mut self, id: ExecutorId, _: u16) {
+        self.spawns.push(id);
+    }
+
+    fn kill(&mut self, _: ExecutorId, why: &str) {
+        panic!("{why}");
+    }
+
+    fn accepted(&mut self, _: RequestId, session: SessionId) {
+        self.session = session;
+    }
+
+    fn refused(&mut self, _: RequestId, refusal: Refusal) {
+        panic!("{refusal:?}");
+    }
+
+    fn respond(&mut self, _: &Response<'_>) {}
+
+    fn ended(&mut self, _: AppId, _: RequestId, _: SessionId, _: &Outcome<'_>, _: bool) {
+        self.ended += 1;
+    }
+
+    fn error_event(&mut self, _: AppId, _: SessionId, text: &str) {
+        panic!("{text}");
+    }
+
+    fn removed(&mut self, _: AppId) {}
+}
+
+struct Loop {
+    core: Core,
+    sink: Numbers,
+    now_ns: u64,
+}
+
+impl Loop {
+    fn new(mut spec: AppSpec, spin: SpinPolicy) -> Self {
+        spec.session_timeout_ns = Some(3_600_000_000_000);
+        let extent = |offset_units| Extent {
+            offset_units,
+            len_units: 1,
+        };
+        let mut this = Self {
+            core: Core::new(CoreConfig {
+                scheduler_index: 0,
+                executor_cores: 1,
+                spin,
+            }),
+            sink: Numbers {
+                free: (0..64).map(extent).collect(),
+                open: [false; 8],
+                spawns: Vec::with_capacity(8),
+                session: SessionId(0),
+                ended: 0,
+                dispatched: 0,
+            },
+            now_ns: 1,
+        };
+        this.step(Event::Deploy {
+            app: APP,
+            spec: Box::new(spec),
+        });
+        while let Some(executor) = this.sink.spawns.pop() {
+            this.step(Event::ExecutorStarted {
+                executor,
+                incarnation: 1,
+            });
+            this.say(executor, FromExecutor::Ready);
+        }
+        this
+    }
+
+    fn step(&mut self, event: Event<'_>) {
+        self.now_ns += 500;
+        self.core.step(event, self.now_ns, &mut self.sink);
+    }
+
+    fn say(&mut self, executor: ExecutorId, message: FromExecutor<'_>) {
+        self.step(Event::Message { executor, message });
+    }
+
+    fn request(&mut self, destination: Destination<'_>) {
+        let extent = self.sink.free.pop().expect("memory is flat");
+        self.step(Event::Request(Request {
+            app: APP,
+            id: RequestId(1),
+            destination,
+            body: Ingress {
+                extent,
+                size_bytes: 3,
+            },
+            headers: None,
+            session: None,
+            has_caller: true,
+            timeout_ns: None,
+        }));
+    }
+
+    fn running(&self) -> ExecutorId {
+        let slot = self
+            .sink
+            .open
+            .iter()
+            .position(|&open| open)
+            .expect("one runs") as u16;
+        ExecutorId { app: APP, slot }
+    }
+
+    fn publish(&mut self, executor: ExecutorId, target: Target, key: Key<'_>, group: &[u8]) {
+        let extent = self.sink.free.pop().expect("memory is flat");
+        self.say(
+            executor,
+            FromExecutor::Publish {
+                target,
+                extent,
+                size_bytes: 10,
+                key,
+                group,
+            },
+        );
+    }
+
+    fn done(&mut self, executor: ExecutorId) {
+        self.sink.open[usize::from(executor.slot)] = false;
+        self.say(
+            executor,
+            FromExecutor::Complete {
+                status: 0,
+                ending: Ending::Returned,
+                discarded: 0,
+                message: b"",
+            },
+        );
+    }
+
+    /// Runs `turn` until everything is warm, then counts what it asks of the allocator.
+    fn allocations(&mut self, mut turn: impl FnMut(&mut Self)) -> u64 {
+        (0..20_000).for_each(|_| turn(self));
+        let before = CALLS.get();
+        (0..20_000).for_each(|_| turn(self));
+        CALLS.get() - before
+    }
+}
+
+fn chain(executors: u16) -> AppSpec {
+    let mut spec = app(&["f"]);
+    spec.executors.min = executors;
+    spec.executors.max = executors;
+    spec.functions[0].next = vec![0];
+    spec.buckets = vec![bucket("b", Keep::UntilConsumed, vec![immediate(&[0])])];
+    spec
+}
+
+const POLICIES: [SpinPolicy; 3] = [
+    SpinPolicy::Never,
+    SpinPolicy::Budget(20_000),
+    SpinPolicy::Always,
+];
+
+#[test]
+fn a_hop_to_the_next_function_allocates_nothing() {
+    for spin in POLICIES {
+        let mut this = Loop::new(chain(2), spin);
+        this.request(Destination::Function(0));
+        let allocations = this.allocations(|this| {
+            let f = this.running();
+            this.publish(f, Target::Next, Key::Auto(0), b"");
+            this.done(f);
+        });
+        assert_eq!(allocations, 0);
+        assert_eq!(this.sink.dispatched, 40_001);
+        assert_eq!(this.core.totals().objects, 1);
+    }
+}
+
+#[test]
+fn a_hop_through_a_bucket_allocates_nothing() {
+    for spin in POLICIES {
+        let mut this = Loop::new(chain(2), spin);
+        this.request(Destination::Function(0));
+        let allocations = this.allocations(|this| {
+            let f = this.running();
+            this.publish(f, Target::Bucket(0), Key::Auto(0), b"a group");
+            this.done(f);
+        });
+        assert_eq!(allocations, 0);
+        assert_eq!(this.core.totals().objects, 1);
+    }
+}
+
+#[test]
+fn a_session_with_its_response_allocates_nothing() {
+    let mut this = Loop::new(chain(1), SpinPolicy::Always);
+    let allocations = this.allocations(|this| {
+        this.request(Destination::Function(0));
+        let f = this.running();
+        let extent = this.sink.free.pop().expect("memory is flat");
+        this.say(
+            f,
+            FromExecutor::Respond {
+                extent,
+                size_bytes: 1,
+                http_status: 200,
+                content_type: b"text/plain",
+            },
+        );
+        this.done(f);
+        let session = this.sink.session;
+        this.step(Event::ResponseTaken {
+            request: RequestId(1),
+            session,
+        });
+    });
+    assert_eq!(allocations, 0);
+    assert_eq!(this.sink.ended, 40_000);
+    assert_eq!(this.core.totals().sessions, 0);
+}
+
+#[test]
+fn a_session_with_a_fan_out_and_a_set_allocates_nothing() {
+    let mut spec = app(&["source", "merge"]);
+    let keys = ["part-0", "part-1", "part-2", "part-3", "part-4"];
+    spec.executors.min = 1;
+    spec.executors.max = 1;
+    spec.buckets = vec![bucket("b", Keep::Session, vec![by_set(&keys, &[1])])];
+    let mut this = Loop::new(spec, SpinPolicy::Always);
+    let allocations = this.allocations(|this| {
+        this.request(Destination::Function(0));
+        let source = this.running();
+        for key in keys {
+            this.publish(source, Target::Bucket(0), Key::Named(key.as_bytes()), b"");
+        }
+        this.done(source);
+        let merge = this.running();
+        this.done(merge);
+    });
+    assert_eq!(allocations, 0);
+    assert_eq!(this.sink.ended, 40_000);
+    assert_eq!(this.core.totals().names, 0);
+}
