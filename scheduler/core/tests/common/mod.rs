@@ -5,7 +5,7 @@
 //! invocation, a queued one or an unread response needs it; dispatches go to live executors with
 //! nothing open and name memory that is allocated and objects as they were published; every
 //! session ends once; at most one idle executor of a core may spin; credit covers the quota.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod app;
 mod executor;
@@ -187,7 +187,7 @@ impl World {
         };
         *next += extent.len_units;
         let memory = self.sink.memory.entry(ExecutorId { app, slot });
-        memory.or_insert_with(Memory::new).insert(extent);
+        memory.or_default().insert(extent);
         Ingress { extent, size_bytes }
     }
 
@@ -294,7 +294,7 @@ impl World {
     /// Keys of the inputs of what runs there.
     pub fn keys(&self, id: ExecutorId) -> Vec<String> {
         let keys = self.opened(id).inputs.iter();
-        keys.map(|input| input.key_text()).collect()
+        keys.map(Seen::key_text).collect()
     }
 
     /// Publishes a named object.
@@ -348,7 +348,7 @@ impl World {
             .sink
             .memory
             .entry(id)
-            .or_insert_with(Memory::new)
+            .or_default()
             .allocate(len_units);
         self.executor(id).charge(extent);
         Some(extent)
