@@ -7,7 +7,7 @@
 
 use std::ffi::c_char;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pheromone_sdk as sdk;
 use pheromone_shm::message::{Dispatch, Input, InputKey, REQUEST_OBJECT, UNIT_BYTES};
@@ -27,6 +27,8 @@ const INDEX_SLOTS_KEPT: usize = 4096;
 
 /// Texts of automatic keys that someone asked for, from whichever thread.
 static AUTO_TEXTS: Mutex<Strings> = Mutex::new(Strings::new());
+/// There are some; saves the lock where nobody asked.
+static AUTO_TEXTS_USED: AtomicBool = AtomicBool::new(false);
 
 /// A message of the scheduler's that cannot be true.
 #[derive(Debug, thiserror::Error)]
@@ -256,6 +258,10 @@ impl Frame {
 
 /// Forgets the texts of automatic keys: no invocation runs.
 pub fn forget_auto_texts() {
+    if !AUTO_TEXTS_USED.load(Ordering::Relaxed) {
+        return;
+    }
+    AUTO_TEXTS_USED.store(false, Ordering::Relaxed);
     if let Ok(mut texts) = AUTO_TEXTS.lock() {
         texts.clear();
     }
@@ -347,6 +353,7 @@ pub fn key_text(object: &Object) -> *const c_char {
     let Ok(mut texts) = AUTO_TEXTS.lock() else {
         return c"".as_ptr();
     };
+    AUTO_TEXTS_USED.store(true, Ordering::Relaxed);
     let made = texts.add(&text[..length]);
     object.auto_text.store(made.cast_mut(), Ordering::Release);
     made

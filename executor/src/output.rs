@@ -187,7 +187,9 @@ pub fn start(socket: c_int, limit_bytes: u64) {
 
 /// Text from here on is of this attempt.
 pub fn begin(session: u64, invocation: u64, function: u16) {
-    SERIAL.fetch_add(1, Ordering::Relaxed);
+    // One thread begins attempts, so this needs no atomic addition.
+    let serial = SERIAL.load(Ordering::Relaxed).wrapping_add(1);
+    SERIAL.store(serial, Ordering::Relaxed);
     SESSION.store(session, Ordering::Relaxed);
     INVOCATION.store(invocation, Ordering::Relaxed);
     FUNCTION.store(function, Ordering::Relaxed);

@@ -276,7 +276,6 @@ impl Runtime {
     fn send(&mut self, object: &Object, options: &Options<'_>) -> Call<()> {
         let target = self.final_target(object.target.get(), options)?;
         self.refuse_if_cancelled()?;
-        self.drain_releases();
         seal(object);
         let key = match object.label.get() {
             Label::Auto { ordinal, .. } => Key::Auto(ordinal),
