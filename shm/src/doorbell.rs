@@ -25,7 +25,7 @@ pub(crate) const NEVER_SLEEPS: u32 = 2;
 const ONE_SLEEP: u32 = 4;
 
 /// Sleeps on `word`, which only the caller writes, until woken or `timeout` has passed; not at all
-/// if `rescan` finds something once the word says "asleep". True when `rescan` found something.
+/// if `rescan` finds something once the word says "asleep". False when the time was up.
 pub fn sleep(
     word: &FutexWord,
     mut rescan: impl FnMut() -> bool,
@@ -35,13 +35,10 @@ pub fn sleep(
     let asleep = count.wrapping_add(ONE_SLEEP) | ASLEEP;
     word.value().store(asleep, Ordering::SeqCst);
     fence(Ordering::SeqCst);
-    let found = rescan();
-    if !found {
-        word.wait(asleep, timeout);
-    }
+    let woken = rescan() || word.wait(asleep, timeout);
     word.value()
         .store(asleep & !STATE_MASK | AWAKE, Ordering::SeqCst);
-    found
+    woken
 }
 
 /// One waker's side of a word: remembers the sleep that it has ended.

@@ -24,13 +24,14 @@ impl FutexWord {
         &self.0
     }
 
-    /// Sleeps while the word is `expected`, at most `timeout`; may return early. The futex is a
-    /// shared one: other processes wake it.
-    pub fn wait(&self, expected: u32, timeout: Option<Duration>) {
+    /// Sleeps while the word is `expected`, at most `timeout`; may return early. False when the time
+    /// was up. The futex is a shared one: other processes wake it.
+    pub fn wait(&self, expected: u32, timeout: Option<Duration>) -> bool {
         use rustix::thread::futex;
         let timeout = timeout.and_then(|t| rustix::time::Timespec::try_from(t).ok());
-        // Every outcome (woken, changed, timed out, interrupted) means the same: look again.
-        let _ = futex::wait(&self.0, futex::Flags::empty(), expected, timeout.as_ref());
+        // Woken, changed and interrupted mean the same: look again.
+        let outcome = futex::wait(&self.0, futex::Flags::empty(), expected, timeout.as_ref());
+        outcome != Err(rustix::io::Errno::TIMEDOUT)
     }
 
     /// Wakes everybody who sleeps on the word, and says how many did. All, never one: a process
@@ -72,13 +73,13 @@ impl FutexWord {
         &self.value
     }
 
-    pub fn wait(&self, expected: u32, _timeout: Option<Duration>) {
+    pub fn wait(&self, expected: u32, _timeout: Option<Duration>) -> bool {
         let mut sleepers = self.sleepers.lock().unwrap();
-        if self.value.load(Ordering::Relaxed) != expected {
-            return;
+        if self.value.load(Ordering::Relaxed) == expected {
+            *sleepers += 1;
+            drop(self.woken.wait(sleepers).unwrap());
         }
-        *sleepers += 1;
-        drop(self.woken.wait(sleepers).unwrap());
+        true
     }
 
     pub fn wake_all(&self) -> usize {
