@@ -317,7 +317,8 @@ pub fn why_not_unsent(state: State) -> Option<(c_int, &'static str)> {
         State::Discarded => (sdk::EINVAL, "the object has been discarded; create another"),
         State::Free => (
             sdk::EINVAL,
-            "the object is of an earlier invocation; objects do not outlive their function's return",
+            "the object is of an earlier invocation; objects do not outlive their function's \
+             return",
         ),
     })
 }

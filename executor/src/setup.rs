@@ -45,8 +45,8 @@ pub struct Start {
     pub incarnation: u32,
     /// CPU to be pinned to.
     pub cpu: Option<u32>,
-    /// Own region (read-write), `up` (read-write), `down` and `node` page (read-only), tagged output
-    /// socket, raw output pipe.
+    /// Own region (read-write), `up` (read-write), `down` and `node` page (read-only), tagged
+    /// output socket, raw output pipe.
     pub descriptors: [OwnedFd; 6],
     /// Its parent.
     pub zygote: Pid,

@@ -171,7 +171,8 @@ table! {
     buffer: (*mut Object) -> *mut c_void;
     truncate: (*mut Object, usize) -> c_int;
     send: (*mut Ctx, *mut Object, *const SendOptions) -> c_int;
-    put: (*mut Ctx, *const c_char, *const c_char, *const c_void, usize, *const SendOptions) -> c_int;
+    put: (*mut Ctx, *const c_char, *const c_char, *const c_void, usize, *const SendOptions)
+        -> c_int;
     forward: (*mut Ctx, *const Object, *const c_char, *const c_char, *const SendOptions) -> c_int;
     discard: (*mut Ctx, *mut Object);
 
