@@ -239,6 +239,9 @@ pub(crate) fn expand_ranges(text: &str, keys_max: usize) -> Result<Vec<String>, 
     if longest > KEY_BYTES_MAX {
         return Err(RangeMistake::TooLong);
     }
+    if keys_max == 0 {
+        return Err(RangeMistake::TooMany);
+    }
     let mut count = 1usize;
     for piece in &pieces {
         if let Piece::Range { first, last, .. } = piece {
@@ -470,6 +473,7 @@ mod tests {
             );
         }
         assert_eq!(mistake("{0..1000}"), RangeMistake::TooMany);
+        assert_eq!(expand_ranges("one", 0), Err(RangeMistake::TooMany));
         assert_eq!(mistake("{0..999}{0..999}"), RangeMistake::TooMany);
         assert_eq!(mistake("{0..18446744073709551615}"), RangeMistake::TooMany);
         assert_eq!(

@@ -541,3 +541,95 @@ impl Ports {
         Self { of }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SPACING: Spacing = Spacing {
+        across: 50.0,
+        down: 20.0,
+        passage: 8.0,
+        lane: 12.0,
+    };
+
+    type Sizes = Vec<(f64, f64)>;
+    type Ends = Vec<(usize, usize)>;
+
+    /// Sizes and arrows of any picture.
+    fn picture() -> impl Strategy<Value = (Sizes, Ends)> {
+        (1usize..24).prop_flat_map(|count| {
+            let sizes = prop::collection::vec((20.0..200.0f64, 20.0..80.0f64), count);
+            (sizes, prop::collection::vec((0..count, 0..count), 0..60))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn boxes_never_overlap_and_arrows_go_right((sizes, arrows) in picture()) {
+            let layout = lay_out(&sizes, &arrows, &[0], SPACING);
+            for (at, a) in layout.boxes.iter().enumerate() {
+                prop_assert!(a.x >= -0.01 && a.y >= -0.01);
+                prop_assert!(a.right() <= layout.width + 0.01);
+                prop_assert!(a.y + a.height <= layout.height + 0.01);
+                for b in &layout.boxes[at + 1..] {
+                    let apart = a.right() <= b.x + 0.01
+                        || b.right() <= a.x + 0.01
+                        || a.y + a.height <= b.y + 0.01
+                        || b.y + b.height <= a.y + 0.01;
+                    prop_assert!(apart, "{a:?} and {b:?}");
+                }
+            }
+            for ((from, to), route) in arrows.iter().zip(&layout.routes) {
+                let (from, to) = (&layout.boxes[*from], &layout.boxes[*to]);
+                match route {
+                    Route::Forward { from_y, through, to_y } => {
+                        prop_assert!(from.right() < to.x);
+                        prop_assert!(through.iter().all(|(left, right, _)| left <= right));
+                        prop_assert!((from.y..=from.y + from.height).contains(from_y));
+                        prop_assert!((to.y..=to.y + to.height).contains(to_y));
+                    }
+                    Route::Around { lane_y, right_x, left_x, .. } => {
+                        prop_assert!(layout.boxes.iter().all(|at| at.y + at.height < *lane_y));
+                        prop_assert!(from.right() < *right_x && *left_x < to.x);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn rising_numbers_rise_and_stay_near(wishes in prop::collection::vec(-1e3..1e3f64, 1..40)) {
+            let weighted: Vec<_> = wishes.iter().map(|wish| (*wish, 1.0)).collect();
+            let found = rising(&weighted);
+            prop_assert_eq!(found.len(), wishes.len());
+            prop_assert!(found.windows(2).all(|pair| pair[0] <= pair[1] + 1e-9));
+            let sum = |numbers: &[f64]| numbers.iter().sum::<f64>();
+            prop_assert!((sum(&found) - sum(&wishes)).abs() < 1e-6, "the mean is kept");
+        }
+    }
+
+    #[test]
+    fn a_chain_is_a_straight_line() {
+        let sizes = [(80.0, 40.0), (60.0, 30.0), (80.0, 40.0)];
+        let layout = lay_out(&sizes, &[(0, 1), (1, 2)], &[0], SPACING);
+        let middles: Vec<_> = layout.boxes.iter().map(Placed::middle).collect();
+        assert!(
+            middles
+                .windows(2)
+                .all(|pair| (pair[0] - pair[1]).abs() < 0.01),
+            "{middles:?}"
+        );
+        assert_eq!(layout.width, 80.0 + 60.0 + 80.0 + 2.0 * SPACING.across);
+    }
+
+    #[test]
+    fn nothing_is_laid_out_as_nothing() {
+        let layout = lay_out(&[], &[], &[], SPACING);
+        assert_eq!(
+            (layout.boxes.len(), layout.width, layout.height),
+            (0, 0.0, 0.0)
+        );
+    }
+}

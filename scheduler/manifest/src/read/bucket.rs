@@ -22,6 +22,8 @@ pub(super) struct Context<'a> {
     pub defaults: &'a Settings,
     pub code: &'a mut Code,
     pub custom_triggers: &'a mut Vec<TriggerProgram>,
+    /// Keys that sets may still have.
+    pub set_keys_left: usize,
 }
 
 impl Context<'_> {

@@ -24,7 +24,7 @@ use toml::de::DeTable;
 use crate::app::App;
 use crate::diagnostics::{Diagnostic, Diagnostics, Place, quote};
 use crate::document::{Field, Placed, Section, Sink, as_text, list};
-use crate::limits::{BUCKETS_MAX, FUNCTIONS_MAX, MANIFEST_BYTES_MAX};
+use crate::limits::{BUCKETS_MAX, FUNCTIONS_MAX, MANIFEST_BYTES_MAX, SET_KEYS_MAX};
 use crate::names::{is_name, nearest};
 use crate::{check, support};
 
@@ -477,24 +477,32 @@ fn whole(
         programs.push(program);
     }
     let mut custom_triggers = Vec::new();
+    let mut context = bucket::Context {
+        reader: &reader,
+        index: 0,
+        limits: &spec.limits,
+        defaults: &defaults.code,
+        code: &mut code,
+        custom_triggers: &mut custom_triggers,
+        set_keys_left: SET_KEYS_MAX,
+    };
     for (field, index) in bucket_fields.iter().zip(0..) {
         let name = format!("[buckets.{}]", crate::diagnostics::clip(field.key));
         let section = buckets.table_of(field, name.clone());
         let section = section.unwrap_or_else(|| Section::absent(sink, &name));
-        let mut context = bucket::Context {
-            reader: &reader,
-            index,
-            limits: &spec.limits,
-            defaults: &defaults.code,
-            code: &mut code,
-            custom_triggers: &mut custom_triggers,
-        };
+        context.index = index;
         let (bucket, bucket_places) = context.read(field.key, section);
         spec.buckets.push(bucket);
         places.buckets.push(bucket_places);
     }
     if !reader.unresolved.get() {
         check::whole(&spec, &places, sink);
+    }
+    if sink.errors() == 0 {
+        // Whatever has no rule of its own here, the core still refuses before anything runs.
+        for error in spec.validate().err().unwrap_or_default() {
+            sink.push(Diagnostic::error(error.to_string()).at(&places.app.head, ""));
+        }
     }
     if options.purpose == Purpose::Run {
         support::judge(&spec, &places, sink);

@@ -13,7 +13,9 @@ use super::function;
 use crate::app::TriggerProgram;
 use crate::diagnostics::{Diagnostic, Place, quote};
 use crate::document::{Placed, Section, list};
-use crate::limits::{DURATION_NS_MAX, KEY_BYTES_MAX, SLIDE_NS_MIN, SOURCES_MAX, WINDOWS_MAX};
+use crate::limits::{
+    DURATION_NS_MAX, KEY_BYTES_MAX, SET_KEYS_MAX, SLIDE_NS_MIN, SOURCES_MAX, WINDOWS_MAX,
+};
 use crate::names::{is_name, nearest};
 use crate::units::{RangeMistake, expand_ranges, show_at_least, show_duration};
 
@@ -466,41 +468,58 @@ impl Trigger<'_, '_, '_> {
             );
             return None;
         }
-        let keys_max = usize::try_from(self.context.limits.inputs).ok()?;
+        let inputs = usize::try_from(self.context.limits.inputs).ok()?;
         let mut keys: Vec<String> = Vec::new();
-        let mut seen: HashMap<String, Place> = HashMap::new();
+        // Which text each key is from.
+        let mut from: Vec<usize> = Vec::new();
         let mut right = true;
-        for text in texts {
-            let expanded = match expand_ranges(&text.value, keys_max - keys.len()) {
-                Ok(expanded) => expanded,
+        for (at, text) in texts.iter().enumerate() {
+            let left = inputs.min(self.context.set_keys_left) - keys.len();
+            match expand_ranges(&text.value, left) {
+                Ok(expanded) => {
+                    let first = expanded.first();
+                    right &= first.is_none_or(|key| self.judge_key(key, &text.place));
+                    from.resize(keys.len() + expanded.len(), at);
+                    keys.extend(expanded);
+                }
                 Err(mistake) => {
-                    self.push(range_problem(&mistake, &text, keys_max));
+                    self.push(range_problem(
+                        &mistake,
+                        text,
+                        left < inputs - keys.len(),
+                        inputs,
+                    ));
                     right = false;
-                    continue;
                 }
-            };
-            right &= expanded
-                .first()
-                .is_none_or(|key| self.judge_key(key, &text.place));
-            for key in expanded {
-                if let Some(first) = seen.insert(key.clone(), text.place.clone()) {
-                    let twice =
-                        Diagnostic::error(format!("the key {} is there twice", quote(&key)))
-                            .at(&text.place, "again")
-                            .help("each key is one object: leave one of them out");
-                    let same = first == text.place;
-                    self.push(if same {
-                        twice
-                    } else {
-                        twice.beside(&first, "first here")
-                    });
-                    right = false;
-                    break;
-                }
-                keys.push(key);
             }
         }
+        self.context.set_keys_left -= keys.len();
+        right &= self.each_once(&keys, &from, &texts);
         right.then_some(TriggerKind::BySet { keys })
+    }
+
+    /// Whether no key is there twice; each text that repeats one is told once.
+    fn each_once(&self, keys: &[String], from: &[usize], texts: &[Placed<String>]) -> bool {
+        let mut seen: HashMap<&str, usize> = HashMap::with_capacity(keys.len());
+        let mut told = None;
+        for (key, at) in keys.iter().zip(from) {
+            let Some(first) = seen.insert(key, *at) else {
+                continue;
+            };
+            if told == Some(*at) {
+                continue;
+            }
+            told = Some(*at);
+            let twice = Diagnostic::error(format!("the key {} is there twice", quote(key)))
+                .at(&texts[*at].place, "again")
+                .help("each key is one object: leave one of them out");
+            self.push(if first == *at {
+                twice
+            } else {
+                twice.beside(&texts[first].place, "first here")
+            });
+        }
+        told.is_none()
     }
 
     fn by_batch_size(&mut self) -> Option<TriggerKind> {
@@ -705,7 +724,12 @@ impl Trigger<'_, '_, '_> {
     }
 }
 
-fn range_problem(mistake: &RangeMistake, text: &Placed<String>, keys_max: usize) -> Diagnostic {
+fn range_problem(
+    mistake: &RangeMistake,
+    text: &Placed<String>,
+    by_app: bool,
+    inputs: usize,
+) -> Diagnostic {
     let problem = |title: String, label: &str, help: String| {
         Diagnostic::error(title).at(&text.place, label).help(help)
     };
@@ -720,8 +744,13 @@ fn range_problem(mistake: &RangeMistake, text: &Placed<String>, keys_max: usize)
             "not two numbers",
             "a range is two whole numbers with two points between them: \"part-{0..9}\"".into(),
         ),
+        RangeMistake::TooMany if by_app => problem(
+            format!("more than {SET_KEYS_MAX} keys in all sets of the app"),
+            "too many",
+            "for many objects use a `dynamic_group`, or fewer and larger objects".into(),
+        ),
         RangeMistake::TooMany => problem(
-            format!("more than {keys_max} keys"),
+            format!("more than {inputs} keys in one set"),
             "too many",
             "an invocation takes at most `inputs` of [app.limits]".into(),
         ),

@@ -23,7 +23,8 @@ PHR_FUNCTION(split)
     errno = 0;
     unsigned long long limit = strtoull(text, &end, 10);
     if (end == text || errno != 0 || strchr(text, '-') != NULL || limit > LIMIT_MAX)
-        return phr_fail(ctx, 1, "give a number from 0 to %llu, not \"%.40s\"", LIMIT_MAX, text);
+        return phr_fail(ctx, 1, "give a number from 0 to %llu, not \"%.*s\"", LIMIT_MAX,
+                        (int)strcspn(text, "\r\n"), text);
 
     for (uint64_t part = 0; part < PARTS; part++) {
         char key[16];
