@@ -1,0 +1,251 @@
+//! Talks to a running node: HTTP over its Unix socket, one request per command.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use crate::exit::Failure;
+
+/// Which node.
+#[derive(Args, Clone, Debug)]
+pub struct Target {
+    /// The node's Unix socket (default: $XDG_RUNTIME_DIR/pheromone.sock, or
+    /// /tmp/pheromone-UID/pheromone.sock)
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+impl Target {
+    /// The path that was given, or the usual one.
+    pub fn path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(default_socket)
+    }
+}
+
+/// Where a node of this user has its socket unless told otherwise.
+pub fn default_socket() -> PathBuf {
+    let uid = rustix::process::geteuid().as_raw();
+    default_socket_of(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), uid)
+}
+
+fn default_socket_of(runtime_directory: Option<PathBuf>, uid: u32) -> PathBuf {
+    match runtime_directory {
+        // The specification: a relative path is to be ignored.
+        Some(directory) if directory.is_absolute() => directory.join("pheromone.sock"),
+        _ => PathBuf::from(format!("/tmp/pheromone-{uid}/pheromone.sock")),
+    }
+}
+
+/// What a node has answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The session that was opened, where one was.
+    pub session: Option<String>,
+    /// The answer is the node's own, a problem told in JSON.
+    pub is_problem: bool,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// GET, PUT, POST, DELETE.
+    pub method: Method,
+    /// Path with query, encoded.
+    pub path: String,
+    /// Further headers.
+    pub headers: Vec<(&'a str, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Question<'_> {
+    /// One without headers and body.
+    pub fn new(method: Method, path: String) -> Self {
+        Self {
+            method,
+            path,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// Asks the node and waits for its answer.
+    pub fn ask(self, target: &Target) -> Result<Answer, Failure> {
+        let path = target.path();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
+        runtime.block_on(self.exchange(&path))
+    }
+
+    async fn exchange(self, path: &Path) -> Result<Answer, Failure> {
+        let lost = |error: hyper::Error| {
+            Failure::failed(format!(
+                "the node at {} has gone away: {error}",
+                path.display()
+            ))
+        };
+        let stream = UnixStream::connect(path).await.map_err(|error| {
+            Failure::failed(format!(
+                "cannot reach a node at {}: {error}; start one with `pheromone serve`, or name its \
+                 socket by --socket",
+                path.display()
+            ))
+        })?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let driver = tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(&self.path)
+            .header("host", "localhost");
+        for (name, value) in self.headers {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(Full::new(Bytes::from(self.body)))
+            .map_err(|error| Failure::usage(format!("this cannot be asked: {error}")))?;
+        let answer = sender.send_request(request).await.map_err(lost)?;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.map_err(lost)?.to_bytes().to_vec();
+        driver.abort();
+        let header = |name: &str| {
+            let value = head.headers.get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
+        Ok(Answer {
+            status: head.status.as_u16(),
+            session: header("pheromone-session"),
+            is_problem: header("content-type").is_some_and(|kind| kind.contains("json")),
+            body,
+        })
+    }
+}
+
+impl Answer {
+    /// It is one of the statuses that mean success, or else an error that says what the node says.
+    pub fn expect(self, wanted: &[u16]) -> Result<Self, Failure> {
+        if wanted.contains(&self.status) {
+            return Ok(self);
+        }
+        Err(Failure::failed(self.problem()))
+    }
+
+    /// What the node says in an answer that is an error.
+    pub fn problem(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let told = serde_json::from_slice::<serde_json::Value>(&self.body).ok();
+        let told = told
+            .as_ref()
+            .and_then(|value| sentence_of(value))
+            .map(str::to_owned);
+        match told {
+            Some(sentence) => sentence,
+            None if text.trim().is_empty() => format!("the node answered {}", self.status),
+            None => text.trim().to_owned(),
+        }
+    }
+}
+
+/// The sentence in a problem told in JSON.
+fn sentence_of(value: &serde_json::Value) -> Option<&str> {
+    ["error", "message", "reason"]
+        .into_iter()
+        .find_map(|name| match &value[name] {
+            serde_json::Value::String(sentence) => Some(sentence.as_str()),
+            nested @ serde_json::Value::Object(_) => sentence_of(nested),
+            _ => None,
+        })
+}
+
+/// A name as one part of a path: everything but unreserved characters (RFC 3986) is escaped.
+pub fn part(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for &byte in name {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(byte as char);
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    match text.as_str() {
+        // These would be taken out of the path on the way.
+        "." => "%2E".to_owned(),
+        ".." => "%2E%2E".to_owned(),
+        _ => text,
+    }
+}
+
+/// A duration as the `Pheromone-Timeout` header has it.
+pub fn timeout_header(timeout: Duration) -> (&'static str, String) {
+    ("pheromone-timeout", crate::duration::show(timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_in_the_runtime_directory_or_below_tmp() {
+        let in_runtime = default_socket_of(Some("/run/user/7".into()), 7);
+        assert_eq!(in_runtime, PathBuf::from("/run/user/7/pheromone.sock"));
+        for none in [None, Some(PathBuf::from("relative"))] {
+            let path = default_socket_of(none, 7);
+            assert_eq!(path, PathBuf::from("/tmp/pheromone-7/pheromone.sock"));
+        }
+    }
+
+    #[test]
+    fn names_become_parts_of_a_path() {
+        assert_eq!(part(b"part-0_a.b~"), "part-0_a.b~");
+        assert_eq!(part(b"a|b/c d"), "a%7Cb%2Fc%20d");
+        assert_eq!(part("ö".as_bytes()), "%C3%B6");
+        assert_eq!(part(b"?&#%"), "%3F%26%23%25");
+        assert_eq!(
+            (part(b"."), part(b"..")),
+            ("%2E".to_owned(), "%2E%2E".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_problem_is_told_in_the_nodes_own_words() {
+        let answer = |body: &str| Answer {
+            status: 404,
+            session: None,
+            is_problem: true,
+            body: body.into(),
+        };
+        assert_eq!(answer(r#"{"error":"no app `a`"}"#).problem(), "no app `a`");
+        assert_eq!(answer(r#"{"error":{"message":"deep"}}"#).problem(), "deep");
+        assert_eq!(answer("plain\n").problem(), "plain");
+        assert_eq!(answer("").problem(), "the node answered 404");
+        assert!(answer("x").expect(&[200, 204]).is_err());
+        assert!(answer("x").expect(&[404]).is_ok());
+    }
+
+    #[test]
+    fn no_node_is_an_error_that_says_what_to_do() {
+        let target = Target {
+            socket: Some("/no/such/socket".into()),
+        };
+        let failure = Question::new(Method::GET, "/v1/apps".into())
+            .ask(&target)
+            .expect_err("none");
+        let text = format!("{failure:?}");
+        assert!(
+            text.contains("/no/such/socket") && text.contains("pheromone serve"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,45 @@
+//! A node inside the command, with one app, for as long as the command needs it.
+
+use indicatif::ProgressBar;
+use pheromone_manifest::{App, Built};
+use pheromone_node::{Node, NodeConfig};
+
+use crate::exit::Failure;
+use crate::output::Printer;
+use crate::terminal;
+
+/// The node with its app deployed, and what prints the functions' output.
+pub struct Embedded {
+    /// The node.
+    pub node: Node,
+    printer: Printer,
+}
+
+impl Embedded {
+    /// Starts a node and deploys the app. Signals must be listened to already.
+    pub fn start(app: &App, built: &Built, progress: &ProgressBar) -> Result<Self, Failure> {
+        let node = Node::start(NodeConfig::default())?;
+        let printer = Printer::start(node.output(), progress.clone())?;
+        let embedded = Self { node, printer };
+        if let Err(error) = embedded.node.deploy(app, built) {
+            // The reason why it is not there is worth more than how it left.
+            let _ = embedded.stop();
+            return Err(error.into());
+        }
+        Ok(embedded)
+    }
+
+    /// Error events printed so far.
+    pub fn error_events(&self) -> u64 {
+        self.printer.error_events()
+    }
+
+    /// Stops the node and prints what is still to be printed. What is wrong with the end of a node
+    /// is told, and is no reason to forget what the calls have given.
+    pub fn stop(self) -> u64 {
+        if let Err(error) = self.node.stop() {
+            terminal::warn(&format!("the node did not end in order: {error}"));
+        }
+        self.printer.finish()
+    }
+}

@@ -1,0 +1,621 @@
+//! `pheromone check --host`: what this machine offers, found out by trying, and what each missing
+//! thing takes away.
+//!
+//! Whatever changes the process that tries it (namespaces, mounts) is tried in a process of its
+//! own, which is this program under [`TRIAL_ARGUMENT`].
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
+use serde::Serialize;
+
+use crate::bytes;
+use crate::exit::{Failure, Status};
+use crate::terminal::{self, Paint};
+
+/// First argument of the process that tries something.
+pub const TRIAL_ARGUMENT: &str = "__trial";
+
+/// Descriptors below which the number of executors is soon limited: each takes a few.
+const DESCRIPTORS_WANTED: u64 = 4096;
+
+/// Whether something is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Offer {
+    /// All of it.
+    Yes,
+    /// Less than there could be.
+    Partly,
+    /// None of it.
+    No,
+}
+
+/// One line of the table.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    offer: Offer,
+    found: String,
+    /// What goes without it.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    consequence: &'static str,
+    /// Nothing runs without it.
+    required: bool,
+}
+
+impl Finding {
+    fn new(what: &'static str, offer: Offer, found: impl Into<String>, lost: &'static str) -> Self {
+        Self {
+            what,
+            offer,
+            found: found.into(),
+            consequence: if offer == Offer::Yes { "" } else { lost },
+            required: false,
+        }
+    }
+
+    /// From what trying it gave.
+    fn tried(what: &'static str, result: io::Result<String>, lost: &'static str) -> Self {
+        match result {
+            Ok(found) => Self::new(what, Offer::Yes, found, lost),
+            Err(error) => Self::new(what, Offer::No, error.to_string(), lost),
+        }
+    }
+
+    fn required(self) -> Self {
+        Self {
+            required: true,
+            ..self
+        }
+    }
+}
+
+/// `pheromone check --host`.
+pub fn execute(json: bool) -> Result<Status, Failure> {
+    let findings = look();
+    if json {
+        terminal::print_json(&findings)?;
+    } else {
+        terminal::print(&table_of(&findings))?;
+    }
+    let missing: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding.required && finding.offer == Offer::No)
+        .map(|finding| finding.what)
+        .collect();
+    if missing.is_empty() {
+        return Ok(Status::Success);
+    }
+    Err(Failure::failed(format!(
+        "Pheromone cannot run on this machine: it needs {}",
+        missing.join(", ")
+    )))
+}
+
+fn table_of(findings: &[Finding]) -> String {
+    let colours = terminal::colours(&io::stdout());
+    let mut table = terminal::table(colours, &["what", "here", "found", "what is lost"], &[]);
+    for finding in findings {
+        let here = match finding.offer {
+            Offer::Yes => "yes".to_owned(),
+            Offer::Partly => terminal::paint(colours, Paint::Yellow, "partly"),
+            Offer::No => terminal::paint(colours, Paint::Red, "no"),
+        };
+        table.add_row([finding.what, &here, &finding.found, finding.consequence]);
+    }
+    terminal::table_text(&table)
+}
+
+fn look() -> Vec<Finding> {
+    vec![
+        memfd().required(),
+        proc().required(),
+        pidfd().required(),
+        cores(),
+        compiler(),
+        user(),
+        trial(
+            "user namespaces",
+            "user",
+            "only root can mount a tmpfs per app or make a PID namespace",
+        ),
+        trial(
+            "PID namespaces",
+            "pid",
+            "a process that a function has started may outlive a kill -9 of the node",
+        ),
+        trial(
+            "tmpfs mount",
+            "mount",
+            "the kernel does not bound an app's memory: the node compares and punches instead",
+        ),
+        seccomp(),
+        landlock(),
+        cgroup(),
+        memory_limit(),
+        cpu_limit(),
+        overcommit(),
+        huge_pages(),
+        io_uring(),
+        clock(),
+        descriptors(),
+        locked_memory(),
+        debugger(),
+    ]
+}
+
+// ------------------------------------------------------------------------------- what runs it
+
+fn sealed_file() -> io::Result<std::os::fd::OwnedFd> {
+    let file = memfd_create(
+        "pheromone-check",
+        MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC,
+    )?;
+    ftruncate(&file, 4096)?;
+    fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+fn memfd() -> Finding {
+    let tried = sealed_file().map(|_| "sealed against growing and shrinking".to_owned());
+    Finding::tried(
+        "memfd",
+        tried,
+        "nothing runs: objects lie in sealed memory files",
+    )
+}
+
+fn proc() -> Finding {
+    let reopen = || {
+        let file = sealed_file()?;
+        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        File::open(path)
+    };
+    let tried = reopen().map(|_| "memory files reopen read-only".to_owned());
+    Finding::tried(
+        "/proc",
+        tried,
+        "nothing runs: executors see others' objects through descriptors reopened there",
+    )
+}
+
+fn pidfd() -> Finding {
+    let tried = pidfd_open(getpid(), PidfdFlags::empty())
+        .map(|_| "deaths are noticed at once".to_owned())
+        .map_err(io::Error::from);
+    Finding::tried(
+        "pidfd",
+        tried,
+        "nothing runs: deaths of executors would go unnoticed",
+    )
+}
+
+fn cores() -> Finding {
+    let lost = "nobody may spin: a hop costs a sleep and a wake";
+    match std::thread::available_parallelism() {
+        Ok(count) if count.get() >= 3 => {
+            Finding::new("cores", Offer::Yes, format!("{count}"), lost)
+        }
+        Ok(count) if count.get() == 2 => Finding::new(
+            "cores",
+            Offer::Partly,
+            "2",
+            "I/O shares the executors' core: they spin 20 us at most",
+        ),
+        Ok(count) => Finding::new("cores", Offer::No, format!("{count}"), lost),
+        Err(error) => Finding::new("cores", Offer::No, error.to_string(), lost),
+    }
+}
+
+fn compiler() -> Finding {
+    let name = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let program = name.split_whitespace().next().unwrap_or("cc");
+    let tried = in_path(program)
+        .map(|path| path.display().to_string())
+        .ok_or_else(|| io::Error::other(format!("no {program} in PATH")));
+    Finding::tried(
+        "C compiler",
+        tried,
+        "`source` cannot be compiled; prebuilt libraries run",
+    )
+}
+
+fn debugger() -> Finding {
+    let tried = in_path("gdb")
+        .map(|path| path.display().to_string())
+        .ok_or_else(|| io::Error::other("no gdb in PATH"));
+    Finding::tried("gdb", tried, "`invoke --debugger gdb`")
+}
+
+/// The first executable file of that name in PATH.
+pub fn in_path(program: &str) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    if program.contains('/') {
+        return Some(PathBuf::from(program)).filter(is_program);
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(is_program)
+}
+
+// --------------------------------------------------------------------------- what shuts it in
+
+fn user() -> Finding {
+    let lost = "functions run as the node's own user and can reach its files and processes";
+    if rustix::process::geteuid().is_root() {
+        Finding::new(
+            "another uid",
+            Offer::Yes,
+            "started as root: one uid per app",
+            lost,
+        )
+    } else {
+        Finding::new("another uid", Offer::No, "not started as root", lost)
+    }
+}
+
+fn trial(what: &'static str, name: &str, lost: &'static str) -> Finding {
+    Finding::tried(
+        what,
+        try_elsewhere(name).map(|()| "possible".to_owned()),
+        lost,
+    )
+}
+
+/// Tries something in a process of its own.
+fn try_elsewhere(name: &str) -> io::Result<()> {
+    let status = Command::new(std::env::current_exe()?)
+        .args([TRIAL_ARGUMENT, name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        None => Err(io::Error::other(status.to_string())),
+    }
+}
+
+/// The process that tries: its exit status is 0, or the error's number.
+pub fn trial_process(name: Option<OsString>) -> ExitCode {
+    let tried = match name.as_deref().and_then(|name| name.to_str()) {
+        Some("user") => unshare(CloneFlags::CLONE_NEWUSER),
+        Some("pid") => enter(CloneFlags::CLONE_NEWPID),
+        Some("mount") => enter(CloneFlags::CLONE_NEWNS).and_then(|()| mount_tmpfs()),
+        _ => Err(nix::Error::EINVAL),
+    };
+    match tried {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(u8::try_from(error as i32).unwrap_or(u8::MAX)),
+    }
+}
+
+/// As the zygote would: with root's rights, or else in a user namespace.
+fn enter(flags: CloneFlags) -> nix::Result<()> {
+    unshare(flags).or_else(|_| unshare(flags | CloneFlags::CLONE_NEWUSER))
+}
+
+fn mount_tmpfs() -> nix::Result<()> {
+    let nothing: Option<&str> = None;
+    // What is mounted here must not reach the machine's own mounts.
+    mount(
+        nothing,
+        "/",
+        nothing,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        nothing,
+    )?;
+    let target = std::env::temp_dir();
+    mount(
+        Some("tmpfs"),
+        &target,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=64k"),
+    )
+}
+
+fn seccomp() -> Finding {
+    let lost = "isolation `standard` and `strict` refuse to start";
+    match read("/proc/sys/kernel/seccomp/actions_avail") {
+        Some(actions) if actions.contains("errno") && actions.contains("kill_process") => {
+            Finding::new("seccomp", Offer::Yes, "filters can refuse and kill", lost)
+        }
+        Some(actions) => Finding::new("seccomp", Offer::Partly, actions, lost),
+        None => Finding::new("seccomp", Offer::No, "not in this kernel", lost),
+    }
+}
+
+fn landlock() -> Finding {
+    let versions = [ABI::V1, ABI::V2, ABI::V3, ABI::V4, ABI::V5];
+    let best = versions
+        .into_iter()
+        .zip(1..)
+        .take_while(|(abi, _)| has_landlock(*abi))
+        .last();
+    let lost =
+        "files are kept from functions by their uid alone; isolation `strict` refuses to start";
+    match best {
+        Some((_, number)) if number >= 4 => Finding::new(
+            "Landlock",
+            Offer::Yes,
+            format!("ABI {number} or later"),
+            lost,
+        ),
+        Some((_, number)) => Finding::new(
+            "Landlock",
+            Offer::Partly,
+            format!("ABI {number}"),
+            "TCP ports cannot be kept from functions (that needs ABI 4)",
+        ),
+        None => Finding::new(
+            "Landlock",
+            Offer::No,
+            "not in this kernel, or switched off",
+            lost,
+        ),
+    }
+}
+
+/// Whether a ruleset with all of that version can be made. Making one restricts nobody.
+fn has_landlock(abi: ABI) -> bool {
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let files = ruleset.handle_access(AccessFs::from_all(abi));
+    let net = AccessNet::from_all(abi);
+    let all = if net.is_empty() {
+        files
+    } else {
+        files.and_then(|set| set.handle_access(net))
+    };
+    all.and_then(Ruleset::create).is_ok()
+}
+
+// ------------------------------------------------------------------------------- what limits it
+
+/// The directory of this process's cgroup (version 2).
+fn cgroup_directory() -> Option<PathBuf> {
+    let memberships = read("/proc/self/cgroup")?;
+    let path = memberships
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))?;
+    let directory = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
+    directory.is_dir().then_some(directory)
+}
+
+fn cgroup() -> Finding {
+    let lost = "no limits of CPU, memory and processes per app by the kernel";
+    match cgroup_directory() {
+        None => Finding::new(
+            "cgroup delegation",
+            Offer::No,
+            "no cgroup (version 2)",
+            lost,
+        ),
+        Some(directory) => {
+            let writable = |name: &str| {
+                rustix::fs::access(directory.join(name), rustix::fs::Access::WRITE_OK).is_ok()
+            };
+            let controllers = read(directory.join("cgroup.controllers")).unwrap_or_default();
+            if writable("") && writable("cgroup.procs") && !controllers.is_empty() {
+                Finding::new("cgroup delegation", Offer::Yes, controllers, lost)
+            } else {
+                let found = format!("{} is not ours to divide", directory.display());
+                Finding::new("cgroup delegation", Offer::No, found, lost)
+            }
+        }
+    }
+}
+
+/// The smallest number that a file gives on the way from our cgroup to the root.
+fn smallest_limit(name: &str, parse: impl Fn(&str) -> Option<f64>) -> Option<f64> {
+    let directory = cgroup_directory()?;
+    let limits = directory
+        .ancestors()
+        .take_while(|folder| folder.starts_with("/sys/fs/cgroup"))
+        .filter_map(|folder| parse(&read(folder.join(name))?));
+    limits.reduce(f64::min)
+}
+
+fn memory_limit() -> Finding {
+    let limit = smallest_limit("memory.max", |text| text.parse().ok());
+    match limit {
+        None => Finding::new("memory.max", Offer::Yes, "no limit", ""),
+        Some(limit) => Finding::new(
+            "memory.max",
+            Offer::Partly,
+            bytes::size(limit as u64),
+            "past it the kernel kills processes: keep the apps' `memory` together below it",
+        ),
+    }
+}
+
+fn cpu_limit() -> Finding {
+    match smallest_limit("cpu.max", cores_of) {
+        None => Finding::new("cpu.max", Offer::Yes, "no limit", ""),
+        Some(cores) => Finding::new(
+            "cpu.max",
+            Offer::Partly,
+            format!("{cores:.1} cores"),
+            "below one core per spinner nobody spins: throttling would stop the scheduler",
+        ),
+    }
+}
+
+/// `cpu.max` of cgroup v2: `max 100000` or `50000 100000`.
+fn cores_of(text: &str) -> Option<f64> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    let cores = quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?;
+    (cores.is_finite() && cores > 0.0).then_some(cores)
+}
+
+fn overcommit() -> Finding {
+    let lost = "address space counts as memory: regions may be refused";
+    match read("/proc/sys/vm/overcommit_memory").as_deref() {
+        Some("2") => Finding::new("overcommit", Offer::No, "strict accounting", lost),
+        Some(mode) => Finding::new("overcommit", Offer::Yes, format!("mode {mode}"), lost),
+        None => Finding::new("overcommit", Offer::Partly, "unknown", lost),
+    }
+}
+
+fn huge_pages() -> Finding {
+    let lost = "large objects lie in pages of 4 KiB: more time at their first touch";
+    let modes = read("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    match modes.as_deref().and_then(chosen) {
+        Some(mode @ ("always" | "advise" | "within_size")) => Finding::new(
+            "huge pages",
+            Offer::Yes,
+            format!("shared memory: {mode}"),
+            lost,
+        ),
+        Some(mode) => Finding::new(
+            "huge pages",
+            Offer::No,
+            format!("shared memory: {mode}"),
+            lost,
+        ),
+        None => Finding::new("huge pages", Offer::No, "unknown", lost),
+    }
+}
+
+/// The word in brackets of `always [never] madvise`.
+fn chosen(modes: &str) -> Option<&str> {
+    modes
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))
+}
+
+fn io_uring() -> Finding {
+    let tried = io_uring::IoUring::new(2).map(|_| "possible".to_owned());
+    Finding::tried(
+        "io_uring",
+        tried,
+        "durable objects are written by threads instead",
+    )
+}
+
+fn clock() -> Finding {
+    let lost = "reading the time is a system call, or slow: stamps cost more";
+    let file = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    match read(file) {
+        Some(source) if matches!(source.as_str(), "tsc" | "kvm-clock" | "arch_sys_counter") => {
+            Finding::new("clock source", Offer::Yes, source, lost)
+        }
+        Some(source) => Finding::new("clock source", Offer::Partly, source, lost),
+        None => Finding::new("clock source", Offer::Partly, "unknown", lost),
+    }
+}
+
+fn descriptors() -> Finding {
+    let limit = getrlimit(Resource::Nofile).maximum;
+    let found = limit.map_or("no limit".to_owned(), |limit| limit.to_string());
+    let offer = match limit {
+        Some(limit) if limit < DESCRIPTORS_WANTED => Offer::Partly,
+        _ => Offer::Yes,
+    };
+    Finding::new(
+        "open files",
+        offer,
+        found,
+        "fewer executors: each takes a few descriptors",
+    )
+}
+
+fn locked_memory() -> Finding {
+    let limit = getrlimit(Resource::Memlock).current;
+    let found = limit.map_or("no limit".to_owned(), bytes::size);
+    let offer = match limit {
+        Some(limit) if limit < 64 << 20 => Offer::Partly,
+        _ => Offer::Yes,
+    };
+    Finding::new(
+        "locked memory",
+        offer,
+        found,
+        "the scheduler's memory may be swapped out",
+    )
+}
+
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    // Files of /proc and /sys say their size only by ending.
+    let text = io::read_to_string(File::open(path).ok()?).ok()?;
+    Some(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_takes_nothing_away_and_what_is_not_says_so() {
+        let there = Finding::tried("x", Ok("fine".into()), "all is lost");
+        assert_eq!((there.offer, there.consequence), (Offer::Yes, ""));
+        let missing = Finding::tried("x", Err(io::Error::other("gone")), "all is lost");
+        assert_eq!(
+            (missing.offer, missing.consequence),
+            (Offer::No, "all is lost")
+        );
+        assert_eq!(missing.found, "gone");
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_thing_and_no_colours_in_a_test() {
+        let findings = [
+            Finding::new("memfd", Offer::Yes, "fine", ""),
+            Finding::new("seccomp", Offer::No, "not in this kernel", "isolation"),
+        ];
+        let text = table_of(&findings);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[1].starts_with("memfd") && lines[1].contains("yes"));
+        assert!(lines[2].starts_with("seccomp") && lines[2].ends_with("isolation"));
+    }
+
+    #[test]
+    fn quotas_and_modes_are_read_as_the_kernel_writes_them() {
+        assert_eq!(cores_of("50000 100000"), Some(0.5));
+        assert_eq!(cores_of("max 100000"), None);
+        assert_eq!(cores_of("1 0"), None);
+        assert_eq!(
+            chosen("always within_size advise [never] deny force"),
+            Some("never")
+        );
+        assert_eq!(chosen("never"), None);
+    }
+
+    #[test]
+    fn programs_are_found_in_path_and_by_their_own_path() {
+        assert!(in_path("sh").is_some());
+        assert!(in_path("/bin/sh").is_some());
+        assert_eq!(in_path("no-such-program-anywhere"), None);
+    }
+
+    #[test]
+    fn looking_never_fails_whatever_the_machine() {
+        // Without the trials, which start this program again: in a test that is the test itself.
+        for finding in [
+            memfd(),
+            proc(),
+            pidfd(),
+            seccomp(),
+            landlock(),
+            cgroup(),
+            io_uring(),
+        ] {
+            assert!(!finding.found.is_empty(), "{}", finding.what);
+        }
+    }
+}
