@@ -32,7 +32,7 @@ use crate::regions::{self, IngressPages};
 use crate::request::{
     FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request, RequestId, To,
 };
-use crate::status::{AppStats, Health};
+use crate::status::{AppStats, Broken, Health};
 use crate::supervisor::{Order, SupervisorHandle};
 
 /// Requests that wait to be taken; more are refused.
@@ -364,13 +364,15 @@ impl Gateway {
 
     fn may_leave(&self) -> bool {
         self.leaving.is_some_and(|since| {
-            self.outgoing.is_empty()
-                || self
-                    .health
-                    .broken()
-                    .is_some_and(|it| *it != crate::status::Broken::Stopped)
-                || since.elapsed() >= LEAVE_WAIT
+            self.outgoing.is_empty() || self.is_broken() || since.elapsed() >= LEAVE_WAIT
         })
+    }
+
+    /// Whether nobody is there to be told anything (a node that is merely stopped still has its
+    /// scheduler).
+    fn is_broken(&self) -> bool {
+        let broken = self.health.broken();
+        broken.is_some_and(|broken| *broken != Broken::Stopped)
     }
 
     fn sleep(&mut self) {
@@ -449,12 +451,15 @@ impl Gateway {
     fn scheduler_is_mad(&mut self, what: &str) {
         if self.health.broken().is_none() {
             let how = format!("it sent what is no message: {what}");
-            self.health.give_up(crate::status::Broken::Scheduler(how));
+            self.health.give_up(Broken::Scheduler(how));
             self.fail_everything();
         }
     }
 
     fn tell(&mut self, message: &ToScheduler<'_>) {
+        if self.is_broken() {
+            return;
+        }
         let bytes = postcard::to_allocvec(message).expect("numbers and bytes always encode");
         if self.outgoing.is_empty() && self.link.try_send(&bytes).is_ok() {
             self.written = true;
@@ -471,6 +476,10 @@ impl Gateway {
     }
 
     fn flush(&mut self) {
+        if self.is_broken() {
+            self.outgoing.clear();
+            return;
+        }
         self.flush_outgoing();
         if std::mem::take(&mut self.written) {
             self.link.wake_peer_if_asleep();
@@ -774,7 +783,8 @@ impl Gateway {
             size_bytes,
             headers: header_block,
             session: request.session,
-            has_caller: request.wait,
+            // A session has one caller, who opened it; others who wait are told by the gateway.
+            has_caller: request.wait && request.session.is_none(),
             timeout_ns: request.timeout.map(|timeout| saturating_ns(timeout).max(1)),
         }));
         Ok((app, extents))

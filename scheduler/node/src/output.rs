@@ -1,15 +1,14 @@
 //! What functions print, judged, tagged and kept within bounds.
 //!
-//! Executors write it, so every packet is an allegation: lengths and kinds are checked, text is
-//! made UTF-8 and cut, and no amount of it makes the node use more than the limits below. What is
-//! dropped is counted, never waited for.
+//! Executors write it, so text is made UTF-8 and cut, and no amount of it makes the node use more
+//! than the limits below. What is dropped is counted, never waited for.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use pheromone_executor::protocol::{OutputHead, OutputKind as Tag};
+use pheromone_executor::protocol::OutputKind as Tag;
 use serde::Serialize;
 
 /// Lines that wait for whoever reads them. With [`TEXT_BYTES_MAX`] at most 64 MiB.
@@ -20,8 +19,6 @@ pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 const TAIL_LINES: usize = 20;
 /// Bytes of each of them.
 const TAIL_LINE_BYTES: usize = 1024;
-/// Size of an [`OutputHead`] on the socket: 8 + 8 + 2 + 1, one unused, 4.
-pub const HEAD_BYTES: usize = 24;
 
 /// One line of output, or a notice of the node's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,30 +79,6 @@ impl From<Tag> for OutputKind {
             Tag::Crash => Self::Crash,
         }
     }
-}
-
-/// Reads one packet of the tagged output socket; `None` for what is none.
-pub fn judge(packet: &[u8]) -> Option<(OutputHead, &[u8])> {
-    let (head, text) = packet.split_at_checked(HEAD_BYTES)?;
-    let word = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
-    let kind = match head[18] {
-        0 => Tag::Stdout,
-        1 => Tag::Stderr,
-        2 => Tag::Debug,
-        3 => Tag::Info,
-        4 => Tag::Warn,
-        5 => Tag::Error,
-        6 => Tag::Crash,
-        _ => return None,
-    };
-    let head = OutputHead {
-        session: word(0)?,
-        invocation: word(8)?,
-        function: u16::from_le_bytes([head[16], head[17]]),
-        kind,
-        dropped: u32::from_le_bytes([head[20], head[21], head[22], head[23]]),
-    };
-    Some((head, text))
 }
 
 /// Text of at most `most` bytes, valid and without a line end; what is cut is marked by `...`.
@@ -274,17 +247,6 @@ mod tests {
 
     use super::*;
 
-    fn packet(kind: u8, text: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend_from_slice(&7_u64.to_le_bytes());
-        bytes.extend_from_slice(&9_u64.to_le_bytes());
-        bytes.extend_from_slice(&3_u16.to_le_bytes());
-        bytes.extend_from_slice(&[kind, 0]);
-        bytes.extend_from_slice(&5_u32.to_le_bytes());
-        bytes.extend_from_slice(text);
-        bytes
-    }
-
     fn line(text: &str) -> Output {
         Output {
             app: "a".into(),
@@ -296,28 +258,6 @@ mod tests {
             text: text.into(),
             dropped: 0,
         }
-    }
-
-    #[test]
-    fn a_packet_is_read_as_it_was_written() {
-        let bytes = packet(6, b"SIGSEGV");
-        let (head, text) = judge(&bytes).unwrap();
-        let expected = OutputHead {
-            session: 7,
-            invocation: 9,
-            function: 3,
-            kind: Tag::Crash,
-            dropped: 5,
-        };
-        assert_eq!((head, text), (expected, &b"SIGSEGV"[..]));
-    }
-
-    #[test]
-    fn what_is_no_packet_is_none() {
-        assert_eq!(judge(&[]), None);
-        assert_eq!(judge(&packet(0, b"")[..HEAD_BYTES - 1]), None);
-        assert_eq!(judge(&packet(7, b"x")), None);
-        assert!(judge(&packet(0, b"")).is_some());
     }
 
     #[test]
@@ -374,13 +314,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn no_packet_makes_judging_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Some((_, text)) = judge(&bytes) {
-                prop_assert_eq!(text.len(), bytes.len() - HEAD_BYTES);
-            }
-        }
-
         #[test]
         fn cut_text_is_bounded_and_valid(
             bytes in proptest::collection::vec(any::<u8>(), 0..64),

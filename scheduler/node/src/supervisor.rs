@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use pheromone_executor::protocol::{
-    FromZygote, PACKET_BYTES_MAX, PACKET_DESCRIPTORS_MAX, ToZygote,
+    FromZygote, OUTPUT_HEAD_BYTES, OUTPUT_TEXT_BYTES_MAX, OutputHead, PACKET_BYTES_MAX,
+    PACKET_DESCRIPTORS_MAX, ToZygote,
 };
 use pheromone_shm::control::ControlFiles;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -25,9 +26,7 @@ use crate::app::Version;
 use crate::child::{Child, Exit};
 use crate::error::NodeError;
 use crate::gateway::{Command, GatewayHandle};
-use crate::output::{
-    HEAD_BYTES, Lines, Outlet, Output, OutputKind, TEXT_BYTES_MAX, Tail, clean, judge,
-};
+use crate::output::{Lines, Outlet, Output, OutputKind, TEXT_BYTES_MAX, Tail, clean};
 use crate::packet;
 use crate::plan::CorePlan;
 use crate::status::{Broken, ExecutorState, ExecutorStatus, Health, Roster};
@@ -844,7 +843,7 @@ impl Supervisor {
     }
 
     fn read_output(&mut self, key: Key, most: usize) {
-        let mut buffer = [0; HEAD_BYTES + TEXT_BYTES_MAX + 1];
+        let mut buffer = [0; OUTPUT_HEAD_BYTES + OUTPUT_TEXT_BYTES_MAX + 1];
         for _ in 0..most {
             let Some(process) = self.processes.get(&key) else {
                 return;
@@ -855,7 +854,8 @@ impl Supervisor {
                 // Closed or broken: level-triggered, it would be ready for ever.
                 Ok(Some(_)) | Err(_) => return self.unwatch(process.output.as_fd()),
             };
-            let Some((head, text)) = judge(&buffer[..packet.len]) else {
+            let Some((head, text)) = OutputHead::decode(&buffer[..packet.len]) else {
+                // No runtime of ours wrote it: a function found the socket.
                 let text = clean(&buffer[..packet.len], TEXT_BYTES_MAX);
                 self.line(key, None, OutputKind::Raw, &text, 0);
                 continue;
