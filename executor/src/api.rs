@@ -323,7 +323,7 @@ impl Runtime {
             Fault::new(
                 sdk::ENOENT,
                 format!(
-                    "the app has no bucket `{}`; its buckets are {}",
+                    "the app has no bucket `{}`: it has {}",
                     String::from_utf8_lossy(name),
                     self.names.bucket_list()
                 ),

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -60,6 +60,18 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What a terminal (Ctrl-C) or a service manager (SIGTERM to every process of a service) says is
+/// meant for the node, which ends zygote and executors in order: they are in a session of their own
+/// and begin with these signals ignored. Functions may handle them.
+fn leave_terminal() {
+    // It fails for the leader of a group, which is in none but its own.
+    let _ = rustix::process::setsid();
+    for asked in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: ignoring a signal installs no handler.
+        let _ = unsafe { signal(asked, SigHandler::SigIgn) };
+    }
+}
+
 /// Names one executor process in reports.
 #[derive(Clone, Copy)]
 struct Child {
@@ -83,9 +95,10 @@ impl Zygote {
             .map_err(|error| system("asking to die with the node")(error.into()))?;
         let socket = pheromone_shm::inherit::inherit(SOCKET_FD)
             .map_err(system("taking over the socket to the node"))?;
+        leave_terminal();
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
-        mask.thread_block()
+        mask.thread_set_mask()
             .map_err(|error| system("blocking SIGCHLD")(error.into()))?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(|error| system("watching for exits")(error.into()))?;
@@ -238,10 +251,8 @@ impl Zygote {
         let forked = unsafe { fork() };
         let pid = match forked {
             Ok(ForkResult::Child) => {
-                let mut mask = SigSet::empty();
-                mask.add(Signal::SIGCHLD);
-                // A mask of one valid signal is always accepted.
-                let _ = mask.thread_unblock();
+                // A mask without signals is always accepted.
+                let _ = SigSet::empty().thread_set_mask();
                 become_executor(known, &start)
             }
             Ok(ForkResult::Parent { child }) => child.as_raw(),

@@ -841,7 +841,7 @@ static inline phr_status phr_last_status(const phr_ctx *ctx)
     return ctx ? PHR_TABLE_(ctx)->last_status(ctx) : PHR_EINVAL;
 }
 
-/* Its whole sentence; "" where none has failed. */
+/* Its whole sentence, until the next call that fails; "" where none has failed. */
 static inline const char *phr_last_error(const phr_ctx *ctx)
 {
     return ctx ? PHR_TABLE_(ctx)->last_error(ctx) : "the phr_ctx is NULL";

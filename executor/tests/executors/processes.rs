@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pheromone_executor::protocol::{FromZygote, ToZygote};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::Test;
 use crate::harness::{AppBuilder, folder, library, single, start_zygote};
@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = &[
     ("the_zygote_ends_when_its_socket_closes", socket_closes),
     ("what_cannot_be_set_up_says_why", cannot_be_set_up),
     ("an_idle_executor_sleeps", idle),
+    ("what_a_terminal_says_is_for_the_node", terminal),
 ];
 
 /// Argument of a process that is a node with one executor, until it is killed.
@@ -167,6 +168,29 @@ fn cannot_be_set_up() {
         "{lines:?}"
     );
     world.tell(&ToZygote::Forget { app: 3 }, &[]);
+}
+
+fn terminal() {
+    let (mut world, mut executor) = single(&library("calls.c"), &["copy"]);
+    let zygote = Pid::from_raw(world.zygote.id() as i32).expect("not 0");
+    let pid = Pid::from_raw(executor.pid).expect("not 0");
+    let session = rustix::process::getsid(Some(zygote)).expect("it lives");
+    assert_eq!(session, zygote);
+    assert_eq!(rustix::process::getsid(Some(pid)), Ok(session));
+    for process in [zygote, pid] {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+            rustix::process::kill_process(process, signal).expect("it lives");
+        }
+    }
+    let input = world.request(b"x");
+    executor.run(0, &[input]).ok();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", executor.pid));
+    let status = status.expect("it lives");
+    let blocked = status
+        .lines()
+        .find(|line| line.starts_with("SigBlk:"))
+        .expect("a mask");
+    assert!(blocked.ends_with("\t0000000000000000"), "{blocked}");
 }
 
 fn idle() {
