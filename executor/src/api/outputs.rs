@@ -155,7 +155,7 @@ impl Runtime {
         Ok(target)
     }
 
-    /// The key of a new object for this target; counts the ordinals of triggers.md.
+    /// The key of a new object for this target; counts ordinals as docs/model.md says.
     fn label(&mut self, target: Target, key: Option<&[u8]>) -> Label {
         let ordinal = match target {
             Target::Bucket(bucket) if key.is_none() => self.ordinals.next(bucket),
