@@ -16,6 +16,7 @@ use crate::local::invocation::{Invocation, Place};
 use crate::local::session::End;
 use crate::local::{Local, Timer};
 use crate::slab::Ref;
+use crate::timer::TimerId;
 
 /// How an attempt came back.
 #[derive(Clone, Copy)]
@@ -35,6 +36,9 @@ impl Local {
             let Some(function) = of.next_ready() else {
                 return;
             };
+            if of.awake.is_empty() && of.pool.busy > 0 {
+                break;
+            }
             let next = of.functions[usize::from(function)].first;
             let Some(slot) = choose(of, function, self.invocations[next].near) else {
                 break;
@@ -203,6 +207,9 @@ impl Local {
     /// Work is left over: somebody must come for it, now or after `forward_delay`.
     fn wait_for_executor<S: Sink>(&mut self, app: AppId, sink: &mut S) {
         let of = &self.apps[app];
+        if of.forward_timer != TimerId::NONE {
+            return;
+        }
         let pool = &of.pool;
         if pool.busy + pool.idle + pool.coming == 0 {
             self.grow(app, sink);
@@ -210,7 +217,7 @@ impl Local {
         }
         let may_grow = self.may_grow(app);
         let of = &mut self.apps[app];
-        if of.forward_timer == crate::timer::TimerId::NONE && (!of.asleep.is_empty() || may_grow) {
+        if !of.asleep.is_empty() || may_grow {
             let deadline_ns = self.now_ns.saturating_add(of.spec.limits.forward_delay_ns);
             of.forward_timer = self.timers.arm(deadline_ns, Timer::Forward(app));
         }
@@ -219,7 +226,7 @@ impl Local {
     /// Work that has waited `forward_delay` gets a sleeping executor, or the coordinator is told.
     pub(super) fn forward_timer<S: Sink>(&mut self, app: AppId, sink: &mut S) {
         let of = &mut self.apps[app];
-        of.forward_timer = crate::timer::TimerId::NONE;
+        of.forward_timer = TimerId::NONE;
         let delay_ns = of.spec.limits.forward_delay_ns;
         loop {
             let of = &self.apps[app];
@@ -246,12 +253,9 @@ impl Local {
     }
 }
 
-/// The executor for an invocation of a function, if one can be had now.
+/// The executor for an invocation of a function, where one is awake or none works.
 fn choose(app: &App, function: u16, near: Option<u16>) -> Option<u16> {
     let awake = best(app, &app.awake, function, near);
-    if awake.is_none() && app.pool.busy > 0 {
-        return None;
-    }
     let loaded = |found: &(u16, u8)| found.1 >= LOADED;
     awake
         .filter(loaded)

@@ -10,6 +10,7 @@ use crate::local::app::PoolState;
 use crate::local::executor::{KillReason, State};
 use crate::local::session::End;
 use crate::local::{Local, Timer};
+use crate::timer::TimerId;
 
 impl PoolState {
     /// Pause between two starts of processes. Failed starts back off exponentially. Processes that
@@ -41,7 +42,7 @@ impl Local {
             return;
         }
         if self.now_ns < of.pool.not_before_ns {
-            if of.pool.timer == crate::timer::TimerId::NONE {
+            if of.pool.timer == TimerId::NONE {
                 of.pool.timer = self.timers.arm(of.pool.not_before_ns, Timer::Pool(app));
             }
             return;
@@ -80,7 +81,7 @@ impl Local {
 
     /// The pause after failures is over.
     pub(super) fn pool_timer<S: Sink>(&mut self, app: AppId, sink: &mut S) {
-        self.apps[app].pool.timer = crate::timer::TimerId::NONE;
+        self.apps[app].pool.timer = TimerId::NONE;
         self.mend_pool(app, sink);
         self.dispatch_ready(app, sink);
     }

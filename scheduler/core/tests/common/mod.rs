@@ -344,12 +344,7 @@ impl World {
                 return None;
             }
         }
-        let extent = self
-            .sink
-            .memory
-            .entry(id)
-            .or_default()
-            .allocate(len_units);
+        let extent = self.sink.memory.entry(id).or_default().allocate(len_units);
         self.executor(id).charge(extent);
         Some(extent)
     }

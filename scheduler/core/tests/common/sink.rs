@@ -63,6 +63,8 @@ pub struct Recorder {
     pub credits_told: u64,
     /// Executors, in the order of dispatches, with the function.
     pub dispatches: Vec<(ExecutorId, u16)>,
+    /// What was dispatched, for an oracle to compare.
+    pub started: Vec<Open>,
     pub accepted: HashMap<RequestId, SessionId>,
     pub refused: HashMap<RequestId, Refusal>,
     bodies: HashMap<RequestId, (ExecutorId, Vec<Extent>)>,
@@ -94,6 +96,7 @@ impl Recorder {
             dispatched_total: 0,
             credits_told: 0,
             dispatches: Vec::new(),
+            started: Vec::new(),
             accepted: HashMap::new(),
             refused: HashMap::new(),
             bodies: HashMap::new(),
@@ -255,10 +258,15 @@ impl Sink for Recorder {
         self.dispatched_total += 1;
         self.dispatches.push((id, dispatch.function));
         let inputs = inputs.map(|input| Seen::new(&input)).collect();
-        let executor = self.runner(id);
+        let executor = self
+            .executors
+            .get_mut(&id)
+            .expect("there is such a process");
         assert!(executor.open.is_none(), "one dispatch is open at a time");
         assert!(!executor.told_to_exit && !executor.killed && executor.adopting.is_none());
-        executor.open = Some(Open::new(dispatch, inputs));
+        let open = Open::new(dispatch, inputs);
+        executor.open = Some(open.clone());
+        self.started.push(open);
         let session = SessionId(dispatch.session);
         assert!(
             !self.ended.contains_key(&session),
