@@ -51,9 +51,10 @@ pub enum Content {
 impl Content {
     /// The whole payload where it is text.
     pub fn whole(payload: &[u8]) -> Self {
+        let is_binary = |c: char| c.is_control() && !c.is_ascii_whitespace();
         match std::str::from_utf8(payload) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::BeginsWith(bytes::preview(payload)),
+            Ok(text) if !text.contains(is_binary) => Self::Text(text.to_owned()),
+            _ => Self::BeginsWith(bytes::preview(payload)),
         }
     }
 }
@@ -230,6 +231,10 @@ mod tests {
     fn json_holds_text_whole_and_the_beginning_of_what_is_none() {
         let summary = serde_json::to_value(record("counts", "k").summary()).expect("JSON");
         assert_eq!(summary["text"], "12 words\n");
+        assert_eq!(
+            Content::whole(b"a\0b"),
+            Content::BeginsWith("a\\x00b".into())
+        );
         assert_eq!(
             Content::whole(b"\xff\x00"),
             Content::BeginsWith("\\xff\\x00".into())
