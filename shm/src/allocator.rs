@@ -1,349 +1,542 @@
-//! Allocation within one region, with the books in the owner's private memory.
+//! Who gets which memory of a region. The books are in the owner's private memory; the region
+//! itself holds payloads only, so that nothing another process reads or writes can mislead them.
 //!
-//! Small extents come from lists by exact size, last in first out, so that a steady flow of
-//! objects stays in few warm pages; the lists stand over two maps of coalescing free extents: *warm*
-//! (their pages are there) and *cold* (whole pages that are holes). An extent is populated before it
-//! is handed out, so an honest writer never meets `SIGBUS`; large warm extents are punched when there
-//! are too many. Rebuilding after a crash needs only the extents that are alive: everything else
-//! is free.
+//! Free memory is in one of three places:
+//!
+//! - quick lists, one per exact length of short extents, last in, first out: what was used last
+//!   is in cache and in its consumers' page tables;
+//! - warm extents, coalesced, whose pages are populated;
+//! - cold extents, coalesced, whole pages that were never touched or have been given back.
+//!
+//! Cold pages are populated before they are handed out: an owner that writes what it was given is
+//! never killed by a full machine, it is told [`AllocError::Pages`] instead. Warm memory beyond a
+//! limit is given back. The owner keeps no table of what it has lent: who gives an extent back says
+//! how long it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::limits::PAGE_BYTES;
-use crate::message::{Extent, UNIT_BYTES};
+use crate::limits::{
+    PAGE_UNITS, POPULATE_UNITS, PUNCH_UNITS, QUICK_UNITS_MAX, QUICK_UNITS_TOTAL_MAX, WARM_UNITS_MAX,
+};
+use crate::message::Extent;
 
-/// Units of a page.
-const PAGE_UNITS: u32 = (PAGE_BYTES as u64 / UNIT_BYTES) as u32;
-/// Longest extent kept in a list by size: 4 KiB.
-const QUICK_UNITS_MAX: u32 = PAGE_UNITS;
-/// Most extents of one size in a list; more are coalesced.
-const QUICK_LENGTH_MAX: usize = 256;
-/// Pages are taken from the cold in steps of 256 KiB, since populating is a system call.
-const CHUNK_UNITS: u32 = 64 * PAGE_UNITS;
-/// Warm free units kept: 4 MiB. Past that, large free extents go cold.
-const WARM_UNITS_MAX: u64 = (4 << 20) / UNIT_BYTES;
-/// Free extents of fewer units are not worth a system call: 64 KiB.
-const PUNCH_UNITS_MIN: u32 = 16 * PAGE_UNITS;
-
-/// The pages under an allocator.
+/// The pages behind a region.
 pub trait Pages {
-    /// Makes every page that the extent touches present, keeping what it holds.
+    /// Makes sure that all pages of an extent exist and can be written.
     ///
     /// # Errors
-    /// The machine has no memory for it.
+    /// There is no memory for them; some may exist then.
     fn populate(&mut self, extent: Extent) -> Result<(), PagesError>;
 
-    /// Gives the whole pages of a free extent back to the machine.
+    /// Gives the pages of an extent back; whole pages are asked for. They read as zeros afterwards.
     ///
     /// # Errors
-    /// The kernel refuses; the pages stay.
+    /// Whatever the system gives; the pages stay then.
     fn punch(&mut self, extent: Extent) -> Result<(), PagesError>;
 }
 
-/// An errno of the kernel about pages.
+/// The kernel refused to give pages, or to take them back: its errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the machine gave no memory (errno {0})")]
+#[error("the machine gave no pages for shared memory (errno {0})")]
 pub struct PagesError(pub i32);
 
-/// Why nothing was allocated.
+/// Why an extent could not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AllocError {
-    /// More than the region's span.
-    #[error("{units} units are more than a region has")]
+    /// No extent has no units.
+    #[error("an object of zero units was asked for; every object has at least one")]
+    Empty,
+    /// It would not fit an empty region.
+    #[error("an object of {units} units does not fit a region of {span_units}")]
     TooLarge {
-        /// Asked for.
+        /// What was asked for.
         units: u64,
+        /// What there is.
+        span_units: u32,
     },
-    /// No stretch of that length is free.
-    #[error("no {units} units in a row are free in this region")]
-    Full {
-        /// Asked for.
+    /// No free extent is long enough.
+    #[error("no free extent of {units} units; {free_units} are free in shorter ones")]
+    NoRoom {
+        /// What was asked for.
         units: u64,
+        /// Free in all.
+        free_units: u64,
     },
-    /// The machine has no memory.
-    #[error(transparent)]
+    /// The machine (or the app's part of it) has no memory left.
+    #[error("{0}")]
     Pages(#[from] PagesError),
 }
 
-/// Free extents that are never adjacent, by place and by length.
+/// What an allocator has, in units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllocatorStats {
+    /// Of the whole region.
+    pub span_units: u64,
+    /// Lent.
+    pub live_units: u64,
+    /// Free, in quick lists.
+    pub quick_units: u64,
+    /// Free, populated.
+    pub warm_units: u64,
+    /// Free, without pages.
+    pub cold_units: u64,
+    /// Extents that were given back and cannot have been lent; they were ignored.
+    pub refused_frees: u64,
+}
+
+/// Free extents, coalesced, by place and by length.
 #[derive(Debug, Default)]
 struct FreeMap {
-    by_offset: BTreeMap<u32, u32>,
-    by_length: BTreeSet<(u32, u32)>,
+    /// Length by offset.
+    by_place: BTreeMap<u32, u32>,
+    /// Length, offset.
+    by_len: BTreeSet<(u32, u32)>,
     units: u64,
 }
 
 impl FreeMap {
-    /// Adds a free extent, merging it with its neighbours; gives the merged one.
-    fn insert(&mut self, offset: u32, len: u32) -> (u32, u32) {
-        let (mut first, mut end) = (offset, offset + len);
-        if let Some((&before, &before_len)) = self.by_offset.range(..offset).next_back()
+    fn overlaps(&self, extent: Extent) -> bool {
+        self.by_place
+            .range(..=(extent.end_units() - 1) as u32)
+            .next_back()
+            .is_some_and(|(&offset, &len)| {
+                u64::from(offset) + u64::from(len) > u64::from(extent.offset_units)
+            })
+    }
+
+    /// Puts in an extent that overlaps none, joined with its neighbours.
+    fn insert(&mut self, extent: Extent) {
+        let (mut offset, mut len) = (extent.offset_units, extent.len_units);
+        self.units += u64::from(len);
+        if let Some((&before, &before_len)) = self.by_place.range(..offset).next_back()
             && before + before_len == offset
         {
-            self.remove(before, before_len);
-            first = before;
+            self.forget(before, before_len);
+            (offset, len) = (before, before_len + len);
         }
-        if let Some(&after_len) = self.by_offset.get(&end) {
-            self.remove(end, after_len);
-            end += after_len;
+        if let Some(end) = offset.checked_add(len)
+            && let Some(&after_len) = self.by_place.get(&end)
+        {
+            self.forget(end, after_len);
+            len += after_len;
         }
-        self.by_offset.insert(first, end - first);
-        self.by_length.insert((end - first, first));
-        self.units += u64::from(end - first);
-        (first, end - first)
+        self.by_place.insert(offset, len);
+        self.by_len.insert((len, offset));
     }
 
-    fn remove(&mut self, offset: u32, len: u32) {
-        self.by_offset.remove(&offset);
-        self.by_length.remove(&(len, offset));
+    fn forget(&mut self, offset: u32, len: u32) {
+        self.by_place.remove(&offset);
+        self.by_len.remove(&(len, offset));
+    }
+
+    /// Takes out a part of one free extent, which must be there.
+    fn take(&mut self, part: Extent) {
+        let (&offset, &len) = self
+            .by_place
+            .range(..=part.offset_units)
+            .next_back()
+            .expect("a part of a free extent is taken");
+        self.forget(offset, len);
         self.units -= u64::from(len);
+        let before = part.offset_units - offset;
+        let after = len - before - part.len_units;
+        if before > 0 {
+            self.insert(Extent {
+                offset_units: offset,
+                len_units: before,
+            });
+        }
+        if after > 0 {
+            self.insert(Extent {
+                offset_units: part.offset_units + part.len_units,
+                len_units: after,
+            });
+        }
     }
 
-    /// Takes `len` units from the front of the shortest extent that has them, lowest first.
-    fn take(&mut self, len: u32) -> Option<u32> {
-        let &(found, offset) = self.by_length.range((len, 0)..).next()?;
-        self.remove(offset, found);
-        if found > len {
-            self.insert(offset + len, found - len);
-        }
-        Some(offset)
+    /// The shortest free extent of at least so many units, the first of those.
+    fn best_fit(&self, units: u32) -> Option<Extent> {
+        let &(len, offset) = self.by_len.range((units, 0)..).next()?;
+        Some(Extent {
+            offset_units: offset,
+            len_units: len,
+        })
+    }
+
+    fn longest(&self) -> Option<Extent> {
+        let &(len, offset) = self.by_len.last()?;
+        Some(Extent {
+            offset_units: offset,
+            len_units: len,
+        })
     }
 }
 
-/// The allocator of one region. Only its owner has one.
+/// The books of one region.
 #[derive(Debug)]
-pub struct Allocator<P> {
+pub struct Allocator<P: Pages> {
     pages: P,
     span_units: u32,
+    /// Offsets of free extents, by length.
     quick: Vec<Vec<u32>>,
+    quick_units: u64,
     warm: FreeMap,
+    /// Whole pages only.
     cold: FreeMap,
-}
-
-/// What is free in a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllocatorStats {
-    /// Units in lists and warm extents.
-    pub warm_units: u64,
-    /// Units that are holes.
-    pub cold_units: u64,
-    /// Units handed out.
-    pub used_units: u64,
+    live_units: u64,
+    warm_units_max: u64,
+    refused_frees: u64,
 }
 
 impl<P: Pages> Allocator<P> {
-    /// The allocator of a region that nobody has used.
+    /// An empty region, all of it cold. Units beyond the last whole page are not used.
     pub fn new(span_units: u32, pages: P) -> Self {
-        let mut cold = FreeMap::default();
-        cold.insert(0, span_units / PAGE_UNITS * PAGE_UNITS);
-        let quick = vec![Vec::new(); QUICK_UNITS_MAX as usize + 1];
-        Self {
-            pages,
-            span_units,
-            quick,
-            warm: FreeMap::default(),
-            cold,
-        }
-    }
-
-    /// The allocator of an adopted region, in which exactly `live` is in use. Overlapping extents
-    /// (a dead liar's) are in use once; whatever lies outside the span is ignored.
-    pub fn rebuild(span_units: u32, pages: P, live: &[Extent]) -> Self {
-        let mut allocator = Self::new(span_units, pages);
-        allocator.cold = FreeMap::default();
-        let span = u64::from(span_units / PAGE_UNITS * PAGE_UNITS);
-        let mut live: Vec<Extent> = live.to_vec();
-        live.sort_unstable();
-        let mut free_from = 0_u64;
-        for extent in live.iter().filter(|extent| extent.end_units() <= span) {
-            let offset = u64::from(extent.offset_units);
-            if offset > free_from {
-                allocator.give_cold(free_from, offset);
-            }
-            free_from = free_from.max(extent.end_units());
-        }
-        if free_from < span {
-            allocator.give_cold(free_from, span);
+        let mut allocator = Self::without_memory(span_units, pages);
+        if allocator.span_units > 0 {
+            allocator.cold.insert(Extent {
+                offset_units: 0,
+                len_units: allocator.span_units,
+            });
         }
         allocator
     }
 
-    /// Frees a stretch of an adopted region: its whole pages go cold, its edges stay warm. A page
-    /// that was never there makes no difference.
-    fn give_cold(&mut self, first: u64, end: u64) {
-        // Both fit: the span does.
-        let (first, end) = (first as u32, end as u32);
-        self.warm.insert(first, end - first);
-        self.chill(first, end - first);
+    fn without_memory(span_units: u32, pages: P) -> Self {
+        Self {
+            pages,
+            span_units: span_units / PAGE_UNITS * PAGE_UNITS,
+            quick: vec![Vec::new(); QUICK_UNITS_MAX as usize + 1],
+            quick_units: 0,
+            warm: FreeMap::default(),
+            cold: FreeMap::default(),
+            live_units: 0,
+            warm_units_max: WARM_UNITS_MAX,
+            refused_frees: 0,
+        }
     }
 
-    /// Takes `units` in a row; populated, contents undefined.
+    /// The books of a region that had an owner before, whose live extents are these, in any
+    /// order. Whole pages that none of them touches are given back. A unit that two of them claim
+    /// (a dead liar's) is lent once, and what lies beyond the region is not of it.
+    pub fn rebuild(span_units: u32, pages: P, live: &[Extent]) -> Self {
+        let mut allocator = Self::without_memory(span_units, pages);
+        let span_units = allocator.span_units;
+        let mut sorted = live.to_vec();
+        sorted.sort_unstable();
+        let mut end = 0;
+        for extent in sorted {
+            let extent_end = extent.end_units().min(u64::from(span_units)) as u32;
+            if extent.offset_units > end {
+                allocator.adopt_gap(end, extent.offset_units.min(span_units));
+            }
+            let first_new = end.max(extent.offset_units);
+            allocator.live_units += u64::from(extent_end.saturating_sub(first_new));
+            end = end.max(extent_end);
+        }
+        allocator.adopt_gap(end, span_units);
+        allocator
+    }
+
+    /// Makes a gap between live extents free: whole pages cold, the rest, whose pages are those
+    /// of live extents, warm.
+    fn adopt_gap(&mut self, start: u32, end: u32) {
+        if start >= end {
+            return;
+        }
+        let gap = Extent {
+            offset_units: start,
+            len_units: end - start,
+        };
+        self.warm.insert(gap);
+        if let Some(whole) = whole_pages(gap) {
+            self.cool(whole);
+        }
+    }
+
+    /// Moves whole pages from warm to cold, giving them back; they stay warm where the system
+    /// does not take them.
+    fn cool(&mut self, whole: Extent) -> bool {
+        if self.pages.punch(whole).is_err() {
+            return false;
+        }
+        self.warm.take(whole);
+        self.cold.insert(whole);
+        true
+    }
+
+    /// Lends an extent of this many units, its pages populated. Its content is whatever was there.
     ///
     /// # Errors
-    /// [`AllocError`]; nothing has changed but what was free may be coalesced.
+    /// See [`AllocError`]; the books are as before.
     #[inline]
     pub fn allocate(&mut self, units: u64) -> Result<Extent, AllocError> {
-        let len_units = u32::try_from(units.max(1))
-            .ok()
-            .filter(|len| *len <= self.span_units)
-            .ok_or(AllocError::TooLarge { units })?;
-        if len_units <= QUICK_UNITS_MAX
-            && let Some(offset_units) = self.quick[len_units as usize].pop()
+        if let Some(list) = self
+            .quick
+            .get_mut(usize::try_from(units).unwrap_or(usize::MAX))
+            && let Some(offset_units) = list.pop()
         {
+            let len_units = units as u32;
+            self.quick_units -= units;
+            self.live_units += units;
             return Ok(Extent {
                 offset_units,
                 len_units,
             });
         }
-        self.carve(len_units)
+        self.allocate_slowly(units)
     }
 
-    fn carve(&mut self, len: u32) -> Result<Extent, AllocError> {
-        let extent = |offset_units| Extent {
-            offset_units,
-            len_units: len,
+    fn allocate_slowly(&mut self, units: u64) -> Result<Extent, AllocError> {
+        let span_units = self.span_units;
+        let len = match u32::try_from(units) {
+            Ok(0) => return Err(AllocError::Empty),
+            Ok(len) if len <= span_units => len,
+            _ => return Err(AllocError::TooLarge { units, span_units }),
         };
-        if let Some(offset) = self.warm.take(len) {
-            return Ok(extent(offset));
+        let mut found = self.find(len)?;
+        if found.is_none() && self.quick_units > 0 {
+            self.flush_quick();
+            found = self.find(len)?;
         }
-        if let Some(offset) = self.take_cold(len)? {
-            return Ok(extent(offset));
+        let extent = found.ok_or(AllocError::NoRoom {
+            units,
+            free_units: self.warm.units + self.cold.units,
+        })?;
+        self.live_units += units;
+        Ok(extent)
+    }
+
+    /// Finds warm memory, else cold memory, else both joined, and takes it out of the books.
+    fn find(&mut self, len: u32) -> Result<Option<Extent>, AllocError> {
+        if let Some(fit) = self.warm.best_fit(len) {
+            let extent = Extent {
+                offset_units: fit.offset_units,
+                len_units: len,
+            };
+            self.warm.take(extent);
+            return Ok(Some(extent));
         }
-        // What is free may be in pieces: put the lists back, then let warm and cold become one.
-        self.flush_quick();
-        if let Some(offset) = self.warm.take(len) {
-            return Ok(extent(offset));
+        if let Some(fit) = self.cold.best_fit(len) {
+            return self.warm_up(fit, len).map(Some);
         }
-        let warm: Vec<_> = self
-            .warm
-            .by_offset
-            .iter()
-            .map(|(&at, &len)| (at, len))
-            .collect();
-        for (at, len) in warm {
-            self.chill(at, len);
+        match self.joined(len) {
+            Some(start) => self.take_joined(start, len).map(Some),
+            None => Ok(None),
         }
-        self.take_cold(len)?.map(extent).ok_or(AllocError::Full {
-            units: u64::from(len),
+    }
+
+    /// Takes an extent from the start of a cold one: populates its pages, and some more for a
+    /// short one, and keeps what is left of them warm.
+    fn warm_up(&mut self, fit: Extent, len: u32) -> Result<Extent, AllocError> {
+        let needed = len.next_multiple_of(PAGE_UNITS);
+        let wanted = needed.max(POPULATE_UNITS).min(fit.len_units);
+        let mut pages = Extent {
+            offset_units: fit.offset_units,
+            len_units: wanted,
+        };
+        if let Err(error) = self.pages.populate(pages) {
+            if wanted == needed {
+                return Err(error.into());
+            }
+            pages.len_units = needed;
+            self.pages.populate(pages)?;
+        }
+        self.cold.take(pages);
+        if pages.len_units > len {
+            self.warm.insert(Extent {
+                offset_units: pages.offset_units + len,
+                len_units: pages.len_units - len,
+            });
+        }
+        Ok(Extent {
+            offset_units: pages.offset_units,
+            len_units: len,
         })
     }
 
-    /// Populates and takes cold pages: a chunk where there is one, else just enough.
-    fn take_cold(&mut self, len: u32) -> Result<Option<u32>, PagesError> {
-        let Some(exact) = len.checked_next_multiple_of(PAGE_UNITS) else {
-            return Ok(None);
-        };
-        for want in [exact.max(CHUNK_UNITS), exact] {
-            let Some(offset) = self.cold.take(want) else {
-                continue;
+    /// The start of the first run of warm and cold extents, one behind the other, that is long
+    /// enough. Only when neither has room: a walk over all of them.
+    fn joined(&self, len: u32) -> Option<u32> {
+        let mut warm = self.warm.by_place.iter().peekable();
+        let mut cold = self.cold.by_place.iter().peekable();
+        let (mut start, mut end) = (0_u64, 0_u64);
+        loop {
+            let next = match (warm.peek(), cold.peek()) {
+                (Some((a, _)), Some((b, _))) if a < b => warm.next(),
+                (_, Some(_)) => cold.next(),
+                (Some(_), None) => warm.next(),
+                (None, None) => return None,
             };
-            let taken = Extent {
-                offset_units: offset,
-                len_units: want,
-            };
-            if let Err(error) = self.pages.populate(taken) {
-                // Some pages may be there now; punching makes the books true again.
-                let _ = self.pages.punch(taken);
-                self.cold.insert(offset, want);
-                if want == exact {
-                    return Err(error);
-                }
-                continue;
+            let (&offset, &units) = next?;
+            if u64::from(offset) != end {
+                start = u64::from(offset);
             }
-            if want > len {
-                self.warm.insert(offset + len, want - len);
-            }
-            return Ok(Some(offset));
-        }
-        Ok(None)
-    }
-
-    fn flush_quick(&mut self) {
-        for len in 1..=QUICK_UNITS_MAX {
-            for offset in std::mem::take(&mut self.quick[len as usize]) {
-                self.warm.insert(offset, len);
+            end = u64::from(offset) + u64::from(units);
+            if end - start >= u64::from(len) {
+                return Some(start as u32);
             }
         }
     }
 
-    /// Gives an extent back whole, as it was handed out (or as [`shrink`](Self::shrink) left it).
-    #[inline]
-    pub fn free(&mut self, extent: Extent) {
-        debug_assert!(extent.end_units() <= u64::from(self.span_units));
-        if extent.len_units <= QUICK_UNITS_MAX {
-            let list = &mut self.quick[extent.len_units as usize];
-            if list.len() < QUICK_LENGTH_MAX {
-                list.push(extent.offset_units);
-                return;
-            }
-        }
-        self.free_coalescing(extent);
-    }
-
-    fn free_coalescing(&mut self, extent: Extent) {
-        let (first, len) = self.warm.insert(extent.offset_units, extent.len_units);
-        if self.warm.units > WARM_UNITS_MAX && len >= PUNCH_UNITS_MIN {
-            self.chill(first, len);
-        }
-    }
-
-    /// Punches the whole pages of a warm free extent; its edges stay warm.
-    fn chill(&mut self, first: u32, len: u32) {
-        let end = first + len;
-        let from = first.next_multiple_of(PAGE_UNITS);
-        let to = end / PAGE_UNITS * PAGE_UNITS;
-        if from >= to {
-            return;
-        }
+    /// Takes an extent that lies across warm and cold memory.
+    fn take_joined(&mut self, start: u32, len: u32) -> Result<Extent, AllocError> {
         let whole = Extent {
-            offset_units: from,
-            len_units: to - from,
+            offset_units: start,
+            len_units: len,
         };
-        if self.pages.punch(whole).is_err() {
-            return;
+        let end = start + len;
+        let mut at = start;
+        while at < end {
+            let in_cold = self.cold.by_place.range(..=at).next_back();
+            let cold_end = in_cold.map_or(0, |(&offset, &len)| offset + len);
+            if cold_end <= at {
+                let (&offset, &len) = self
+                    .warm
+                    .by_place
+                    .range(..=at)
+                    .next_back()
+                    .expect("a run of free extents has no gap");
+                at = offset + len;
+                continue;
+            }
+            // Whole pages, as all cold memory; what is warmed beyond the extent stays warm.
+            let pages_end = cold_end.min(end.next_multiple_of(PAGE_UNITS));
+            let pages = Extent {
+                offset_units: at / PAGE_UNITS * PAGE_UNITS,
+                len_units: pages_end - at / PAGE_UNITS * PAGE_UNITS,
+            };
+            self.pages.populate(pages)?;
+            self.cold.take(pages);
+            self.warm.insert(pages);
+            at = pages_end;
         }
-        self.warm.remove(first, len);
-        if from > first {
-            self.warm.insert(first, from - first);
-        }
-        if end > to {
-            self.warm.insert(to, end - to);
-        }
-        self.cold.insert(from, to - from);
+        self.warm.take(whole);
+        Ok(whole)
     }
 
-    /// Gives the tail of an extent back; what is left of it. At least one unit stays.
+    /// Gives the end of a lent extent back, keeping `len_units` of it (at least one), and says
+    /// what is left.
     pub fn shrink(&mut self, extent: Extent, len_units: u32) -> Extent {
-        let len_units = len_units.clamp(1, extent.len_units);
-        let tail = extent.len_units - len_units;
-        if tail > 0 {
-            let offset_units = extent.offset_units + len_units;
-            self.free_coalescing(Extent {
-                offset_units,
-                len_units: tail,
-            });
+        let len_units = len_units.max(1);
+        if len_units >= extent.len_units {
+            return extent;
         }
+        self.free(Extent {
+            offset_units: extent.offset_units + len_units,
+            len_units: extent.len_units - len_units,
+        });
         Extent {
             offset_units: extent.offset_units,
             len_units,
         }
     }
 
-    /// What is free.
-    pub fn stats(&self) -> AllocatorStats {
-        let listed: u64 = self
-            .quick
-            .iter()
-            .enumerate()
-            .map(|(len, list)| (len * list.len()) as u64)
-            .sum();
-        let span = u64::from(self.span_units / PAGE_UNITS * PAGE_UNITS);
-        let warm_units = self.warm.units + listed;
-        let cold_units = self.cold.units;
-        AllocatorStats {
-            warm_units,
-            cold_units,
-            used_units: span - warm_units - cold_units,
+    /// Takes a lent extent back. One that cannot have been lent is ignored and counted.
+    #[inline]
+    pub fn free(&mut self, extent: Extent) {
+        let units = u64::from(extent.len_units);
+        if units == 0 || extent.end_units() > u64::from(self.span_units) || units > self.live_units
+        {
+            self.refused_frees += 1;
+            return;
+        }
+        if extent.len_units <= QUICK_UNITS_MAX && self.quick_units + units <= QUICK_UNITS_TOTAL_MAX
+        {
+            self.quick[extent.len_units as usize].push(extent.offset_units);
+            self.quick_units += units;
+            self.live_units -= units;
+            return;
+        }
+        self.free_slowly(extent);
+    }
+
+    fn free_slowly(&mut self, extent: Extent) {
+        if self.warm.overlaps(extent) || self.cold.overlaps(extent) {
+            self.refused_frees += 1;
+            return;
+        }
+        self.live_units -= u64::from(extent.len_units);
+        self.warm.insert(extent);
+        self.trim();
+    }
+
+    /// Gives warm pages back, from the longest extents, until the limit is kept.
+    fn trim(&mut self) {
+        while self.warm.units > self.warm_units_max {
+            let Some(whole) = self.warm.longest().and_then(whole_pages) else {
+                return;
+            };
+            let excess = u32::try_from(self.warm.units - self.warm_units_max).unwrap_or(u32::MAX);
+            let len = excess
+                .max(PUNCH_UNITS)
+                .checked_next_multiple_of(PAGE_UNITS)
+                .map_or(whole.len_units, |len| len.min(whole.len_units));
+            // The end of it goes: best fit takes from the start.
+            let part = Extent {
+                offset_units: whole.offset_units + (whole.len_units - len),
+                len_units: len,
+            };
+            if !self.cool(part) {
+                return;
+            }
         }
     }
+
+    /// Puts everything in quick lists back, to be joined.
+    fn flush_quick(&mut self) {
+        for len_units in 1..=QUICK_UNITS_MAX {
+            let mut list = std::mem::take(&mut self.quick[len_units as usize]);
+            for offset_units in list.drain(..) {
+                let extent = Extent {
+                    offset_units,
+                    len_units,
+                };
+                if self.warm.overlaps(extent) || self.cold.overlaps(extent) {
+                    self.refused_frees += 1;
+                } else {
+                    self.warm.insert(extent);
+                }
+            }
+            self.quick[len_units as usize] = list;
+        }
+        self.quick_units = 0;
+    }
+
+    /// Changes how much free memory stays populated, at once.
+    pub fn set_warm_units_max(&mut self, units: u64) {
+        self.warm_units_max = units;
+        self.trim();
+    }
+
+    /// What there is.
+    pub fn stats(&self) -> AllocatorStats {
+        AllocatorStats {
+            span_units: u64::from(self.span_units),
+            live_units: self.live_units,
+            quick_units: self.quick_units,
+            warm_units: self.warm.units,
+            cold_units: self.cold.units,
+            refused_frees: self.refused_frees,
+        }
+    }
+
+    /// The pages behind it.
+    pub fn pages(&self) -> &P {
+        &self.pages
+    }
+
+    /// The pages behind it.
+    pub fn pages_mut(&mut self) -> &mut P {
+        &mut self.pages
+    }
+}
+
+/// The whole pages within an extent.
+fn whole_pages(extent: Extent) -> Option<Extent> {
+    let start = extent.offset_units.checked_next_multiple_of(PAGE_UNITS)?;
+    let end = (extent.end_units() / u64::from(PAGE_UNITS) * u64::from(PAGE_UNITS)) as u32;
+    (start < end).then(|| Extent {
+        offset_units: start,
+        len_units: end - start,
+    })
 }

@@ -1,79 +1,92 @@
 //! The `node` page: whether a scheduler sleeps, written by it alone and read by everybody.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use crate::doorbell::{AWAKE, NEVER_SLEEPS, Waker, sleep};
-use crate::file::reopen_read_only;
-use crate::mapping::Mapping;
-use crate::sync::{FutexWord, Ordering};
+use crate::doorbell::{SleepWord, Sound};
+use crate::file::create_sealed;
+use crate::limits::{BELL_BYTES, node};
+use crate::mapping::{Mapping, Shared};
+use crate::sync::{AtomicU32, Ordering};
 
 /// The `node` page, from the side of the scheduler that writes it.
 #[derive(Debug)]
 pub struct Bell {
-    page: Arc<Mapping>,
+    file: OwnedFd,
+    word: Shared<SleepWord>,
+    never_sleeps: Shared<AtomicU32>,
 }
 
 impl Bell {
-    /// Maps a `node` page (made by [`create_sealed`](crate::file::create_sealed) with
-    /// [`BELL_BYTES`](crate::limits::BELL_BYTES)) for its scheduler.
+    /// Makes a page.
     ///
     /// # Errors
     /// What the kernel says.
+    pub fn create() -> io::Result<Self> {
+        Self::map(create_sealed("pheromone:node", BELL_BYTES)?)
+    }
+
+    /// Maps a `node` page (made by [`create_sealed`] with [`BELL_BYTES`]) for its scheduler.
+    ///
+    /// # Errors
+    /// A file that is too short (`InvalidInput`), or what the kernel says.
     pub fn map(file: OwnedFd) -> io::Result<Self> {
+        let page = Mapping::writable_of(file.as_fd(), BELL_BYTES as usize)?;
         Ok(Self {
-            page: Arc::new(Mapping::writable(file.as_fd())?),
+            file,
+            word: page.place(node::ASLEEP, 1),
+            never_sleeps: page.place(node::NEVER_SLEEPS, 1),
         })
     }
 
-    /// Declares that the scheduler never sleeps, so that nobody pays for a fence.
+    /// The page's file. Executors get it through
+    /// [`reopen_read_only`](crate::file::reopen_read_only).
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Declares that the scheduler never sleeps, so that nobody pays for a fence (or that it does
+    /// again).
     pub fn set_never_sleeps(&self, never: bool) {
-        let state = if never { NEVER_SLEEPS } else { AWAKE };
-        self.word().value().store(state, Ordering::SeqCst);
+        self.never_sleeps[0].store(u32::from(never), Ordering::Release);
     }
 
-    /// See [`sleep`].
+    /// Sleeps until somebody pulls a rope or `timeout` has passed; not at all if `rescan` finds
+    /// something. False only when the time was over; true may come without news.
     pub fn sleep(&self, rescan: impl FnMut() -> bool, timeout: Option<Duration>) -> bool {
-        sleep(self.word(), rescan, timeout)
-    }
-
-    fn word(&self) -> &FutexWord {
-        self.page.futex_word(0)
+        self.word[0].sleep::<Sound>(rescan, timeout)
     }
 }
 
 /// The `node` page, from everybody else's side: read-only.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BellRope {
-    page: Arc<Mapping>,
-    waker: Waker,
+    word: Shared<SleepWord>,
+    never_sleeps: Shared<AtomicU32>,
 }
 
 impl BellRope {
     /// Maps a `node` page read-only.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// A file that is too short (`InvalidInput`), or what the kernel says.
     pub fn map(file: impl AsFd) -> io::Result<Self> {
+        let page = Mapping::read_only_of(file.as_fd(), BELL_BYTES as usize)?;
+        page.populate(0, BELL_BYTES as usize, false);
         Ok(Self {
-            page: Arc::new(Mapping::read_only(file.as_fd())?),
-            waker: Waker::default(),
+            word: page.place(node::ASLEEP, 1),
+            never_sleeps: page.place(node::NEVER_SLEEPS, 1),
         })
     }
 
-    /// Maps a `node` page of which only a writable descriptor is at hand, still read-only.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn map_writable_descriptor(file: impl AsFd) -> io::Result<Self> {
-        Self::map(reopen_read_only(file.as_fd())?)
-    }
-
-    /// Wakes the scheduler if it sleeps, after the caller has published something for it.
+    /// Wakes the scheduler if it sleeps, after the caller has published something for it. The
+    /// page does not say who else could have been woken: a stranger who waits there as well can
+    /// hold a wake up until the scheduler looks by itself.
     #[inline]
     pub fn ring_if_asleep(&self) {
-        self.waker.wake(self.page.futex_word(0));
+        if self.never_sleeps[0].load(Ordering::Relaxed) == 0 {
+            self.word[0].wake_if_asleep::<Sound>();
+        }
     }
 }

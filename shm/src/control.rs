@@ -1,48 +1,45 @@
 //! The control memory of one executor process: its two ends.
 //!
-//! `up` is written by the executor (publish ring, consumer indices, sleep words), `down` by the
-//! scheduler (dispatch and release rings, credit, permission to spin, cancel word) and mapped
-//! read-only in the executor. No page has two writers. Nothing here knows what a message means.
+//! `up` is written by the executor (publish ring, consumer indices, whether it sleeps), `down` by
+//! the scheduler (dispatch and release rings, credit, permission to spin, cancel word, wakes) and
+//! mapped read-only in the executor. No page has two writers. Nothing here knows what a message
+//! means.
+//!
+//! The scheduler believes nothing that it reads in `up`: messages are judged on a copy, an index
+//! that cannot be right is not believed, and a sleep that is none costs a needless wake. What is
+//! garbled is told once; then the ring is not read any further.
+//!
+//! Sending and receiving are loads and stores. A fence is paid where the other side may be asleep,
+//! a system call where it is.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::doorbell::{self, BellRope, Waker};
+use crate::doorbell::{self, ASLEEP_FOR_ROOM, ASLEEP_IDLE, BellRope, Sound};
 use crate::file::create_sealed;
 use crate::limits::{
-    COLOURS, DISPATCH_SLOTS, FULL_RING_POLLS, PUBLISH_SLOTS, RELEASE_SLOTS, RELEASES_PER_SLOT,
-    down, up,
+    COLOURS, DISPATCH_SLOTS, IDLE_POLLS, POLL_BEFORE_SLEEP_NS, PUBLISH_SLOTS, RELEASE_SLOTS,
+    RELEASES_PER_SLOT, down, up,
 };
-use crate::mapping::{Area, MappedSlots, Mapping};
+use crate::mapping::{Area, MappedSlots, Mapping, Shared};
 use crate::message::{Dispatch, Extent, FromExecutor, Input, ToExecutor};
-use crate::ring::{Consumer, Producer, RingFault, RingFull, SLOT_BYTES, SlotData};
-use crate::sync::{AtomicU64, Ordering};
+use crate::ring::{Consumer, Producer, RingFull, SLOT_BYTES, SlotData};
+use crate::sync::{AtomicU32, AtomicU64, FutexWord, Ordering};
+pub use crate::wire::Garbled;
 use crate::wire::{
-    self, ARGS_BYTES, INLINE_BYTES_MAX, MESSAGE_SLOTS_MAX, Malformed, MessageBuffer,
-    SLOT_DATA_BYTES, SPILLED,
+    self, ARGS_BYTES, Form, INLINE_BYTES_MAX, INPUT_BYTES_MAX, LIST_HEAD_BYTES, MessageBuffer,
+    SLOT_DATA_BYTES, Slots,
 };
-
-/// Why what a peer wrote is no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Garbled {
-    /// Its ring is broken.
-    #[error(transparent)]
-    Ring(#[from] RingFault),
-    /// Its bytes say nothing.
-    #[error(transparent)]
-    Message(#[from] Malformed),
-    /// It claims more bytes than its area has.
-    #[error("a long message claims {0} bytes, more than its area has")]
-    Spill(u32),
-}
 
 /// The two files of one executor process.
 #[derive(Debug)]
 pub struct ControlFiles {
     /// Written by the executor.
     pub up: OwnedFd,
-    /// Written by the scheduler.
+    /// Written by the scheduler. The executor gets it through
+    /// [`reopen_read_only`](crate::file::reopen_read_only).
     pub down: OwnedFd,
 }
 
@@ -59,79 +56,29 @@ impl ControlFiles {
     }
 }
 
-fn coloured(base: usize, colour: u16) -> usize {
-    base + usize::from(colour) % COLOURS * SLOT_BYTES
+/// Both files mapped, and the places in them that both ends use.
+struct Places {
+    up: Arc<Mapping>,
+    down: Arc<Mapping>,
+    publish: MappedSlots,
+    dispatch: MappedSlots,
+    release: MappedSlots,
 }
 
-/// Generations of a process's rings start at its incarnation; each ring has its own.
-fn ring_generation(generation: u32, ring: u32) -> u32 {
-    generation.wrapping_mul(4).wrapping_add(ring)
-}
-
-const PUBLISH_RING: u32 = 0;
-const DISPATCH_RING: u32 = 1;
-const RELEASE_RING: u32 = 2;
-
-/// Bytes into slots; how many.
-#[inline]
-fn pack(bytes: &[u8], slots: &mut [SlotData; MESSAGE_SLOTS_MAX]) -> usize {
-    let mut count = 0;
-    for (slot, chunk) in slots.iter_mut().zip(bytes.chunks(SLOT_DATA_BYTES)) {
-        let mut padded = [0_u8; SLOT_DATA_BYTES];
-        padded[..chunk.len()].copy_from_slice(chunk);
-        for (word, bytes) in slot.iter_mut().zip(padded.as_chunks::<8>().0) {
-            *word = u64::from_le_bytes(*bytes);
-        }
-        count += 1;
-    }
-    count
-}
-
-/// Slots into bytes.
-#[inline]
-fn unpack(slots: &[SlotData], bytes: &mut [u8; INLINE_BYTES_MAX]) -> usize {
-    for (slot, out) in slots.iter().zip(bytes.as_chunks_mut::<SLOT_DATA_BYTES>().0) {
-        for (word, out) in slot.iter().zip(out.as_chunks_mut::<8>().0) {
-            *out = word.to_le_bytes();
+impl Places {
+    fn new(up: Arc<Mapping>, down: Arc<Mapping>, colour: u16, is_executor: bool) -> Self {
+        let slide = usize::from(colour) % COLOURS * SLOT_BYTES;
+        // All but the areas, which are for long messages.
+        up.populate(0, up::ARGS, is_executor);
+        down.populate(0, down::ARGS, !is_executor);
+        Self {
+            publish: up.slots(up::PUBLISH + slide, PUBLISH_SLOTS),
+            dispatch: down.slots(down::DISPATCH + slide, DISPATCH_SLOTS),
+            release: down.slots(down::RELEASE + slide, RELEASE_SLOTS),
+            up,
+            down,
         }
     }
-    slots.len() * SLOT_DATA_BYTES
-}
-
-/// Takes one message out of a ring (and its area) into private memory. False: there was none.
-#[inline]
-fn take(
-    ring: &mut Consumer<MappedSlots>,
-    area: &Area,
-    buffer: &mut MessageBuffer,
-) -> Result<bool, Garbled> {
-    let mut slots = [[0; 7]; MESSAGE_SLOTS_MAX];
-    let count = ring.pop(&mut slots)?;
-    if count == 0 {
-        return Ok(false);
-    }
-    buffer.inline_len = unpack(&slots[..count], &mut buffer.inline);
-    if buffer.inline[0] == SPILLED {
-        let len = (slots[0][1] & u64::from(u32::MAX)) as u32;
-        if !area.read(len as usize, &mut buffer.spill) {
-            return Err(Garbled::Spill(len));
-        }
-    }
-    Ok(true)
-}
-
-fn bytes_of(buffer: &MessageBuffer) -> &[u8] {
-    if buffer.inline[0] == SPILLED {
-        &buffer.spill
-    } else {
-        &buffer.inline[..buffer.inline_len]
-    }
-}
-
-/// The slot that announces a message in the area.
-fn spilled(len: usize) -> [SlotData; 1] {
-    // An area has less than 2^32 bytes.
-    [[u64::from(SPILLED), len as u64, 0, 0, 0, 0, 0]]
 }
 
 /// The scheduler's end.
@@ -140,221 +87,346 @@ pub struct SchedulerEnd {
     publish: Consumer<MappedSlots>,
     dispatch: Producer<MappedSlots>,
     release: Producer<MappedSlots>,
-    up: Arc<Mapping>,
-    down: Arc<Mapping>,
+    publish_consumed: Shared<AtomicU64>,
+    dispatch_consumed: Shared<AtomicU64>,
+    release_consumed: Shared<AtomicU64>,
+    asleep: Shared<AtomicU32>,
+    wakes: Shared<FutexWord>,
+    credit: Shared<AtomicU64>,
+    cancelled: Shared<AtomicU64>,
+    spin: Shared<AtomicU32>,
     up_area: Area,
     down_area: Area,
-    idle: Waker,
-    full: Waker,
-    /// The producer may be asleep on a full ring only if so much has been taken since last asked.
-    ask_full_at: u64,
+    /// Position behind the last message in `down_area`.
+    area_taken_until: u64,
+    /// Extents given back but not yet in the release ring, which has room for them.
     releases: [Extent; RELEASES_PER_SLOT],
     releases_waiting: usize,
-    scratch: Vec<u8>,
+    /// Where messages are encoded.
+    out: Box<Slots>,
+    request_out: Box<Slots>,
+    /// What the executor knows of the publish ring's consumer.
+    told: u64,
+    /// A message has come through the area: the executor may be waiting to use it again.
+    area_read: bool,
+    permitted: bool,
+    /// The executor may spin and has been woken since: it cannot be asleep for want of messages.
+    spins: bool,
+    garbled: bool,
 }
 
 impl SchedulerEnd {
-    /// Maps both files, `up` and `down`, read-write. `colour` spreads ring bases over cache sets,
-    /// `generation` tells the rings of successive processes apart; both as in the executor.
+    /// Maps both files: `up` for reading, `down` for writing. `colour` spreads ring bases over
+    /// cache sets, `generation` tells the rings of successive processes apart; both as in the
+    /// executor.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Files that are too short (`InvalidInput`), or what the kernel says.
     pub fn map(
         up_file: BorrowedFd<'_>,
         down_file: BorrowedFd<'_>,
         colour: u16,
         generation: u32,
     ) -> io::Result<Self> {
-        let up = Arc::new(Mapping::writable(up_file)?);
-        let down = Arc::new(Mapping::writable(down_file)?);
-        let ring = |ring| ring_generation(generation, ring);
-        let publish = up.slots(coloured(up::PUBLISH, colour), PUBLISH_SLOTS);
-        let dispatch = down.slots(coloured(down::DISPATCH, colour), DISPATCH_SLOTS);
-        let release = down.slots(coloured(down::RELEASE, colour), RELEASE_SLOTS);
+        let places = Places::new(
+            Mapping::read_only_of(up_file, up::BYTES)?,
+            Mapping::writable_of(down_file, down::BYTES)?,
+            colour,
+            false,
+        );
+        let (up, down) = (places.up, places.down);
         Ok(Self {
-            publish: Consumer::new(publish, ring(PUBLISH_RING)),
-            dispatch: Producer::new(dispatch, ring(DISPATCH_RING)),
-            release: Producer::new(release, ring(RELEASE_RING)),
+            publish: Consumer::new(places.publish, generation),
+            dispatch: Producer::new(places.dispatch, generation),
+            release: Producer::new(places.release, generation),
+            publish_consumed: down.place(down::PUBLISH_CONSUMED, 1),
+            dispatch_consumed: up.place(up::DISPATCH_CONSUMED, 1),
+            release_consumed: up.place(up::RELEASE_CONSUMED, 1),
+            asleep: up.place(up::ASLEEP, 1),
+            wakes: down.place(down::WAKES, 1),
+            credit: down.place(down::CREDIT, 1),
+            cancelled: down.place(down::CANCELLED, 1),
+            spin: down.place(down::SPIN, 1),
             up_area: up.area(up::ARGS, ARGS_BYTES),
             down_area: down.area(down::ARGS, ARGS_BYTES),
-            up,
-            down,
-            idle: Waker::default(),
-            full: Waker::default(),
-            ask_full_at: PUBLISH_SLOTS as u64 / 2,
+            area_taken_until: 0,
             releases: [Extent::default(); RELEASES_PER_SLOT],
             releases_waiting: 0,
-            scratch: vec![0; ARGS_BYTES],
+            out: Slots::new(),
+            request_out: Slots::new(),
+            told: 0,
+            area_read: false,
+            permitted: false,
+            spins: false,
+            garbled: false,
         })
     }
 
-    /// Whether the executor has said something: one load.
-    #[inline]
+    /// Whether the executor has said something: one load. Never again once it was garbled.
+    #[inline(always)]
     pub fn has_message(&self) -> bool {
-        self.publish.has_message()
+        self.publish.has_message() && !self.garbled
     }
 
     /// Takes the executor's next message into `buffer`.
     ///
     /// # Errors
-    /// [`Garbled`]: the executor wrote nonsense and its ring is of no use any more.
+    /// [`Garbled`]: the executor wrote nonsense. Told once: its ring is of no use any more, and
+    /// from then on it has no message.
     #[inline]
     pub fn receive<'b>(
         &mut self,
         buffer: &'b mut MessageBuffer,
     ) -> Result<Option<FromExecutor<'b>>, Garbled> {
-        if !take(&mut self.publish, &self.up_area, buffer)? {
+        if self.garbled {
             return Ok(None);
         }
-        Ok(Some(wire::decode_from_executor(bytes_of(buffer))?))
+        let received = self.take(buffer);
+        self.garbled = received.is_err();
+        received
     }
 
-    /// Lets the executor use the slots again that have been taken, and wakes it if it slept for
-    /// that. Call it once after a few messages.
+    #[inline(always)]
+    fn take<'b>(
+        &mut self,
+        buffer: &'b mut MessageBuffer,
+    ) -> Result<Option<FromExecutor<'b>>, Garbled> {
+        let count = self.publish.pop(&mut buffer.slots.0)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        let bytes = &buffer.slots.bytes()[..count * SLOT_DATA_BYTES];
+        if let Some(len) = wire::spilled_len(bytes)? {
+            self.area_read = true;
+            self.up_area.read(len, &mut buffer.spill);
+            return wire::decode_from_executor(&buffer.spill).map(Some);
+        }
+        wire::decode_from_executor(bytes).map(Some)
+    }
+
+    /// Lets the executor use the slots again that have been taken, and wakes it where it may be
+    /// sleeping for that. Call it once after a few messages.
     #[inline]
     pub fn publish_consumed(&mut self) {
-        self.publish
-            .publish_index(self.down.word(down::PUBLISH_CONSUMED));
-        if self.publish.position() >= self.ask_full_at {
-            self.ask_full_at = self.publish.position() + PUBLISH_SLOTS as u64 / 2;
-            self.full.wake(self.up.futex_word(up::FULL_WORD));
+        let position = self.publish.position();
+        if position == self.told {
+            return;
         }
-    }
-
-    fn dispatch_consumed(up: &Mapping) -> &AtomicU64 {
-        up.word(up::DISPATCH_CONSUMED)
-    }
-
-    fn push_scratch(&mut self, len: usize) -> Result<(), RingFull> {
-        let consumed = Self::dispatch_consumed(&self.up);
-        if len > INLINE_BYTES_MAX {
-            // One long answer is under way at most: the executor asked for it and waits.
-            if !self.dispatch.has_room(1, consumed) {
-                return Err(RingFull);
-            }
-            self.down_area.write(&self.scratch[..len]);
-            return self.dispatch.push(&spilled(len), consumed);
+        self.publish.publish_index(&self.publish_consumed[0]);
+        // `doorbell` says why every half of a ring is often enough for a full one.
+        let half = PUBLISH_SLOTS as u64 / 2;
+        let passed_half = position / half != self.told / half;
+        self.told = position;
+        if passed_half || self.area_read {
+            self.area_read = false;
+            let why = Some(ASLEEP_FOR_ROOM);
+            doorbell::wake_if_asleep::<Sound>(&self.asleep[0], &self.wakes[0], why);
         }
-        let mut slots = [[0; 7]; MESSAGE_SLOTS_MAX];
-        let count = pack(&self.scratch[..len], &mut slots);
-        self.dispatch.push(&slots[..count], consumed)
     }
 
     /// Puts a message into the dispatch ring. Does not wake.
     ///
     /// # Errors
-    /// [`RingFull`], which an honest executor never causes: see
-    /// [`DISPATCH_SLOTS`](crate::limits::DISPATCH_SLOTS).
+    /// [`RingFull`], which an honest executor never causes: see [`DISPATCH_SLOTS`].
+    ///
+    /// # Panics
+    /// On a key or group of over 255 bytes: objects with such names were never accepted.
     pub fn send(&mut self, message: &ToExecutor<'_>) -> Result<(), RingFull> {
-        let len = wire::encode_to_executor(message, &mut self.scratch);
-        self.push_scratch(len)
+        let len = match *message {
+            ToExecutor::Dispatch { dispatch, inputs } => {
+                return self.send_dispatch(&dispatch, inputs);
+            }
+            ToExecutor::Inputs { first, inputs } => return self.send_inputs(first, inputs),
+            ToExecutor::Extents { first, extents } => {
+                return self.send_extents(first, wire::extents(extents));
+            }
+            ToExecutor::Object { status, input } => {
+                wire::encode_object(status, input.as_ref(), self.out.bytes_mut())
+            }
+            ToExecutor::Credit { granted } => self.encode(&Form::credit(granted)),
+            ToExecutor::Adopt { extent_count } => self.encode(&Form::adopt(extent_count)),
+            ToExecutor::Exit => self.encode(&Form::exit()),
+        };
+        self.push(len)
     }
 
-    /// Puts a dispatch into the ring with as many of its inputs as fit ten slots. Does not wake.
+    fn encode(&mut self, form: &Form<'_>) -> usize {
+        form.write(self.out.bytes_mut());
+        form.len()
+    }
+
+    #[inline(always)]
+    fn push(&mut self, len: usize) -> Result<(), RingFull> {
+        let consumed = &self.dispatch_consumed[0];
+        self.dispatch.push(self.out.of_len(len), consumed)
+    }
+
+    /// Puts a dispatch into the ring with as many of its inputs as fit. Does not wake.
     ///
     /// # Errors
     /// As [`SchedulerEnd::send`].
+    ///
+    /// # Panics
+    /// On a key or group of over 255 bytes: objects with such names were never accepted.
     #[inline]
     pub fn send_dispatch<'a>(
         &mut self,
         dispatch: &Dispatch<'a>,
         inputs: impl Iterator<Item = Input<'a>>,
     ) -> Result<(), RingFull> {
-        let out = &mut self.scratch[..INLINE_BYTES_MAX];
-        let len = wire::encode_dispatch(dispatch, inputs, out);
-        self.push_scratch(len)
+        let (out, request_out) = (self.out.bytes_mut(), self.request_out.bytes_mut());
+        let encoded = wire::encode_dispatch(dispatch, inputs, out, request_out);
+        if encoded.request_len > 0 {
+            self.push_request(&encoded)?;
+        }
+        self.push(encoded.len)
     }
 
-    /// Answers `FetchInputs` with as many inputs as fit the area. Does not wake.
+    /// The request of a dispatch that has no room for it, as a message before it.
+    #[cold]
+    fn push_request(&mut self, encoded: &wire::EncodedDispatch) -> Result<(), RingFull> {
+        let consumed = &self.dispatch_consumed[0];
+        let request = self.request_out.of_len(encoded.request_len);
+        let slots = request.len() + self.out.of_len(encoded.len).len();
+        if !self.dispatch.has_room(slots, consumed) {
+            return Err(RingFull);
+        }
+        self.dispatch.push(request, consumed)
+    }
+
+    /// Answers `FetchInputs` with as many inputs as fit the area, the first being number `first`.
+    /// Does not wake.
     ///
     /// # Errors
-    /// As [`SchedulerEnd::send`].
+    /// As [`SchedulerEnd::send`]; also while the executor has not taken the list before.
+    ///
+    /// # Panics
+    /// On a key or group of over 255 bytes: objects with such names were never accepted.
     pub fn send_inputs<'a>(
         &mut self,
         first: u32,
         inputs: impl Iterator<Item = Input<'a>>,
     ) -> Result<(), RingFull> {
-        let len = wire::encode_inputs(first, inputs, &mut self.scratch);
-        self.push_scratch(len)
+        self.claim_area()?;
+        let mut encoded = [0; INPUT_BYTES_MAX];
+        let (mut count, mut len) = (0, LIST_HEAD_BYTES);
+        for input in inputs {
+            let bytes = wire::encode_input(&input, &mut encoded).unwrap_or(0);
+            if len + bytes > ARGS_BYTES {
+                break;
+            }
+            self.down_area.write(len, &encoded[..bytes]);
+            len += bytes;
+            count += 1;
+        }
+        let list_bytes = (len - LIST_HEAD_BYTES) as u32;
+        self.announce(wire::inputs_head(first, count, list_bytes), len)
     }
 
-    /// Answers `FetchExtents` with as many extents as fit the area. Does not wake.
+    /// Answers `FetchExtents` with as many extents as fit the area (8 190), the first being number
+    /// `first`. Does not wake.
     ///
     /// # Errors
-    /// As [`SchedulerEnd::send`].
+    /// As [`SchedulerEnd::send`]; also while the executor has not taken the list before.
     pub fn send_extents(
         &mut self,
         first: u32,
         extents: impl Iterator<Item = Extent>,
     ) -> Result<(), RingFull> {
-        let len = wire::encode_extents(first, extents, &mut self.scratch);
-        self.push_scratch(len)
+        self.claim_area()?;
+        let (mut count, mut len) = (0, LIST_HEAD_BYTES);
+        for extent in extents.take((ARGS_BYTES - LIST_HEAD_BYTES) / 8) {
+            let word = wire::extent_word(extent).to_le_bytes();
+            self.down_area.write(len, &word);
+            len += word.len();
+            count += 1;
+        }
+        self.announce(wire::extents_head(first, count), len)
+    }
+
+    /// The area holds one message at a time.
+    fn claim_area(&mut self) -> Result<(), RingFull> {
+        let consumed = &self.dispatch_consumed[0];
+        if self.dispatch.is_consumed(self.area_taken_until, consumed)
+            && self.dispatch.has_room(1, consumed)
+        {
+            return Ok(());
+        }
+        Err(RingFull)
+    }
+
+    /// Completes the message of this length in the area and says that it is there.
+    fn announce(&mut self, head: [u64; 2], len: usize) -> Result<(), RingFull> {
+        for (at, word) in head.iter().enumerate() {
+            self.down_area.write(at * 8, &word.to_le_bytes());
+        }
+        let slot_len = self.encode(&Form::spilled(len));
+        self.push(slot_len)?;
+        self.area_taken_until = self.dispatch.position();
+        Ok(())
     }
 
     /// Gives an extent back to the executor's allocator, at the latest with the next
     /// [`flush_releases`](Self::flush_releases). False: no room; it is still the caller's.
     #[inline]
     pub fn release(&mut self, extent: Extent) -> bool {
-        if self.releases_waiting == RELEASES_PER_SLOT && !self.push_releases() {
+        let consumed = &self.release_consumed[0];
+        if self.releases_waiting == 0 && !self.release.has_room(1, consumed) {
             return false;
         }
         self.releases[self.releases_waiting] = extent;
         self.releases_waiting += 1;
+        if self.releases_waiting == RELEASES_PER_SLOT {
+            self.flush_releases();
+        }
         true
     }
 
-    /// Makes the extents given so far visible; those that find no room stay for the next call.
+    /// Makes the extents given so far visible.
     #[inline]
     pub fn flush_releases(&mut self) {
-        if self.releases_waiting > 0 {
-            self.push_releases();
+        if self.releases_waiting == 0 {
+            return;
         }
-    }
-
-    fn push_releases(&mut self) -> bool {
-        let mut slot = [0_u64; 7];
-        slot[0] = self.releases_waiting as u64;
-        for (word, extent) in slot[1..]
-            .iter_mut()
-            .zip(&self.releases[..self.releases_waiting])
-        {
-            *word = u64::from(extent.offset_units) | u64::from(extent.len_units) << 32;
+        let mut slot: SlotData = [0; RELEASES_PER_SLOT];
+        let waiting = &self.releases[..self.releases_waiting];
+        for (word, extent) in slot.iter_mut().zip(waiting) {
+            *word = wire::extent_word(*extent);
         }
-        let pushed = self
-            .release
-            .push(&[slot], self.up.word(up::RELEASE_CONSUMED))
-            .is_ok();
-        if pushed {
-            self.releases_waiting = 0;
-        }
-        pushed
+        self.releases_waiting = 0;
+        let pushed = self.release.push_plain(&slot, &self.release_consumed[0]);
+        debug_assert!(pushed.is_ok(), "the batch was begun when there was room");
     }
 
     /// Raises the credit word: bytes ever granted to this process.
-    pub fn set_credit(&mut self, total_bytes: u64) {
-        self.down
-            .word(down::CREDIT)
-            .store(total_bytes, Ordering::Release);
-    }
-
-    /// Permits the executor to spin while idle, or not. Does not wake.
-    pub fn permit_spin(&mut self, permitted: bool) {
-        self.down
-            .word(down::SPIN)
-            .store(u64::from(permitted), Ordering::Release);
-    }
-
-    /// Tells the executor that this invocation is cancelled.
-    pub fn cancel(&mut self, invocation: u64) {
-        self.down
-            .word(down::CANCELLED)
-            .store(invocation, Ordering::Release);
-    }
-
-    /// Wakes the executor if it sleeps, after something was put where it looks.
     #[inline]
-    pub fn wake_if_asleep(&self) {
-        self.idle.wake(self.up.futex_word(up::IDLE_WORD));
+    pub fn set_credit(&mut self, total_bytes: u64) {
+        self.credit[0].store(total_bytes, Ordering::Release);
+    }
+
+    /// Permits the executor to spin while idle, or not. Does not wake: follow a permission by
+    /// [`wake_if_asleep`](Self::wake_if_asleep), after which further wakes cost nothing.
+    #[inline]
+    pub fn permit_spin(&mut self, permitted: bool) {
+        self.spin[0].store(u32::from(permitted), Ordering::Release);
+        self.permitted = permitted;
+        self.spins = false;
+    }
+
+    /// Tells the executor that this invocation is cancelled; 0: none.
+    pub fn cancel(&mut self, invocation: u64) {
+        self.cancelled[0].store(invocation, Ordering::Release);
+    }
+
+    /// Wakes the executor if it sleeps, after something was put where it looks. An executor that
+    /// may spin and was woken since it was told so does not sleep: for it this is one branch.
+    #[inline]
+    pub fn wake_if_asleep(&mut self) {
+        if self.spins {
+            return;
+        }
+        doorbell::wake_if_asleep::<Sound>(&self.asleep[0], &self.wakes[0], None);
+        self.spins = self.permitted;
     }
 }
 
@@ -364,8 +436,14 @@ pub struct ExecutorEnd {
     publish: Producer<MappedSlots>,
     dispatch: Consumer<MappedSlots>,
     release: Consumer<MappedSlots>,
-    up: Arc<Mapping>,
-    down: Arc<Mapping>,
+    publish_consumed: Shared<AtomicU64>,
+    dispatch_consumed: Shared<AtomicU64>,
+    release_consumed: Shared<AtomicU64>,
+    asleep: Shared<AtomicU32>,
+    wakes: Shared<FutexWord>,
+    credit: Shared<AtomicU64>,
+    cancelled: Shared<AtomicU64>,
+    spin: Shared<AtomicU32>,
     up_area: Area,
     down_area: Area,
     bell: BellRope,
@@ -373,15 +451,17 @@ pub struct ExecutorEnd {
     /// taken.
     area_taken_until: u64,
     released: SlotData,
-    released_left: usize,
-    scratch: Vec<u8>,
+    released_next: usize,
+    /// Where messages are encoded.
+    out: Box<Slots>,
+    long_out: Vec<u8>,
 }
 
 impl ExecutorEnd {
-    /// Maps `up` read-write, and `down` and the `node` page read-only.
+    /// Maps `up` for writing, and `down` and the `node` page for reading.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Files that are too short (`InvalidInput`), or what the kernel says.
     pub fn map(
         up_file: BorrowedFd<'_>,
         down_file: BorrowedFd<'_>,
@@ -389,25 +469,33 @@ impl ExecutorEnd {
         colour: u16,
         generation: u32,
     ) -> io::Result<Self> {
-        let up = Arc::new(Mapping::writable(up_file)?);
-        let down = Arc::new(Mapping::read_only(down_file)?);
-        let ring = |ring| ring_generation(generation, ring);
-        let publish = up.slots(coloured(up::PUBLISH, colour), PUBLISH_SLOTS);
-        let dispatch = down.slots(coloured(down::DISPATCH, colour), DISPATCH_SLOTS);
-        let release = down.slots(coloured(down::RELEASE, colour), RELEASE_SLOTS);
+        let places = Places::new(
+            Mapping::writable_of(up_file, up::BYTES)?,
+            Mapping::read_only_of(down_file, down::BYTES)?,
+            colour,
+            true,
+        );
+        let (up, down) = (places.up, places.down);
         Ok(Self {
-            publish: Producer::new(publish, ring(PUBLISH_RING)),
-            dispatch: Consumer::new(dispatch, ring(DISPATCH_RING)),
-            release: Consumer::new(release, ring(RELEASE_RING)),
+            publish: Producer::new(places.publish, generation),
+            dispatch: Consumer::new(places.dispatch, generation),
+            release: Consumer::new(places.release, generation),
+            publish_consumed: down.place(down::PUBLISH_CONSUMED, 1),
+            dispatch_consumed: up.place(up::DISPATCH_CONSUMED, 1),
+            release_consumed: up.place(up::RELEASE_CONSUMED, 1),
+            asleep: up.place(up::ASLEEP, 1),
+            wakes: down.place(down::WAKES, 1),
+            credit: down.place(down::CREDIT, 1),
+            cancelled: down.place(down::CANCELLED, 1),
+            spin: down.place(down::SPIN, 1),
             up_area: up.area(up::ARGS, ARGS_BYTES),
             down_area: down.area(down::ARGS, ARGS_BYTES),
-            up,
-            down,
-            bell: BellRope::map(node_file.as_fd())?,
+            bell: BellRope::map(node_file)?,
             area_taken_until: 0,
-            released: [0; 7],
-            released_left: 0,
-            scratch: vec![0; ARGS_BYTES],
+            released: [0; RELEASES_PER_SLOT],
+            released_next: RELEASES_PER_SLOT,
+            out: Slots::new(),
+            long_out: Vec::new(),
         })
     }
 
@@ -415,61 +503,52 @@ impl ExecutorEnd {
     /// full: it polls for about the cost of a wake, then sleeps until the scheduler has taken half.
     ///
     /// # Panics
-    /// If a message has more bytes than [`ARGS_BYTES`]: callers split lists.
+    /// If the message breaks its own form ([`wire::Malformed`] says how): callers judge names,
+    /// sizes and lists before they get here.
     #[inline]
     pub fn send(&mut self, message: &FromExecutor<'_>) {
-        let len = wire::encode_from_executor(message, &mut self.scratch);
+        let form = match Form::of(message) {
+            Ok(form) => form,
+            Err(malformed) => panic!("a message to the scheduler has {malformed}"),
+        };
+        let mut len = form.len();
         if len > INLINE_BYTES_MAX {
-            self.send_long(len);
+            len = self.spill(&form);
         } else {
-            let mut slots = [[0; 7]; MESSAGE_SLOTS_MAX];
-            let count = pack(&self.scratch[..len], &mut slots);
-            self.push(&slots[..count]);
+            form.write(self.out.bytes_mut());
+        }
+        let consumed = &self.publish_consumed[0];
+        while self.publish.push(self.out.of_len(len), consumed).is_err() {
+            let slots = len.div_ceil(SLOT_DATA_BYTES);
+            wait_until(&self.asleep[0], &self.wakes[0], || {
+                self.publish.has_room(slots, consumed)
+            });
+        }
+        if form.len() > INLINE_BYTES_MAX {
+            self.area_taken_until = self.publish.position();
         }
         self.bell.ring_if_asleep();
     }
 
-    fn send_long(&mut self, len: usize) {
-        let until = self.area_taken_until;
-        let consumed = self.down.word(down::PUBLISH_CONSUMED);
-        while consumed.load(Ordering::Acquire) < until {
-            std::hint::spin_loop();
-            rustix::thread::sched_yield();
-        }
-        self.up_area.write(&self.scratch[..len]);
-        self.push(&spilled(len));
-        self.area_taken_until = self.publish.position();
-    }
-
-    #[inline]
-    fn push(&mut self, slots: &[SlotData]) {
-        while self
-            .publish
-            .push(slots, self.down.word(down::PUBLISH_CONSUMED))
-            .is_err()
-        {
-            self.wait_for_room(slots.len());
-        }
-    }
-
+    /// Puts a long message into the area and encodes the slot that says so; its length.
     #[cold]
-    fn wait_for_room(&mut self, count: usize) {
-        self.bell.ring_if_asleep();
-        let Self {
-            publish, up, down, ..
-        } = self;
-        let consumed = down.word(down::PUBLISH_CONSUMED);
-        for _ in 0..FULL_RING_POLLS {
-            if publish.has_room(count, consumed) {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        doorbell::sleep(
-            up.futex_word(up::FULL_WORD),
-            || publish.has_room(count, consumed),
-            None,
-        );
+    fn spill(&mut self, form: &Form<'_>) -> usize {
+        let (until, consumed) = (self.area_taken_until, &self.publish_consumed[0]);
+        wait_until(&self.asleep[0], &self.wakes[0], || {
+            self.publish.is_consumed(until, consumed)
+        });
+        self.long_out.resize(form.len(), 0);
+        form.write(&mut self.long_out);
+        self.up_area.write(0, &self.long_out);
+        let slot = Form::spilled(form.len());
+        slot.write(self.out.bytes_mut());
+        slot.len()
+    }
+
+    /// Whether the scheduler has said something: one load.
+    #[inline(always)]
+    pub fn has_message(&self) -> bool {
+        self.dispatch.has_message()
     }
 
     /// Takes the scheduler's next message into `buffer`.
@@ -481,23 +560,41 @@ impl ExecutorEnd {
         &mut self,
         buffer: &'b mut MessageBuffer,
     ) -> Result<Option<ToExecutor<'b>>, Garbled> {
-        if !take(&mut self.dispatch, &self.down_area, buffer)? {
+        let mut count = self.dispatch.pop(&mut buffer.slots.0)?;
+        if count > 0 && wire::is_request(buffer.slots.bytes()) {
+            std::mem::swap(&mut buffer.slots, &mut buffer.request);
+            buffer.request_slots = count;
+            count = self.dispatch.pop(&mut buffer.slots.0)?;
+        }
+        if count == 0 {
             return Ok(None);
         }
-        self.dispatch
-            .publish_index(self.up.word(up::DISPATCH_CONSUMED));
-        Ok(Some(wire::decode_to_executor(bytes_of(buffer))?))
+        let bytes = &buffer.slots.bytes()[..count * SLOT_DATA_BYTES];
+        let spilled = wire::spilled_len(bytes)?;
+        if let Some(len) = spilled {
+            self.down_area.read(len, &mut buffer.spill);
+        }
+        self.dispatch.publish_index(&self.dispatch_consumed[0]);
+        let bytes = if spilled.is_some() {
+            &buffer.spill
+        } else {
+            bytes
+        };
+        let request_slots = std::mem::take(&mut buffer.request_slots);
+        let request = &buffer.request.bytes()[..request_slots * SLOT_DATA_BYTES];
+        wire::decode_to_executor(bytes, (request_slots > 0).then_some(request)).map(Some)
     }
 
     /// Waits while idle: polls while permitted to spin, else sleeps until a message or a permission
     /// comes. May return early.
+    #[inline]
     pub fn wait(&mut self) {
-        for _ in 0..FULL_RING_POLLS {
-            if self.dispatch.has_message() {
+        for _ in 0..IDLE_POLLS {
+            if self.has_message() {
                 return;
             }
             if !self.may_spin() {
-                self.sleep();
+                self.sleep(None);
                 return;
             }
             std::hint::spin_loop();
@@ -505,10 +602,11 @@ impl ExecutorEnd {
     }
 
     /// Waits for an answer that is on its way: polls for about the cost of a wake, permitted or not,
-    /// then as [`wait`](Self::wait).
+    /// then as [`wait`](Self::wait). May return early.
     pub fn wait_for_answer(&mut self) {
-        for _ in 0..FULL_RING_POLLS {
-            if self.dispatch.has_message() {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_nanos(POLL_BEFORE_SLEEP_NS) {
+            if self.has_message() {
                 return;
             }
             std::hint::spin_loop();
@@ -516,51 +614,64 @@ impl ExecutorEnd {
         self.wait();
     }
 
-    fn may_spin(&self) -> bool {
-        self.down.word(down::SPIN).load(Ordering::Acquire) != 0
+    /// Sleeps until a message or the permission to spin comes, or the time is over.
+    pub fn sleep(&self, timeout: Option<Duration>) {
+        let rescan = || self.has_message() || self.may_spin();
+        let (asleep, wakes) = (&self.asleep[0], &self.wakes[0]);
+        doorbell::sleep::<Sound>(asleep, wakes, ASLEEP_IDLE, rescan, timeout);
     }
 
-    fn sleep(&self) {
-        let rescan = || self.dispatch.has_message() || self.may_spin();
-        doorbell::sleep(self.up.futex_word(up::IDLE_WORD), rescan, None);
+    /// Whether the scheduler lets this executor spin while it is idle.
+    #[inline(always)]
+    pub fn may_spin(&self) -> bool {
+        self.spin[0].load(Ordering::Relaxed) != 0
     }
 
     /// The next extent that is the allocator's again.
     #[inline]
     pub fn next_release(&mut self) -> Option<Extent> {
-        if self.released_left == 0 && !self.take_releases() {
-            return None;
+        loop {
+            if let Some(word) = self.released.get(self.released_next) {
+                self.released_next += 1;
+                let extent = wire::word_extent(*word);
+                if extent.len_units > 0 {
+                    return Some(extent);
+                }
+                continue;
+            }
+            if !self.release.pop_plain(&mut self.released) {
+                return None;
+            }
+            self.released_next = 0;
+            self.release.publish_index(&self.release_consumed[0]);
         }
-        let word = self.released[self.released_left];
-        self.released_left -= 1;
-        // The two halves of a word.
-        Some(Extent {
-            offset_units: word as u32,
-            len_units: (word >> 32) as u32,
-        })
-    }
-
-    fn take_releases(&mut self) -> bool {
-        let mut slots = [[0; 7]; MESSAGE_SLOTS_MAX];
-        if !matches!(self.release.pop(&mut slots), Ok(1)) {
-            return false;
-        }
-        self.release
-            .publish_index(self.up.word(up::RELEASE_CONSUMED));
-        self.released = slots[0];
-        self.released_left = (self.released[0] as usize & 0xff).min(RELEASES_PER_SLOT);
-        self.released_left > 0
     }
 
     /// Bytes of credit ever granted to this process.
-    #[inline]
+    #[inline(always)]
     pub fn credit_total_bytes(&self) -> u64 {
-        self.down.word(down::CREDIT).load(Ordering::Acquire)
+        self.credit[0].load(Ordering::Relaxed)
     }
 
     /// The invocation that is cancelled, or 0.
-    #[inline]
+    #[inline(always)]
     pub fn cancelled_invocation(&self) -> u64 {
-        self.down.word(down::CANCELLED).load(Ordering::Relaxed)
+        self.cancelled[0].load(Ordering::Relaxed)
+    }
+}
+
+/// Waits for room: polls for about the cost of a wake, then sleeps. The scheduler has been rung for
+/// what was sent before, so it is awake, or finds it before it sleeps.
+#[cold]
+fn wait_until(asleep: &AtomicU32, wakes: &FutexWord, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_nanos(POLL_BEFORE_SLEEP_NS) {
+        if is_so() {
+            return;
+        }
+        std::hint::spin_loop();
+    }
+    while !is_so() {
+        doorbell::sleep::<Sound>(asleep, wakes, ASLEEP_FOR_ROOM, &mut is_so, None);
     }
 }

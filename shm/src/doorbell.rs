@@ -1,80 +1,148 @@
 //! Sleeping and waking without losing a wake.
 //!
-//! A sleeper says so in a word that only it writes, looks once more, and waits on that word. A waker
-//! publishes what it has, then looks at the word. Between the two stands a sequentially consistent
-//! fence on each side, so that at least one of them sees the other (Dekker).
+//! A sleeper says that it sleeps, looks once more, and waits. A waker publishes what it has, then
+//! looks whether somebody sleeps. Between the two steps of each stands a sequentially consistent
+//! fence, so that at least one of them sees the other (Dekker). What is left is a wake that falls
+//! between the sleeper's last look and its wait. How it is kept depends on who may write:
 //!
-//! The waker may have the word mapped read-only (an executor waking its scheduler), so it cannot
-//! change it, and a wake that falls between the sleeper's last look and its wait finds nobody. So
-//! the waker tries again until somebody was woken or the sleeper is up: the window is a few
-//! instructions of the sleeper's. The word counts sleeps, so that a waker which has ended this
-//! one does not pay for it twice.
+//! - [`sleep`] and [`wake_if_asleep`]: the waker has a word of its own that counts wakes. The
+//!   sleeper waits on the value that the word had before it said that it sleeps. So an executor
+//!   sleeps: its `up` says so, `down` counts. A hostile sleeper costs its waker one needless
+//!   system call a message, never a loop.
+//! - [`SleepWord`]: everybody else may only read. A wake that found nobody is repeated until the
+//!   sleeper waits or is up again; the word counts sleeps, so that one sleep is not taken for the
+//!   next. So the scheduler sleeps, which executors trust and cannot write to.
+//!
+//! A producer that waits for room sleeps in the first way. Its consumer need not look for it after
+//! each message: a ring that is full has more than half of its slots waiting to be read, so the
+//! consumer passes a multiple of half the ring before it finds the ring empty, and looks then.
 
 use std::time::Duration;
 
 #[cfg(not(loom))]
 pub use crate::bell::{Bell, BellRope};
-use crate::sync::{AtomicU32, FutexWord, Ordering, fence};
+use crate::sync::{AtomicU32, FutexWord, Ordering, Waited, fence};
 
-/// State bits of the word; the rest counts sleeps.
-const STATE_MASK: u32 = 3;
-pub(crate) const AWAKE: u32 = 0;
-const ASLEEP: u32 = 1;
-/// Its owner never sleeps: nobody needs a fence or a wake.
-pub(crate) const NEVER_SLEEPS: u32 = 2;
-const ONE_SLEEP: u32 = 4;
+/// What the announcement of a sleeper says: awake.
+pub const AWAKE: u32 = 0;
+/// Asleep until there is a message.
+pub const ASLEEP_IDLE: u32 = 1;
+/// Asleep until there is room in a ring that it writes.
+pub const ASLEEP_FOR_ROOM: u32 = 2;
 
-/// Sleeps on `word`, which only the caller writes, until woken or `timeout` has passed; not at all
-/// if `rescan` finds something once the word says "asleep". False when the time was up.
-pub fn sleep(
-    word: &FutexWord,
-    mut rescan: impl FnMut() -> bool,
+/// The steps that the protocols rest on. There is one sound set; tests leave one out on purpose to
+/// show that the models would find it.
+pub trait Steps {
+    /// The sleeper fences between saying that it sleeps and its last look.
+    const SLEEPER_FENCE: bool = true;
+    /// The waker fences between what it publishes and its look for a sleeper.
+    const WAKER_FENCE: bool = true;
+    /// The waker counts the wake before it wakes.
+    const COUNT: bool = true;
+    /// A wake that found nobody is repeated.
+    const AGAIN: bool = true;
+}
+
+/// The steps that are right.
+#[derive(Debug)]
+pub struct Sound;
+
+impl Steps for Sound {}
+
+/// Sleeps until woken or `timeout` has passed; not at all if `rescan` finds something. False only
+/// when the time was over; true may come without news.
+///
+/// `asleep` is written by this side only, and says `why`; `wakes` is written by wakers only.
+pub fn sleep<S: Steps>(
+    asleep: &AtomicU32,
+    wakes: &FutexWord,
+    why: u32,
+    rescan: impl FnOnce() -> bool,
     timeout: Option<Duration>,
 ) -> bool {
-    let count = word.value().load(Ordering::Relaxed) & !STATE_MASK;
-    let asleep = count.wrapping_add(ONE_SLEEP) | ASLEEP;
-    word.value().store(asleep, Ordering::SeqCst);
-    fence(Ordering::SeqCst);
-    let woken = rescan() || word.wait(asleep, timeout);
-    word.value()
-        .store(asleep & !STATE_MASK | AWAKE, Ordering::SeqCst);
+    // Acquire: whoever counted has published before, and is not going to wake for it again.
+    let count = wakes.value().load(Ordering::Acquire);
+    asleep.store(why, Ordering::Relaxed);
+    if S::SLEEPER_FENCE {
+        fence(Ordering::SeqCst);
+    }
+    let woken = rescan() || wakes.wait(count, timeout) != Waited::TimedOut;
+    asleep.store(AWAKE, Ordering::Relaxed);
     woken
 }
 
-/// One waker's side of a word: remembers the sleep that it has ended.
-#[derive(Debug)]
-pub struct Waker {
-    ended: AtomicU32,
-}
-
-impl Default for Waker {
-    fn default() -> Self {
-        Self {
-            ended: AtomicU32::new(0),
-        }
+/// Wakes the sleeper behind these two words if it sleeps (for this reason, where one is given),
+/// after the caller has published what there is to find.
+#[inline]
+pub fn wake_if_asleep<S: Steps>(asleep: &AtomicU32, wakes: &FutexWord, why: Option<u32>) {
+    if S::WAKER_FENCE {
+        fence(Ordering::SeqCst);
+    }
+    let says = asleep.load(Ordering::Relaxed);
+    if says != AWAKE && why.is_none_or(|why| why == says) {
+        wake::<S>(wakes);
     }
 }
 
-impl Waker {
-    /// Wakes whoever sleeps on `word`, after the caller has published what there is to find.
-    #[inline]
-    pub fn wake(&self, word: &FutexWord) {
-        if word.value().load(Ordering::Relaxed) & STATE_MASK == NEVER_SLEEPS {
-            return;
+#[cold]
+fn wake<S: Steps>(wakes: &FutexWord) {
+    if S::COUNT {
+        wakes.value().fetch_add(1, Ordering::Release);
+    }
+    wakes.wake_all();
+}
+
+/// A word that only its sleeper writes and that others watch: odd while it sleeps, and another odd
+/// number in each sleep.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct SleepWord(FutexWord);
+
+/// Wakes that found nobody before a waker gives up: with 50 us between most of them, about a
+/// second. The sleeper has been killed or stopped between its last look and its wait.
+const WAKES_MAX: u32 = 20_000;
+
+impl SleepWord {
+    /// Sleeps until woken or `timeout` has passed; not at all if `rescan` finds something. False
+    /// only when the time was over; true may come without news.
+    pub fn sleep<S: Steps>(
+        &self,
+        rescan: impl FnOnce() -> bool,
+        timeout: Option<Duration>,
+    ) -> bool {
+        let asleep = self.0.value().load(Ordering::Relaxed) | 1;
+        self.0.value().store(asleep, Ordering::Relaxed);
+        if S::SLEEPER_FENCE {
+            fence(Ordering::SeqCst);
         }
-        fence(Ordering::SeqCst);
-        let seen = word.value().load(Ordering::Relaxed);
-        if seen & STATE_MASK == ASLEEP && seen != self.ended.load(Ordering::Relaxed) {
-            self.end(word, seen);
+        let woken = rescan() || self.0.wait(asleep, timeout) != Waited::TimedOut;
+        let awake = asleep.wrapping_add(1);
+        self.0.value().store(awake, Ordering::Relaxed);
+        woken
+    }
+
+    /// Wakes the sleeper if it sleeps, after the caller has published what there is to find.
+    #[inline]
+    pub fn wake_if_asleep<S: Steps>(&self) {
+        if S::WAKER_FENCE {
+            fence(Ordering::SeqCst);
+        }
+        let seen = self.0.value().load(Ordering::Relaxed);
+        if seen & 1 == 1 {
+            self.wake::<S>(seen);
         }
     }
 
     #[cold]
-    fn end(&self, word: &FutexWord, seen: u32) {
-        // Ends: the sleeper either comes to wait, where it is woken, or gets up by itself.
-        while word.wake_all() == 0 && word.value().load(Ordering::SeqCst) == seen {
-            FutexWord::give_way();
+    fn wake<S: Steps>(&self, seen: u32) {
+        for tries in 0..WAKES_MAX {
+            if self.0.wake_all() > 0 || !S::AGAIN {
+                return;
+            }
+            if self.0.value().load(Ordering::Relaxed) != seen {
+                return;
+            }
+            FutexWord::give_way(tries);
         }
-        self.ended.store(seen, Ordering::Relaxed);
     }
 }

@@ -1,33 +1,59 @@
-//! Every size and bound of shared memory, with its arithmetic.
+//! Every capacity of shared memory, with its arithmetic, and where everything lies in the shared
+//! files, in bytes. `docs/layout.md` draws it.
 
+use crate::message::{
+    CONTENT_TYPE_BYTES_MAX, GROUP_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, UNIT_BYTES,
+};
 use crate::ring::SLOT_BYTES;
+use crate::wire::{ARGS_BYTES, INLINE_BYTES_MAX, INPUT_BYTES_MAX, MESSAGE_SLOTS_MAX};
 
-/// A page.
+/// A page. Larger pages of other machines only make punching coarser.
 pub const PAGE_BYTES: usize = 4096;
+/// A huge page.
+pub const HUGE_PAGE_BYTES: u64 = 2 << 20;
 /// Ring bases are spread over this many cache sets, one line apart, so that polling hundreds of
 /// rings does not thrash one set (measured: 255 idle rings cost 20 ns coloured, 600 not).
 pub const COLOURS: usize = PAGE_BYTES / SLOT_BYTES;
 
 /// Slots of a publish ring: 32 turns of 32 messages.
 pub const PUBLISH_SLOTS: usize = 1024;
-/// Slots of a dispatch ring. The scheduler has at most one open and one queued dispatch, one
-/// answer, an `Adopt` and an `Exit` under way: 5 messages of 10 slots, rounded up.
+/// Slots of a dispatch ring. The scheduler has at most one open and one queued dispatch (each
+/// with a message for its request at most), and one answer or an `Exit` under way: 5 messages of
+/// 10 slots, rounded up.
 pub const DISPATCH_SLOTS: usize = 64;
-/// Slots of a release ring: 256 slots of 6 extents are 1 536 dead objects.
+/// Slots of a release ring: 256 slots of 7 extents are 1 792 dead objects.
 pub const RELEASE_SLOTS: usize = 256;
-/// Slots of each of the link's rings.
+/// Extents in one slot of a release ring.
+pub const RELEASES_PER_SLOT: usize = 7;
+/// Slots of each of the link's rings: 256 KiB.
 pub const LINK_SLOTS: usize = 4096;
-/// Bytes of each of the link's `args` areas.
+/// Bytes of each of the link's `args` areas, and of the longest message over a link.
 pub const LINK_ARGS_BYTES: usize = 1 << 20;
 
 /// Bytes of the `node` page.
 pub const BELL_BYTES: u64 = PAGE_BYTES as u64;
 
-/// How long an executor with a full publish ring polls before it sleeps: the cost of a wake.
-pub const FULL_RING_POLLS: u32 = 2_000;
+/// How long a sender looks for room in a full ring, or an asker for its answer, before it sleeps:
+/// about what a wake costs.
+pub const POLL_BEFORE_SLEEP_NS: u64 = 20_000;
+/// Looks at its ring that an idle executor takes before `wait` returns for its chores: some ten
+/// microseconds.
+pub const IDLE_POLLS: u32 = 512;
 
-/// Extents in one slot of the release ring: 8 bytes of header, then 8 each.
-pub const RELEASES_PER_SLOT: usize = 6;
+/// Units of a page.
+pub const PAGE_UNITS: u32 = (PAGE_BYTES as u64 / UNIT_BYTES) as u32;
+/// Longest extent that the quick lists keep: 8 KiB, so that a page with its zero byte is one.
+pub const QUICK_UNITS_MAX: u32 = 2 * PAGE_UNITS;
+/// Units that the quick lists keep in all: 1 MiB, a quarter of the warm memory.
+pub const QUICK_UNITS_TOTAL_MAX: u64 = (1 << 20) / UNIT_BYTES;
+/// Free memory that a region keeps populated: 4 MiB, so that 16 executors stay within the 64 MiB
+/// that an app may hold beyond its quota.
+pub const WARM_UNITS_MAX: u64 = (4 << 20) / UNIT_BYTES;
+/// What is populated at once for short extents: 64 KiB, 16 first touches in one system call.
+pub const POPULATE_UNITS: u32 = ((64 << 10) / UNIT_BYTES) as u32;
+/// What is punched at once at least, where there is so much: 256 KiB, since each punch interrupts
+/// every core that has the pages mapped.
+pub const PUNCH_UNITS: u32 = ((256 << 10) / UNIT_BYTES) as u32;
 
 const fn whole_pages(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES) * PAGE_BYTES
@@ -40,25 +66,22 @@ const fn coloured(slots: usize) -> usize {
 
 /// Offsets in the `up` file: written by its executor.
 pub mod up {
-    use super::{DISPATCH_SLOTS, PAGE_BYTES, PUBLISH_SLOTS, SLOT_BYTES, coloured};
+    use super::{PAGE_BYTES, PUBLISH_SLOTS, SLOT_BYTES, coloured};
     use crate::wire::ARGS_BYTES;
 
-    /// Slots taken from the dispatch ring.
+    /// `u64`: slots taken from the dispatch ring.
     pub const DISPATCH_CONSUMED: usize = 0;
-    /// Slots taken from the release ring.
+    /// `u64`: slots taken from the release ring.
     pub const RELEASE_CONSUMED: usize = SLOT_BYTES;
-    /// The word that an idle executor sleeps on.
-    pub const IDLE_WORD: usize = 2 * SLOT_BYTES;
-    /// The word that an executor with a full publish ring sleeps on.
-    pub const FULL_WORD: usize = 3 * SLOT_BYTES;
-    /// First byte of the publish ring, before colouring.
+    /// `u32`: what the executor sleeps for (`doorbell`).
+    pub const ASLEEP: usize = 2 * SLOT_BYTES;
+    /// First byte of the publish ring, before colouring. The lines before it are kept for the
+    /// claim words of continuation.
     pub const PUBLISH: usize = PAGE_BYTES;
     /// First byte of the area for long messages.
     pub const ARGS: usize = PUBLISH + coloured(PUBLISH_SLOTS);
     /// Bytes of the file.
     pub const BYTES: usize = ARGS + ARGS_BYTES;
-
-    const _: () = assert!(DISPATCH_SLOTS.is_power_of_two() && PUBLISH_SLOTS.is_power_of_two());
 }
 
 /// Offsets in the `down` file: written by the scheduler, read-only in its executor.
@@ -66,13 +89,15 @@ pub mod down {
     use super::{DISPATCH_SLOTS, PAGE_BYTES, RELEASE_SLOTS, SLOT_BYTES, coloured};
     use crate::wire::ARGS_BYTES;
 
-    /// Slots taken from the publish ring.
+    /// `u64`: slots taken from the publish ring.
     pub const PUBLISH_CONSUMED: usize = 0;
-    /// Bytes of credit ever granted to the process.
+    /// `u64`: bytes of credit ever granted to the process.
     pub const CREDIT: usize = SLOT_BYTES;
-    /// 1: the executor may spin while idle.
+    /// `u32`: 1 while the executor may spin while idle.
     pub const SPIN: usize = 2 * SLOT_BYTES;
-    /// The invocation that is cancelled, or 0.
+    /// `u32`: counts wakes; what the executor sleeps on.
+    pub const WAKES: usize = 2 * SLOT_BYTES + 4;
+    /// `u64`: the invocation that is cancelled, or 0.
     pub const CANCELLED: usize = 3 * SLOT_BYTES;
     /// First byte of the dispatch ring, before colouring.
     pub const DISPATCH: usize = PAGE_BYTES;
@@ -84,18 +109,46 @@ pub mod down {
     pub const BYTES: usize = ARGS + ARGS_BYTES;
 }
 
-/// Offsets in the link's file. Each end writes one half.
+/// Offsets in the `node` page: written by its scheduler, read-only for everybody else.
+pub mod node {
+    /// `u32`: odd while the scheduler sleeps; what it sleeps on.
+    pub const ASLEEP: usize = 0;
+    /// `u32`: 1 while the scheduler never sleeps.
+    pub const NEVER_SLEEPS: usize = 4;
+}
+
+/// Offsets in a half of the link's file. Each end writes one half; the node's is the first.
 pub mod link {
     use super::{LINK_ARGS_BYTES, LINK_SLOTS, PAGE_BYTES, SLOT_BYTES};
 
-    /// Slots that this end has taken from the other's ring.
+    /// `u64`: slots that this end has taken from the other's ring.
     pub const CONSUMED: usize = 0;
-    /// The word that this end sleeps on.
-    pub const IDLE_WORD: usize = SLOT_BYTES;
+    /// `u32`: what this end sleeps for (`doorbell`).
+    pub const ASLEEP: usize = SLOT_BYTES;
+    /// `u32`: counts wakes; what this end sleeps on. The one word that others write: the other end,
+    /// and ropes.
+    pub const WAKES: usize = SLOT_BYTES + 4;
     /// This end's ring.
     pub const RING: usize = PAGE_BYTES;
     /// This end's area for long messages.
     pub const ARGS: usize = RING + LINK_SLOTS * SLOT_BYTES;
     /// Bytes of one half.
     pub const HALF_BYTES: usize = ARGS + LINK_ARGS_BYTES;
+    /// Bytes of the file.
+    pub const BYTES: usize = 2 * HALF_BYTES;
 }
+
+// The longest object that a message names fits a message of slots: its head, names, padding.
+const _: () = assert!(8 + INPUT_BYTES_MAX <= INLINE_BYTES_MAX);
+const _: () = assert!(32 + KEY_BYTES_MAX + GROUP_BYTES_MAX <= INLINE_BYTES_MAX);
+const _: () = assert!(24 + CONTENT_TYPE_BYTES_MAX <= INLINE_BYTES_MAX);
+// The longest failure message fits an args area.
+const _: () = assert!(16 + MESSAGE_BYTES_MAX <= ARGS_BYTES);
+// A ring whose producer sleeps for room has more than half of its slots taken (`doorbell`).
+const _: () = assert!(PUBLISH_SLOTS >= 4 * MESSAGE_SLOTS_MAX);
+const _: () = assert!(DISPATCH_SLOTS >= 5 * MESSAGE_SLOTS_MAX);
+// Slots are found by masking.
+const _: () = assert!(PUBLISH_SLOTS.is_power_of_two() && DISPATCH_SLOTS.is_power_of_two());
+const _: () = assert!(RELEASE_SLOTS.is_power_of_two() && LINK_SLOTS.is_power_of_two());
+// Words are moved as they are; the bytes of messages are little-endian.
+const _: () = assert!(cfg!(target_endian = "little"));

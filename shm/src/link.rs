@@ -1,29 +1,28 @@
 //! The way between node and scheduler: byte messages both ways through one file.
 //!
-//! Both ends are ours and trusted, but a message is still copied and checked like any other. Each
-//! end writes one half of the file. The scheduler sleeps on its `node` page alone, so the node's
-//! end is given its rope; the node sleeps on a word of its own half.
+//! Both ends are ours and trusted, but a message is still copied and its length checked. Each end
+//! writes one half of the file. The scheduler sleeps on its `node` page alone, so the node's end is
+//! given its rope; the node sleeps on words of its own half.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::Garbled;
-use crate::doorbell::{self, BellRope, Waker};
+use crate::doorbell::{self, ASLEEP_IDLE, BellRope, Sound};
 use crate::file::create_sealed;
 use crate::limits::{LINK_ARGS_BYTES, LINK_SLOTS, link};
-use crate::mapping::{Area, MappedSlots, Mapping};
-use crate::ring::{Consumer, Producer, RingFull, SlotData};
-use crate::sync::Ordering;
-use crate::wire::{INLINE_BYTES_MAX, MESSAGE_SLOTS_MAX, SLOT_DATA_BYTES};
+use crate::mapping::{Area, MappedSlots, Mapping, Shared};
+use crate::ring::{Consumer, Producer, RingFull};
+use crate::sync::{AtomicU32, AtomicU64, FutexWord};
+use crate::wire::{INLINE_BYTES_MAX, SLOT_DATA_BYTES, Slots};
 
-/// Bytes of a message's head: in area or not, and its length.
-const HEAD_BYTES: usize = 8;
-const INLINE: u64 = 1;
-const IN_AREA: u64 = 2;
 /// Longest message, bytes.
 pub const LINK_MESSAGE_BYTES_MAX: usize = LINK_ARGS_BYTES;
+/// Bytes of a message's head: in the area or not, the ring's byte, two zeros, its length.
+const HEAD_BYTES: usize = 8;
+const INLINE: u8 = 1;
+const IN_AREA: u8 = 2;
 /// No message is that old; rings of a link are made once.
 const GENERATION: u32 = 1;
 
@@ -37,21 +36,21 @@ impl Link {
     /// # Errors
     /// What the kernel says.
     pub fn create() -> io::Result<OwnedFd> {
-        create_sealed("pheromone:link", 2 * link::HALF_BYTES as u64)
+        create_sealed("pheromone:link", link::BYTES as u64)
     }
 
-    /// The node's end. `bell` is the scheduler's `node` page.
+    /// The node's end. `bell` is the scheduler's `node` page. There is one such end.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// A file that is too short (`InvalidInput`), or what the kernel says.
     pub fn node_end(file: BorrowedFd<'_>, bell: BellRope) -> io::Result<LinkEnd> {
         LinkEnd::map(file, 0, link::HALF_BYTES, Some(bell))
     }
 
-    /// The scheduler's end.
+    /// The scheduler's end. There is one such end.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// A file that is too short (`InvalidInput`), or what the kernel says.
     pub fn scheduler_end(file: BorrowedFd<'_>) -> io::Result<LinkEnd> {
         LinkEnd::map(file, link::HALF_BYTES, 0, None)
     }
@@ -60,16 +59,18 @@ impl Link {
 /// One end of a link.
 #[derive(Debug)]
 pub struct LinkEnd {
-    mapping: Arc<Mapping>,
-    mine: usize,
-    theirs: usize,
     outgoing: Producer<MappedSlots>,
     incoming: Consumer<MappedSlots>,
+    my_consumed: Shared<AtomicU64>,
+    their_consumed: Shared<AtomicU64>,
     my_area: Area,
     their_area: Area,
     area_taken_until: u64,
+    my_sleep: LinkRope,
+    their_sleep: LinkRope,
     bell: Option<BellRope>,
-    waker: Waker,
+    out: Box<Slots>,
+    buffer: Box<Slots>,
 }
 
 impl LinkEnd {
@@ -79,86 +80,89 @@ impl LinkEnd {
         theirs: usize,
         bell: Option<BellRope>,
     ) -> io::Result<Self> {
-        let mapping = Arc::new(Mapping::writable(file)?);
+        let mapping = Mapping::writable_of(file, link::BYTES)?;
+        mapping.populate(mine, link::ARGS, true);
+        mapping.populate(theirs, link::ARGS, true);
+        let sleep = |half| LinkRope {
+            asleep: mapping.place(half + link::ASLEEP, 1),
+            wakes: mapping.place(half + link::WAKES, 1),
+        };
         Ok(Self {
             outgoing: Producer::new(mapping.slots(mine + link::RING, LINK_SLOTS), GENERATION),
             incoming: Consumer::new(mapping.slots(theirs + link::RING, LINK_SLOTS), GENERATION),
+            my_consumed: mapping.place(mine + link::CONSUMED, 1),
+            their_consumed: mapping.place(theirs + link::CONSUMED, 1),
             my_area: mapping.area(mine + link::ARGS, LINK_ARGS_BYTES),
             their_area: mapping.area(theirs + link::ARGS, LINK_ARGS_BYTES),
-            mapping,
-            mine,
-            theirs,
             area_taken_until: 0,
+            my_sleep: sleep(mine),
+            their_sleep: sleep(theirs),
             bell,
-            waker: Waker::default(),
+            out: Slots::new(),
+            buffer: Slots::new(),
         })
     }
 
     /// Puts a message into the link. Does not wake.
     ///
     /// # Errors
-    /// [`RingFull`]: no room in the ring, or another long message is still under way.
+    /// [`RingFull`]: no room in the ring, or another message of over 552 bytes is still under way.
     ///
     /// # Panics
     /// If it has more than [`LINK_MESSAGE_BYTES_MAX`] bytes: callers split.
     pub fn try_send(&mut self, bytes: &[u8]) -> Result<(), RingFull> {
-        let consumed = self.mapping.word(self.theirs + link::CONSUMED);
-        let len = bytes.len() as u64;
-        let mut slots = [[0_u64; 7]; MESSAGE_SLOTS_MAX];
-        if HEAD_BYTES + bytes.len() <= INLINE_BYTES_MAX {
-            let mut padded = [0_u8; INLINE_BYTES_MAX];
-            padded[HEAD_BYTES..HEAD_BYTES + bytes.len()].copy_from_slice(bytes);
-            let count = (HEAD_BYTES + bytes.len()).div_ceil(SLOT_DATA_BYTES);
-            let words = padded.as_chunks::<8>().0;
-            for (word, bytes) in slots.as_flattened_mut()[..count * 7].iter_mut().zip(words) {
-                *word = u64::from_le_bytes(*bytes);
-            }
-            slots[0][0] = INLINE | len << 32;
-            return self.outgoing.push(&slots[..count], consumed);
+        let (len, consumed) = (bytes.len(), &self.their_consumed[0]);
+        assert!(
+            len <= LINK_MESSAGE_BYTES_MAX,
+            "a message of {len} bytes over the link"
+        );
+        if HEAD_BYTES + len <= INLINE_BYTES_MAX {
+            let out = self.out.bytes_mut();
+            out[..HEAD_BYTES].copy_from_slice(&head(INLINE, len));
+            out[HEAD_BYTES..HEAD_BYTES + len].copy_from_slice(bytes);
+            return self
+                .outgoing
+                .push(self.out.of_len(HEAD_BYTES + len), consumed);
         }
-        if consumed.load(Ordering::Acquire) < self.area_taken_until
+        if !self.outgoing.is_consumed(self.area_taken_until, consumed)
             || !self.outgoing.has_room(1, consumed)
         {
             return Err(RingFull);
         }
-        self.my_area.write(bytes);
-        let head: SlotData = [IN_AREA | len << 32, 0, 0, 0, 0, 0, 0];
-        self.outgoing.push(&[head], consumed)?;
+        self.my_area.write(0, bytes);
+        self.out.bytes_mut()[..HEAD_BYTES].copy_from_slice(&head(IN_AREA, len));
+        self.outgoing.push(self.out.of_len(HEAD_BYTES), consumed)?;
         self.area_taken_until = self.outgoing.position();
         Ok(())
     }
 
     /// Whether the other end has said something: one load.
-    #[inline]
+    #[inline(always)]
     pub fn has_message(&self) -> bool {
         self.incoming.has_message()
     }
 
-    /// Takes the next message into `into`. False: there was none.
+    /// Takes the next message into `into`, replacing what is there. False: there was none.
     ///
     /// # Errors
     /// [`Garbled`]: a bug at the other end.
     pub fn receive(&mut self, into: &mut Vec<u8>) -> Result<bool, Garbled> {
-        let mut slots = [[0_u64; 7]; MESSAGE_SLOTS_MAX];
-        let count = self.incoming.pop(&mut slots)?;
+        let count = self.incoming.pop(&mut self.buffer.0)?;
         if count == 0 {
             return Ok(false);
         }
-        let head = slots[0][0];
-        let len = (head >> 32) as usize;
-        if head & 0xff == IN_AREA {
-            if !self.their_area.read(len, into) {
-                return Err(Garbled::Spill((head >> 32) as u32));
+        let (head, inline) = self.buffer.bytes()[..count * SLOT_DATA_BYTES].split_at(HEAD_BYTES);
+        let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        match (head[0], inline.get(..len)) {
+            (INLINE, Some(bytes)) => {
+                into.clear();
+                into.extend_from_slice(bytes);
             }
-        } else {
-            into.clear();
-            for word in &slots.as_flattened()[1..count * 7] {
-                into.extend_from_slice(&word.to_le_bytes());
-            }
-            into.truncate(len);
+            (IN_AREA, _) if self.their_area.read(len, into) => {}
+            (INLINE | IN_AREA, _) => return Err(Garbled::Spill(len as u64)),
+            (kind, _) => return Err(Garbled::Kind(kind)),
         }
-        self.incoming
-            .publish_index(self.mapping.word(self.mine + link::CONSUMED));
+        self.incoming.publish_index(&self.my_consumed[0]);
         Ok(true)
     }
 
@@ -166,41 +170,41 @@ impl LinkEnd {
     pub fn wake_peer_if_asleep(&self) {
         match &self.bell {
             Some(bell) => bell.ring_if_asleep(),
-            None => self
-                .waker
-                .wake(self.mapping.futex_word(self.theirs + link::IDLE_WORD)),
+            None => self.their_sleep.ring_if_asleep(),
         }
     }
 
-    /// Sleeps on this end's word until woken (by the other end, or by a [`LinkRope`]), unless
-    /// `rescan` or the link has something. For the node's end.
+    /// Sleeps on this end's words until woken (by the other end, or by a [`LinkRope`]) or `timeout`
+    /// has passed; not at all if `rescan` or the link has something. False only when the time was
+    /// over; true may come without news. For the node's end.
     pub fn sleep(&self, mut rescan: impl FnMut() -> bool, timeout: Option<Duration>) -> bool {
-        let word = self.mapping.futex_word(self.mine + link::IDLE_WORD);
-        doorbell::sleep(word, || self.has_message() || rescan(), timeout)
+        let rescan = || self.has_message() || rescan();
+        let (asleep, wakes) = (&self.my_sleep.asleep[0], &self.my_sleep.wakes[0]);
+        doorbell::sleep::<Sound>(asleep, wakes, ASLEEP_IDLE, rescan, timeout)
     }
 
     /// A handle by which other threads of this process wake this end's sleeper.
     pub fn rope(&self) -> LinkRope {
-        let word = self.mine + link::IDLE_WORD;
-        LinkRope {
-            mapping: Arc::clone(&self.mapping),
-            word,
-            waker: Arc::new(Waker::default()),
-        }
+        self.my_sleep.clone()
     }
+}
+
+/// A message's head. Lengths fit: the longest is 1 MiB.
+fn head(kind: u8, len: usize) -> [u8; HEAD_BYTES] {
+    let [a, b, c, d] = (len as u32).to_le_bytes();
+    [kind, 0, 0, 0, a, b, c, d]
 }
 
 /// Wakes the sleeper of one end from other threads of its process.
 #[derive(Clone, Debug)]
 pub struct LinkRope {
-    mapping: Arc<Mapping>,
-    word: usize,
-    waker: Arc<Waker>,
+    asleep: Shared<AtomicU32>,
+    wakes: Shared<FutexWord>,
 }
 
 impl LinkRope {
     /// Wakes it if it sleeps, after something was put where it looks.
     pub fn ring_if_asleep(&self) {
-        self.waker.wake(self.mapping.futex_word(self.word));
+        doorbell::wake_if_asleep::<Sound>(&self.asleep[0], &self.wakes[0], None);
     }
 }

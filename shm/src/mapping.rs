@@ -3,6 +3,7 @@
 //! Other processes write these pages at any time, so nothing here ever hands out a reference to a
 //! plain type. Payload regions are mapped elsewhere (`region.rs`): they need fixed addresses.
 
+use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,8 +12,11 @@ use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use crate::ring::{SLOT_BYTES, Slot};
-use crate::sync::{AtomicU64, FutexWord};
+use crate::doorbell::SleepWord;
+use crate::file::size_bytes;
+use crate::limits::PAGE_BYTES;
+use crate::ring::Slot;
+use crate::sync::{AtomicU32, AtomicU64, FutexWord, Ordering};
 
 /// A shared mapping of a whole file, unmapped when dropped.
 #[derive(Debug)]
@@ -29,13 +33,31 @@ impl Mapping {
         Self::guarded(MmapOptions::new().map_raw(file.as_raw_fd())?)
     }
 
-    /// Maps a file for reading. With a descriptor opened read-only, no `mprotect` can make it
-    /// writable.
+    /// Maps a file for reading; a store through it is the end of the process. With a descriptor
+    /// opened read-only, no `mprotect` can make it writable.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn read_only(file: BorrowedFd<'_>) -> io::Result<Self> {
         Self::guarded(MmapOptions::new().map_raw_read_only(file.as_raw_fd())?)
+    }
+
+    /// As [`Mapping::writable`], for a file of at least so many bytes, in parts.
+    ///
+    /// # Errors
+    /// A file that is shorter (`InvalidInput`), or what the kernel says.
+    pub fn writable_of(file: BorrowedFd<'_>, bytes: usize) -> io::Result<Arc<Self>> {
+        require_bytes(file, bytes)?;
+        Self::writable(file).map(Arc::new)
+    }
+
+    /// As [`Mapping::read_only`], for a file of at least so many bytes, in parts.
+    ///
+    /// # Errors
+    /// A file that is shorter (`InvalidInput`), or what the kernel says.
+    pub fn read_only_of(file: BorrowedFd<'_>, bytes: usize) -> io::Result<Arc<Self>> {
+        require_bytes(file, bytes)?;
+        Self::read_only(file).map(Arc::new)
     }
 
     /// A child that a function forks does not inherit control memory.
@@ -54,13 +76,28 @@ impl Mapping {
         self.map.len() == 0
     }
 
+    /// Faults a range in, so that its first use costs nothing; where the system cannot, the first
+    /// use faults as usual.
+    pub fn populate(&self, offset: usize, bytes: usize, for_writing: bool) {
+        let advice = if for_writing {
+            Advice::PopulateWrite
+        } else {
+            Advice::PopulateRead
+        };
+        let first = offset / PAGE_BYTES * PAGE_BYTES;
+        let end = offset.saturating_add(bytes).min(self.len());
+        if first < end {
+            let _ = self.map.advise_range(advice, first, end - first);
+        }
+    }
+
     fn pointer(&self, offset: usize, bytes: usize, align: usize) -> NonNull<u8> {
         let end = offset
             .checked_add(bytes)
             .expect("offsets are constants of this crate");
         assert!(
             end <= self.len() && offset.is_multiple_of(align),
-            "{offset} of {}",
+            "a place of {bytes} bytes at byte {offset} of {}",
             self.len()
         );
         // SAFETY: the offset was just checked to lie inside the mapping.
@@ -69,6 +106,9 @@ impl Mapping {
     }
 
     /// The 64-bit word at this byte.
+    ///
+    /// # Panics
+    /// When it lies beyond the file or is not aligned.
     pub fn word(&self, offset: usize) -> &AtomicU64 {
         let at = self.pointer(offset, 8, 8).cast();
         // SAFETY: aligned, inside the mapping, which lives as long as `self`; any bit pattern is a
@@ -76,32 +116,36 @@ impl Mapping {
         unsafe { at.as_ref() }
     }
 
-    /// The futex word at this byte.
-    pub fn futex_word(&self, offset: usize) -> &FutexWord {
-        let at = self.pointer(offset, 4, 4).cast();
-        // SAFETY: as in `word`; FutexWord is a transparent AtomicU32.
-        unsafe { at.as_ref() }
+    /// `count` slots from this byte on, kept alive with the mapping.
+    ///
+    /// # Panics
+    /// When they reach beyond the file or are not aligned.
+    pub fn slots(self: &Arc<Self>, offset: usize, count: usize) -> MappedSlots {
+        self.place(offset, count)
     }
 
-    /// `count` slots from this byte on, kept alive with the mapping.
-    pub fn slots(self: &Arc<Self>, offset: usize, count: usize) -> MappedSlots {
-        let first = self.pointer(offset, count * SLOT_BYTES, SLOT_BYTES).cast();
-        MappedSlots {
-            first,
+    /// `count` atomics from this byte on, kept alive with the mapping.
+    ///
+    /// # Panics
+    /// When they reach beyond the file or are not aligned.
+    pub fn place<T: Atom>(self: &Arc<Self>, offset: usize, count: usize) -> Shared<T> {
+        let bytes = count
+            .checked_mul(size_of::<T>())
+            .expect("counts are constants of this crate");
+        Shared {
+            first: self.pointer(offset, bytes, align_of::<T>()).cast(),
             count,
-            mapping: Arc::clone(self),
+            _mapping: Arc::clone(self),
         }
     }
 
     /// `bytes` bytes from `offset` on as words, for an `args` area.
+    ///
+    /// # Panics
+    /// When they reach beyond the file or are not whole words.
     pub fn area(self: &Arc<Self>, offset: usize, bytes: usize) -> Area {
         assert!(bytes.is_multiple_of(8));
-        let _ = self.pointer(offset, bytes, 8);
-        Area {
-            mapping: Arc::clone(self),
-            offset,
-            bytes,
-        }
+        Area(self.place(offset, bytes / 8))
     }
 }
 
@@ -110,79 +154,116 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above: shared access is through atomics only.
 unsafe impl Sync for Mapping {}
 
-/// A ring's slots inside a mapping.
-#[derive(Debug)]
-pub struct MappedSlots {
-    first: NonNull<Slot>,
-    count: usize,
-    mapping: Arc<Mapping>,
+/// The pages beyond a file's end would kill whoever touches them.
+fn require_bytes(file: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let has = size_bytes(&file)?;
+    if has >= bytes as u64 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("a file of {has} bytes was handed over where {bytes} are needed"),
+    ))
 }
 
-impl MappedSlots {
-    /// The mapping that they lie in.
-    pub fn mapping(&self) -> &Arc<Mapping> {
-        &self.mapping
+/// Types made of atomics only.
+///
+/// # Safety
+/// No plain field, no padding, valid whatever its bytes are.
+pub unsafe trait Atom: Sync {}
+
+// SAFETY: an atomic of integers.
+unsafe impl Atom for AtomicU32 {}
+// SAFETY: an atomic of integers.
+unsafe impl Atom for AtomicU64 {}
+// SAFETY: a transparent wrapper of an atomic.
+unsafe impl Atom for FutexWord {}
+// SAFETY: a transparent wrapper of an atomic.
+unsafe impl Atom for SleepWord {}
+// SAFETY: eight atomics, 64 bytes, no padding.
+unsafe impl Atom for Slot {}
+
+/// Atomics inside a mapping, which they keep alive.
+pub struct Shared<T> {
+    first: NonNull<T>,
+    count: usize,
+    _mapping: Arc<Mapping>,
+}
+
+/// A ring's slots inside a mapping.
+pub type MappedSlots = Shared<Slot>;
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self {
+            first: self.first,
+            count: self.count,
+            _mapping: Arc::clone(&self._mapping),
+        }
     }
 }
 
-impl Deref for MappedSlots {
-    type Target = [Slot];
+impl<T: Atom> Deref for Shared<T> {
+    type Target = [T];
 
-    #[inline]
-    fn deref(&self) -> &[Slot] {
-        // SAFETY: `slots` checked that all of them lie inside the mapping, which `self` keeps
-        // alive; a slot consists of atomic words only.
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `place` checked that all of them lie inside the mapping, aligned; `self` keeps it
+        // alive, and an `Atom` is sound whatever other processes store there.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
     }
 }
 
-// SAFETY: a pointer into a mapping that is itself Send, to words that are only accessed atomically.
-unsafe impl Send for MappedSlots {}
+impl<T> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shared({} at {:p})", self.count, self.first)
+    }
+}
+
+// SAFETY: references to words that are only accessed atomically, with their mapping.
+unsafe impl<T: Atom> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Atom> Sync for Shared<T> {}
 
 /// Bytes for messages that are longer than ten slots, as atomic words.
-#[derive(Debug)]
-pub struct Area {
-    mapping: Arc<Mapping>,
-    offset: usize,
-    bytes: usize,
-}
+#[derive(Clone, Debug)]
+pub struct Area(Shared<AtomicU64>);
 
 impl Area {
     /// Bytes it holds.
     pub fn len(&self) -> usize {
-        self.bytes
+        self.0.len() * 8
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.0.is_empty()
     }
 
-    /// Writes `data` from the area's first byte on.
+    /// Writes `data` from byte `offset` on, a multiple of 8; the last word is padded with zeros.
+    /// Visible with the slot that announces it, which is stored with release.
     ///
     /// # Panics
     /// If it does not fit; callers know their limits.
-    pub fn write(&self, data: &[u8]) {
-        assert!(data.len() <= self.bytes);
-        for (at, chunk) in data.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            let word = u64::from_le_bytes(word);
-            self.mapping
-                .word(self.offset + at * 8)
-                .store(word, crate::sync::Ordering::Relaxed);
+    pub fn write(&self, offset: usize, data: &[u8]) {
+        assert!(offset.is_multiple_of(8) && offset + data.len() <= self.len());
+        for (word, chunk) in self.0[offset / 8..].iter().zip(data.chunks(8)) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
         }
     }
 
-    /// Copies the first `len` bytes into `into`. False, and nothing copied, when the area has fewer.
+    /// Copies the first `len` bytes into `into`. False, and nothing copied, when the area has
+    /// fewer. The peer may write there meanwhile: what was copied is judged like anything else.
     pub fn read(&self, len: usize, into: &mut Vec<u8>) -> bool {
-        if len > self.bytes {
+        if len > self.len() {
             return false;
         }
         into.clear();
-        for at in 0..len.div_ceil(8) {
-            let word = self.mapping.word(self.offset + at * 8);
-            into.extend_from_slice(&word.load(crate::sync::Ordering::Relaxed).to_le_bytes());
+        into.reserve(len.next_multiple_of(8));
+        for word in &self.0[..len.div_ceil(8)] {
+            into.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
         }
         into.truncate(len);
         true

@@ -39,7 +39,7 @@ pub type SlotData = [u64; SLOT_DATA_WORDS];
 
 /// No room for the message now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the ring is full")]
+#[error("the ring is full: its reader has not taken what was sent before")]
 pub struct RingFull;
 
 /// The peer wrote what no honest producer writes.
@@ -113,18 +113,49 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
     }
 
     /// Whether `count` slots are free now.
+    #[inline]
     pub fn has_room(&mut self, count: usize, consumer_index: &AtomicU64) -> bool {
         let capacity = self.slots.len() as u64;
         if self.position + count as u64 - self.consumed <= capacity {
             return true;
         }
+        self.look(consumer_index);
+        self.position + count as u64 - self.consumed <= capacity
+    }
+
+    /// Whether the consumer has taken everything before this position.
+    pub fn is_consumed(&mut self, position: u64, consumer_index: &AtomicU64) -> bool {
+        if self.consumed < position {
+            self.look(consumer_index);
+        }
+        self.consumed >= position
+    }
+
+    /// Reads the consumer's index. A lying consumer can make us wait or overwrite what it has not
+    /// read: its own loss. It cannot make us leave the ring.
+    fn look(&mut self, consumer_index: &AtomicU64) {
         let consumed = consumer_index.load(O::REUSE);
-        // A lying consumer can make us wait or overwrite what it has not read: its own loss. It
-        // cannot make us leave the ring.
         if (self.consumed..=self.position).contains(&consumed) {
             self.consumed = consumed;
         }
-        self.position + count as u64 - self.consumed <= capacity
+    }
+
+    /// Writes one slot whose seven words are all the caller's, for rings that carry nothing else.
+    ///
+    /// # Errors
+    /// [`RingFull`]; nothing has been written.
+    #[inline]
+    pub fn push_plain(
+        &mut self,
+        data: &SlotData,
+        consumer_index: &AtomicU64,
+    ) -> Result<(), RingFull> {
+        if !self.has_room(1, consumer_index) {
+            return Err(RingFull);
+        }
+        self.write(0, data, O::PUBLISH);
+        self.position += 1;
+        Ok(())
     }
 
     /// Writes one message of `data.len()` slots (1 to 10; the ring writes that count into byte 1 of
@@ -132,6 +163,10 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
     ///
     /// # Errors
     /// [`RingFull`]; nothing has been written.
+    ///
+    /// # Panics
+    /// On a message of no slots.
+    #[inline]
     pub fn push(&mut self, data: &[SlotData], consumer_index: &AtomicU64) -> Result<(), RingFull> {
         debug_assert!((1..=MESSAGE_SLOTS_MAX).contains(&data.len()));
         if !self.has_room(data.len(), consumer_index) {
@@ -147,6 +182,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
         Ok(())
     }
 
+    #[inline(always)]
     fn write(&self, ahead: usize, words: &SlotData, publish: Ordering) {
         let position = self.position + ahead as u64;
         let slot = &self.slots[(position as usize) & (self.slots.len() - 1)];
@@ -186,6 +222,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         }
     }
 
+    #[inline(always)]
     fn slot(&self, ahead: usize) -> (&Slot, u64) {
         let position = self.position + ahead as u64;
         let slot = &self.slots[(position as usize) & (self.slots.len() - 1)];
@@ -223,6 +260,18 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         }
         self.position += u64::from(count);
         Ok(usize::from(count))
+    }
+
+    /// Takes one slot of a ring that carries nothing but plain slots. False where there is none,
+    /// or what is there was changed while it was read.
+    #[inline]
+    pub fn pop_plain(&mut self, out: &mut SlotData) -> bool {
+        let (slot, expected) = self.slot(0);
+        if slot.words[0].load(O::TAKE) != expected || copy(slot, expected, out).is_err() {
+            return false;
+        }
+        self.position += 1;
+        true
     }
 
     /// Lets the producer use the slots taken so far again.

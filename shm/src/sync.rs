@@ -11,6 +11,17 @@ pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use std::time::Duration;
 
+/// Why [`FutexWord::wait`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Woken, or interrupted by a signal: look again.
+    Woken,
+    /// The word had another value already.
+    Changed,
+    /// The time was over.
+    TimedOut,
+}
+
 /// A word that a process can sleep on. Zero-filled memory is a valid one.
 #[cfg(not(loom))]
 #[repr(transparent)]
@@ -20,18 +31,22 @@ pub struct FutexWord(AtomicU32);
 #[cfg(not(loom))]
 impl FutexWord {
     /// The word.
+    #[inline]
     pub fn value(&self) -> &AtomicU32 {
         &self.0
     }
 
-    /// Sleeps while the word is `expected`, at most `timeout`; may return early. False when the time
-    /// was up. The futex is a shared one: other processes wake it.
-    pub fn wait(&self, expected: u32, timeout: Option<Duration>) -> bool {
+    /// Sleeps while the word is `expected`, at most `timeout`; may return early. The futex is a
+    /// shared one: other processes wake it.
+    pub fn wait(&self, expected: u32, timeout: Option<Duration>) -> Waited {
+        use rustix::io::Errno;
         use rustix::thread::futex;
         let timeout = timeout.and_then(|t| rustix::time::Timespec::try_from(t).ok());
-        // Woken, changed and interrupted mean the same: look again.
-        let outcome = futex::wait(&self.0, futex::Flags::empty(), expected, timeout.as_ref());
-        outcome != Err(rustix::io::Errno::TIMEDOUT)
+        match futex::wait(&self.0, futex::Flags::empty(), expected, timeout.as_ref()) {
+            Err(Errno::AGAIN) => Waited::Changed,
+            Err(Errno::TIMEDOUT) => Waited::TimedOut,
+            _ => Waited::Woken,
+        }
     }
 
     /// Wakes everybody who sleeps on the word, and says how many did. All, never one: a process
@@ -41,9 +56,14 @@ impl FutexWord {
         futex::wake(&self.0, futex::Flags::empty(), i32::MAX as u32).unwrap_or(0)
     }
 
-    /// Gives way to other processes before trying again.
-    pub fn give_way() {
-        rustix::thread::sched_yield();
+    /// Gives way to others before the `tries`-th next try of a loop that waits for their next step:
+    /// at first they are an instant away, later they may need this core.
+    pub fn give_way(tries: u32) {
+        match tries {
+            0..8 => std::hint::spin_loop(),
+            8..100 => rustix::thread::sched_yield(),
+            _ => std::thread::sleep(Duration::from_micros(50)),
+        }
     }
 }
 
@@ -69,26 +89,31 @@ impl Default for FutexWord {
 
 #[cfg(loom)]
 impl FutexWord {
+    /// The word.
     pub fn value(&self) -> &AtomicU32 {
         &self.value
     }
 
-    pub fn wait(&self, expected: u32, _timeout: Option<Duration>) -> bool {
+    /// Sleeps while the word is `expected`. A model has no clock, so there is no time limit.
+    pub fn wait(&self, expected: u32, _timeout: Option<Duration>) -> Waited {
         let mut sleepers = self.sleepers.lock().unwrap();
-        if self.value.load(Ordering::Relaxed) == expected {
-            *sleepers += 1;
-            drop(self.woken.wait(sleepers).unwrap());
+        if self.value.load(Ordering::Relaxed) != expected {
+            return Waited::Changed;
         }
-        true
+        *sleepers += 1;
+        drop(self.woken.wait(sleepers).unwrap());
+        Waited::Woken
     }
 
+    /// Wakes everybody who sleeps on the word, and says how many did.
     pub fn wake_all(&self) -> usize {
         let mut sleepers = self.sleepers.lock().unwrap();
         self.woken.notify_all();
         std::mem::take(&mut *sleepers)
     }
 
-    pub fn give_way() {
+    /// Lets the model run the others.
+    pub fn give_way(_tries: u32) {
         loom::thread::yield_now();
     }
 }

@@ -1,913 +1,1373 @@
-//! Messages as bytes, and back: fixed little-endian forms, checked field by field.
+//! Messages as bytes, and the judgement of bytes that a peer has written.
 //!
-//! Encoding allocates nothing. Decoding works on a private copy and believes nothing: lengths are
-//! checked against the bytes there are, kinds and flags against those that exist, keys and groups
-//! against their rules. What a number *means* is for the receiver to judge. The forms are drawn in
-//! `docs/layout.md`.
+//! A message begins with a head of words, little-endian, whose lowest byte is its kind (the second
+//! is the ring's); byte strings follow directly, lists of inputs at multiples of 8 bytes
+//! (`docs/layout.md` draws all of them). Encoding and decoding allocate nothing. What is decoded is
+//! always a private copy, and everything that its form promises is checked here: kinds, flags,
+//! lengths, the bytes of names, and that a payload is smaller than its extent. What indices and
+//! regions mean is for others to check.
 
 use crate::message::{
     CONTENT_TYPE_BYTES_MAX, Dispatch, Ending, Extent, FromExecutor, GROUP_BYTES_MAX, HeadersRef,
-    Input, InputKey, KEY_BYTES_MAX, Key, MESSAGE_BYTES_MAX, NO_DEADLINE, Target, ToExecutor,
+    Input, InputKey, KEY_BYTES_MAX, Key, MESSAGE_BYTES_MAX, NO_BUCKET, NO_DEADLINE, Target,
+    ToExecutor, UNIT_BYTES,
 };
+use crate::ring::{RingFault, SlotData};
 
-/// Slots of one message, at most.
+/// Slots of one message, at most: room for a key and a group of 255 bytes each and what else an
+/// object is known by.
 pub const MESSAGE_SLOTS_MAX: usize = 10;
 /// Bytes that one slot carries beside its sequence.
 pub const SLOT_DATA_BYTES: usize = 56;
 /// Bytes of a message that travels in slots.
 pub const INLINE_BYTES_MAX: usize = MESSAGE_SLOTS_MAX * SLOT_DATA_BYTES;
-/// Bytes of a message that travels through an `args` area (the area's size).
+/// Bytes of a message that travels through an `args` area (the area's size): 1 170 inputs with
+/// names of up to 16 bytes, or 8 190 extents.
 pub const ARGS_BYTES: usize = 64 * 1024;
 
-/// A message in private memory: up to ten slots, or what was copied from an `args` area.
+/// Kinds of messages from an executor.
+mod from_kind {
+    pub const READY: u8 = 1;
+    pub const PUBLISH: u8 = 2;
+    pub const FORWARD: u8 = 3;
+    pub const RESPOND: u8 = 4;
+    pub const RESPOND_PARTS: u8 = 5;
+    pub const COMPLETE: u8 = 6;
+    pub const GET: u8 = 7;
+    pub const RELEASE_HOLD: u8 = 8;
+    pub const FETCH_INPUTS: u8 = 9;
+    pub const FETCH_EXTENTS: u8 = 10;
+    pub const NEED_CREDIT: u8 = 11;
+}
+
+/// Kinds of messages to an executor.
+mod to_kind {
+    pub const DISPATCH: u8 = 1;
+    pub const DISPATCH_LONG: u8 = 2;
+    pub const REQUEST: u8 = 3;
+    pub const INPUTS: u8 = 4;
+    pub const OBJECT: u8 = 5;
+    pub const CREDIT: u8 = 6;
+    pub const ADOPT: u8 = 7;
+    pub const EXTENTS: u8 = 8;
+    pub const EXIT: u8 = 9;
+}
+
+/// Kind of the one-slot message that stands in the ring for a message in the `args` area. Its
+/// second word is the message's length in bytes.
+pub(crate) const SPILLED: u8 = 0xff;
+
+/// Flags of `Publish` and `Forward`: where to.
+const TARGET_BUCKET: u8 = 0;
+const TARGET_NEXT: u8 = 1;
+const TARGET_FUNCTION: u8 = 2;
+const TARGET_MASK: u8 = 3;
+/// Flag of `Publish`, `Forward` and of an input: the key is automatic, and a number.
+const AUTO_KEY: u8 = 4;
+/// Flag of `RespondParts`.
+const MORE: u8 = 1;
+/// Flags of a dispatch.
+const HAS_CALLER: u8 = 1;
+const HAS_HEADERS: u8 = 2;
+const HAS_REQUEST: u8 = 4;
+/// The request came in a message before this one.
+const REQUEST_BEFORE: u8 = 8;
+/// Flag of `Object` and `Credit`.
+const YES: u8 = 1;
+
+/// A message that breaks its own form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// An empty key, or one that is too long.
+    #[error("a key of {0} bytes, where 1 to {KEY_BYTES_MAX} are possible")]
+    KeyLength(usize),
+    /// A key with a byte that no key has.
+    #[error("a key with a zero byte, or one that begins with `~`, which names automatic keys only")]
+    KeyByte,
+    /// A group that is too long.
+    #[error("a group of {0} bytes, where at most {GROUP_BYTES_MAX} are possible")]
+    GroupLength(usize),
+    /// A group with a zero byte.
+    #[error("a group with a zero byte")]
+    GroupByte,
+    /// A failure message that is too long.
+    #[error("a failure message of {0} bytes, where at most {MESSAGE_BYTES_MAX} are possible")]
+    MessageLength(usize),
+    /// A content type that is too long.
+    #[error("a content type of {0} bytes, where at most {CONTENT_TYPE_BYTES_MAX} are possible")]
+    ContentTypeLength(usize),
+    /// A list that is not made of whole numbers, or too long for one message.
+    #[error(
+        "a list of {0} bytes, where whole numbers up to {ARGS_BYTES} bytes in all are possible"
+    )]
+    ListLength(usize),
+    /// An HTTP status that no response has.
+    #[error("an HTTP status of {0}, where 200 to 599 are possible")]
+    HttpStatus(u16),
+    /// An empty extent, or one beyond the last unit that can be named.
+    #[error("an extent of {len_units} units at unit {offset_units}, which no region has")]
+    Extent {
+        /// Its start.
+        offset_units: u32,
+        /// Its length.
+        len_units: u32,
+    },
+    /// A payload that does not fit its extent with the zero byte that follows it.
+    #[error("a payload of {size_bytes} bytes in an extent of {extent_bytes}")]
+    Size {
+        /// Payload bytes.
+        size_bytes: u64,
+        /// Bytes of the extent.
+        extent_bytes: u64,
+    },
+    /// A bucket by the number that means none.
+    #[error("a bucket by the number {NO_BUCKET}, which means none")]
+    NoBucket,
+}
+
+/// What a peer wrote is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Garbled {
+    /// The ring itself.
+    #[error("{0}")]
+    Ring(#[from] RingFault),
+    /// A kind that there is not.
+    #[error("a message is of kind {0}, which there is not")]
+    Kind(u8),
+    /// Bits that mean nothing.
+    #[error("a message of kind {kind} has bits set that mean nothing")]
+    Reserved {
+        /// Its kind.
+        kind: u8,
+    },
+    /// Its length is not what its own fields say.
+    #[error(
+        "a message of kind {kind} has {given_bytes} bytes where its fields need {needed_bytes}"
+    )]
+    Length {
+        /// Its kind.
+        kind: u8,
+        /// What its fields need.
+        needed_bytes: usize,
+        /// What the ring or the `args` area says it has.
+        given_bytes: usize,
+    },
+    /// A message in the `args` area that is longer than the area.
+    #[error("a message in the args area claims {0} bytes, where at most {ARGS_BYTES} are possible")]
+    Spill(u64),
+    /// An ending that there is not.
+    #[error("an attempt ended in the way {0}, which there is not")]
+    Ending(u8),
+    /// A request that no dispatch follows, or a dispatch whose request did not come.
+    #[error("a dispatch and its request do not belong together")]
+    Request,
+    /// The form of a message that this crate writes as well.
+    #[error("a message has {0}")]
+    Form(#[from] Malformed),
+}
+
+/// One message in private memory: as the ring's slots, and as bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots(pub(crate) [SlotData; MESSAGE_SLOTS_MAX]);
+
+impl Slots {
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self([[0; 7]; MESSAGE_SLOTS_MAX]))
+    }
+
+    #[inline(always)]
+    pub(crate) fn bytes(&self) -> &[u8; INLINE_BYTES_MAX] {
+        let bytes = self.0.as_ptr().cast::<[u8; INLINE_BYTES_MAX]>();
+        // SAFETY: 10 * 7 words are 560 bytes without padding, in private memory, borrowed as `self`.
+        unsafe { &*bytes }
+    }
+
+    #[inline(always)]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8; INLINE_BYTES_MAX] {
+        let bytes = self.0.as_mut_ptr().cast::<[u8; INLINE_BYTES_MAX]>();
+        // SAFETY: as in `bytes`, and any bytes make valid words.
+        unsafe { &mut *bytes }
+    }
+
+    /// The slots of a message of so many bytes.
+    #[inline(always)]
+    pub(crate) fn of_len(&self, len_bytes: usize) -> &[SlotData] {
+        &self.0[..len_bytes.div_ceil(SLOT_DATA_BYTES)]
+    }
+}
+
+/// Private memory that messages are copied into before they are judged.
+#[derive(Debug)]
 pub struct MessageBuffer {
-    pub(crate) inline: [u8; INLINE_BYTES_MAX],
-    pub(crate) inline_len: usize,
+    /// A message from the ring.
+    pub(crate) slots: Box<Slots>,
+    /// The request that came before its dispatch.
+    pub(crate) request: Box<Slots>,
+    /// Slots of the request whose dispatch has not come yet.
+    pub(crate) request_slots: usize,
+    /// A message from the `args` area.
     pub(crate) spill: Vec<u8>,
 }
 
 impl Default for MessageBuffer {
     fn default() -> Self {
         Self {
-            inline: [0; INLINE_BYTES_MAX],
-            inline_len: 0,
+            slots: Slots::new(),
+            request: Slots::new(),
+            request_slots: 0,
             spill: Vec::new(),
         }
     }
 }
 
-impl std::fmt::Debug for MessageBuffer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MessageBuffer")
-            .field("inline_len", &self.inline_len)
-            .field("spill_len", &self.spill.len())
-            .finish()
-    }
+/// A message in its encoded parts: some words, then two byte strings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form<'a> {
+    words: [u64; 4],
+    word_count: usize,
+    first: &'a [u8],
+    second: &'a [u8],
 }
 
-/// Why bytes are no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// No such kind in this direction.
-    #[error("a message has the unknown kind {0}")]
-    Kind(u8),
-    /// It ends before its fields do.
-    #[error("a message ends before its last field")]
-    Short,
-    /// A flag that does not exist, or a number no field may have.
-    #[error("a message has an impossible {0}")]
-    Field(&'static str),
-    /// A key of 0 or more than 255 bytes, or with a zero byte.
-    #[error("a key has {0} bytes or a zero byte in it; keys have 1 to 255 bytes")]
-    Key(usize),
-    /// A group of more than 255 bytes, or with a zero byte.
-    #[error("a group has {0} bytes or a zero byte in it; groups have up to 255 bytes")]
-    Group(usize),
-    /// A payload larger than its extent leaves room for.
-    #[error("an object of {size_bytes} bytes does not fit its extent of {len_units} units")]
-    Size {
-        /// Payload.
-        size_bytes: u64,
-        /// Extent.
-        len_units: u32,
-    },
-}
-
-mod kind {
-    pub(super) const READY: u8 = 1;
-    pub(super) const PUBLISH: u8 = 2;
-    pub(super) const FORWARD: u8 = 3;
-    pub(super) const RESPOND: u8 = 4;
-    pub(super) const RESPOND_PARTS: u8 = 5;
-    pub(super) const COMPLETE: u8 = 6;
-    pub(super) const GET: u8 = 7;
-    pub(super) const RELEASE_HOLD: u8 = 8;
-    pub(super) const FETCH_INPUTS: u8 = 9;
-    pub(super) const FETCH_EXTENTS: u8 = 10;
-    pub(super) const NEED_CREDIT: u8 = 11;
-    pub(super) const DISPATCH: u8 = 32;
-    pub(super) const INPUTS: u8 = 33;
-    pub(super) const OBJECT: u8 = 34;
-    pub(super) const CREDIT: u8 = 35;
-    pub(super) const ADOPT: u8 = 36;
-    pub(super) const EXTENTS: u8 = 37;
-    pub(super) const EXIT: u8 = 38;
-}
-/// Kind of a message whose bytes are in the `args` area; the only other field is their count.
-pub(crate) const SPILLED: u8 = 63;
-
-/// Target and key flags of `Publish` and `Forward`.
-const TARGET_BUCKET: u16 = 0;
-const TARGET_NEXT: u16 = 1;
-const TARGET_FUNCTION: u16 = 2;
-const TARGET_MASK: u16 = 3;
-const KEY_NAMED: u16 = 4;
-/// `RespondParts`: more follows.
-const MORE: u16 = 1;
-/// Dispatch flags; the top nine bits are the parallelism where no extension carries it.
-const HAS_CALLER: u16 = 1;
-const EXTENDED: u16 = 2;
-const HAS_REQUEST: u16 = 4;
-const HAS_HEADERS: u16 = 8;
-const COMPACT: u16 = 16;
-const PARALLELISM_SHIFT: u16 = 7;
-const PARALLELISM_INLINE_MAX: u16 = (1 << 9) - 1;
-
-struct Writer<'b> {
-    bytes: &'b mut [u8],
-    at: usize,
-}
-
-impl<'b> Writer<'b> {
-    fn new(bytes: &'b mut [u8], kind: u8, flags: u16, a: u16, b: u16) -> Self {
-        bytes[0] = kind;
-        bytes[1] = 0;
-        bytes[2..4].copy_from_slice(&flags.to_le_bytes());
-        bytes[4..6].copy_from_slice(&a.to_le_bytes());
-        bytes[6..8].copy_from_slice(&b.to_le_bytes());
-        Self { bytes, at: 8 }
-    }
-
-    fn put(&mut self, more: &[u8]) {
-        self.bytes[self.at..self.at + more.len()].copy_from_slice(more);
-        self.at += more.len();
-    }
-
-    fn u16(&mut self, value: u16) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn u64(&mut self, value: u64) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn room(&self) -> usize {
-        self.bytes.len() - self.at
-    }
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let (head, rest) = self.bytes.split_at_checked(len).ok_or(Malformed::Short)?;
-        self.bytes = rest;
-        Ok(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, rest) = self
-            .bytes
-            .split_first_chunk::<N>()
-            .ok_or(Malformed::Short)?;
-        self.bytes = rest;
-        Ok(*head)
-    }
-
-    fn u8(&mut self) -> Result<u8, Malformed> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    fn u16(&mut self) -> Result<u16, Malformed> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Malformed> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, Malformed> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn key(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let key = self.take(len)?;
-        if len == 0 || len > KEY_BYTES_MAX || key.contains(&0) {
-            return Err(Malformed::Key(len));
+impl<'a> Form<'a> {
+    fn new<const N: usize>(head: [u64; N], first: &'a [u8], second: &'a [u8]) -> Self {
+        const { assert!(N <= 4) };
+        let mut words = [0; 4];
+        words[..N].copy_from_slice(&head);
+        Self {
+            words,
+            word_count: N,
+            first,
+            second,
         }
-        Ok(key)
     }
 
-    fn group(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let group = self.take(len)?;
-        if len > GROUP_BYTES_MAX || group.contains(&0) {
-            return Err(Malformed::Group(len));
+    /// Encoded bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.word_count * 8 + self.first.len() + self.second.len()
+    }
+
+    /// Writes the message to the start of `out`, which has room for [`Form::len`] bytes, and zeros
+    /// to the end of its last slot.
+    #[inline]
+    pub(crate) fn write(&self, out: &mut [u8]) {
+        let head = self.word_count * 8;
+        for (bytes, word) in out.chunks_exact_mut(8).zip(&self.words[..self.word_count]) {
+            bytes.copy_from_slice(&word.to_le_bytes());
         }
-        Ok(group)
+        let middle = head + self.first.len();
+        out[head..middle].copy_from_slice(self.first);
+        let end = middle + self.second.len();
+        out[middle..end].copy_from_slice(self.second);
+        let padded = end.next_multiple_of(SLOT_DATA_BYTES).min(out.len());
+        out[end..padded].fill(0);
     }
 }
 
-/// Length of a field that its own rules bound to a byte; longer ones are cut by the caller's rules
-/// before they get here, and written as what they are modulo 256 only if those were broken.
-fn byte_len(bytes: &[u8]) -> u16 {
-    debug_assert!(
-        bytes.len() <= 255,
-        "a key, group or content type of {} bytes",
-        bytes.len()
-    );
-    (bytes.len() & 0xff) as u16
+/// Packs a message's first word: kind, the ring's byte, flags, two lengths, a zero, a number.
+fn head(kind: u8, flags: u8, a: u8, b: u8, number: u16) -> u64 {
+    u64::from(kind)
+        | u64::from(flags) << 16
+        | u64::from(a) << 24
+        | u64::from(b) << 32
+        | u64::from(number) << 48
 }
 
-fn target_fields(target: Target) -> (u16, u16) {
-    match target {
-        Target::Bucket(bucket) => (TARGET_BUCKET, bucket),
-        Target::Next => (TARGET_NEXT, 0),
-        Target::Function(function) => (TARGET_FUNCTION, function),
+/// Packs the first word of a message that is about a 32-bit number.
+fn numbered(kind: u8, flags: u8, number: u32) -> u64 {
+    u64::from(kind) | u64::from(flags) << 16 | u64::from(number) << 32
+}
+
+/// The fields of a first word.
+#[derive(Clone, Copy)]
+struct Head {
+    flags: u8,
+    a: u8,
+    b: u8,
+    zero: u8,
+    number: u16,
+    /// The upper half, where that is one number.
+    wide: u32,
+}
+
+impl Head {
+    #[inline(always)]
+    fn of(word: u64) -> Self {
+        Self {
+            flags: (word >> 16) as u8,
+            a: (word >> 24) as u8,
+            b: (word >> 32) as u8,
+            zero: (word >> 40) as u8,
+            number: (word >> 48) as u16,
+            wide: (word >> 32) as u32,
+        }
     }
 }
 
-fn key_fields(key: &Key<'_>, group: &[u8]) -> (u16, u16) {
-    let (flag, len) = match key {
-        Key::Auto(_) => (0, 0),
-        Key::Named(name) => (KEY_NAMED, byte_len(name)),
-    };
-    (flag, len | byte_len(group) << 8)
+/// Two 32-bit numbers as a word.
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
 }
 
-fn put_key(writer: &mut Writer<'_>, key: &Key<'_>, group: &[u8]) {
+/// Judges the name of an object to be published, and gives its flags and key bytes.
+fn judge_names<'a>(key: Key<'a>, group: &[u8]) -> Result<(u8, u32, &'a [u8]), Malformed> {
+    judge_group(group)?;
     match key {
-        Key::Auto(ordinal) => writer.u32(*ordinal),
-        Key::Named(name) => writer.put(name),
-    }
-    writer.put(group);
-}
-
-/// Encodes what an executor says into `out` (which holds the longest: [`ARGS_BYTES`]), and gives
-/// its length.
-pub(crate) fn encode_from_executor(message: &FromExecutor<'_>, out: &mut [u8]) -> usize {
-    let writer = match message {
-        FromExecutor::Ready => Writer::new(out, kind::READY, 0, 0, 0),
-        FromExecutor::Publish {
-            target,
-            extent,
-            size_bytes,
-            key,
-            group,
-        } => {
-            let (target, index) = target_fields(*target);
-            let (named, lengths) = key_fields(key, group);
-            let mut w = Writer::new(out, kind::PUBLISH, target | named, index, lengths);
-            w.u32(extent.offset_units);
-            w.u32(extent.len_units);
-            w.u64(*size_bytes);
-            put_key(&mut w, key, group);
-            w
+        Key::Auto(ordinal) => Ok((AUTO_KEY, ordinal, &[])),
+        Key::Named(key) => {
+            judge_key(key)?;
+            if key[0] == b'~' {
+                return Err(Malformed::KeyByte);
+            }
+            Ok((0, 0, key))
         }
-        FromExecutor::Forward {
-            target,
-            object,
-            key,
-            group,
-        } => {
-            let (target, index) = target_fields(*target);
-            let (named, lengths) = key_fields(key, group);
-            let mut w = Writer::new(out, kind::FORWARD, target | named, index, lengths);
-            w.u32(*object);
-            put_key(&mut w, key, group);
-            w
-        }
-        FromExecutor::Respond {
-            extent,
-            size_bytes,
-            http_status,
-            content_type,
-        } => {
-            let len = byte_len(content_type);
-            let mut w = Writer::new(out, kind::RESPOND, 0, *http_status, len);
-            w.u32(extent.offset_units);
-            w.u32(extent.len_units);
-            w.u64(*size_bytes);
-            w.put(content_type);
-            w
-        }
-        FromExecutor::RespondParts {
-            more,
-            http_status,
-            content_type,
-            objects,
-        } => {
-            let flags = if *more { MORE } else { 0 };
-            let len = byte_len(content_type);
-            let mut w = Writer::new(out, kind::RESPOND_PARTS, flags, *http_status, len);
-            // An args area holds less than 2^32 bytes.
-            w.u32(objects.len() as u32);
-            w.put(content_type);
-            w.put(objects);
-            w
-        }
-        FromExecutor::Complete {
-            status,
-            ending,
-            discarded,
-            message,
-        } => {
-            let message = &message[..message.len().min(MESSAGE_BYTES_MAX)];
-            let mut w = Writer::new(out, kind::COMPLETE, *ending as u16, message.len() as u16, 0);
-            w.put(&status.to_le_bytes());
-            w.u32(*discarded);
-            w.put(message);
-            w
-        }
-        FromExecutor::Get {
-            bucket,
-            timeout_ns,
-            key,
-        } => {
-            let mut w = Writer::new(out, kind::GET, 0, *bucket, byte_len(key));
-            w.u64(*timeout_ns);
-            w.put(key);
-            w
-        }
-        FromExecutor::ReleaseHold { bucket, key } => {
-            let mut w = Writer::new(out, kind::RELEASE_HOLD, 0, *bucket, byte_len(key));
-            w.put(key);
-            w
-        }
-        FromExecutor::FetchInputs { first } => {
-            let mut w = Writer::new(out, kind::FETCH_INPUTS, 0, 0, 0);
-            w.u32(*first);
-            w
-        }
-        FromExecutor::FetchExtents { first } => {
-            let mut w = Writer::new(out, kind::FETCH_EXTENTS, 0, 0, 0);
-            w.u32(*first);
-            w
-        }
-        FromExecutor::NeedCredit { bytes } => {
-            let mut w = Writer::new(out, kind::NEED_CREDIT, 0, 0, 0);
-            w.u64(*bytes);
-            w
-        }
-    };
-    writer.at
-}
-
-fn read_target(flags: u16, index: u16) -> Result<Target, Malformed> {
-    if flags & !(TARGET_MASK | KEY_NAMED) != 0 {
-        return Err(Malformed::Field("flag"));
-    }
-    match flags & TARGET_MASK {
-        TARGET_BUCKET => Ok(Target::Bucket(index)),
-        TARGET_NEXT => Ok(Target::Next),
-        TARGET_FUNCTION => Ok(Target::Function(index)),
-        _ => Err(Malformed::Field("target")),
     }
 }
 
-fn read_key<'a>(
-    reader: &mut Reader<'a>,
-    flags: u16,
-    lengths: u16,
-) -> Result<(Key<'a>, &'a [u8]), Malformed> {
-    let key = if flags & KEY_NAMED != 0 {
-        Key::Named(reader.key(usize::from(lengths & 0xff))?)
-    } else {
-        Key::Auto(reader.u32()?)
-    };
-    Ok((key, reader.group(usize::from(lengths >> 8))?))
+/// Judges a key that may be the text of an automatic one.
+fn judge_key(key: &[u8]) -> Result<(), Malformed> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(Malformed::KeyLength(key.len()));
+    }
+    if key.contains(&0) {
+        return Err(Malformed::KeyByte);
+    }
+    Ok(())
 }
 
-fn read_extent(reader: &mut Reader<'_>) -> Result<(Extent, u64), Malformed> {
-    let extent = Extent {
-        offset_units: reader.u32()?,
-        len_units: reader.u32()?,
-    };
-    let size_bytes = reader.u64()?;
-    if size_bytes >= extent.len_bytes() {
-        return Err(Malformed::Size {
-            size_bytes,
+fn judge_group(group: &[u8]) -> Result<(), Malformed> {
+    if group.len() > GROUP_BYTES_MAX {
+        return Err(Malformed::GroupLength(group.len()));
+    }
+    if group.contains(&0) {
+        return Err(Malformed::GroupByte);
+    }
+    Ok(())
+}
+
+fn judge_extent(extent: Extent, size_bytes: u64) -> Result<(), Malformed> {
+    if extent.len_units == 0 || extent.end_units() > 1 << 32 {
+        return Err(Malformed::Extent {
+            offset_units: extent.offset_units,
             len_units: extent.len_units,
         });
     }
-    if extent.end_units() > u64::from(u32::MAX) {
-        return Err(Malformed::Field("extent"));
+    if size_bytes >= extent.len_bytes() {
+        return Err(Malformed::Size {
+            size_bytes,
+            extent_bytes: extent.len_bytes(),
+        });
     }
-    Ok((extent, size_bytes))
+    Ok(())
 }
 
-fn read_http_status(status: u16) -> Result<u16, Malformed> {
-    if (200..=599).contains(&status) {
-        Ok(status)
-    } else {
-        Err(Malformed::Field("HTTP status"))
+fn judge_response(http_status: u16, content_type: &[u8]) -> Result<(), Malformed> {
+    if !(200..=599).contains(&http_status) {
+        return Err(Malformed::HttpStatus(http_status));
+    }
+    if content_type.len() > CONTENT_TYPE_BYTES_MAX {
+        return Err(Malformed::ContentTypeLength(content_type.len()));
+    }
+    Ok(())
+}
+
+fn judge_list(bytes: &[u8], number_bytes: usize) -> Result<(), Malformed> {
+    let most = ARGS_BYTES - 16 - CONTENT_TYPE_BYTES_MAX;
+    if !bytes.len().is_multiple_of(number_bytes) || bytes.len() > most {
+        return Err(Malformed::ListLength(bytes.len()));
+    }
+    Ok(())
+}
+
+fn target_parts(target: Target) -> Result<(u8, u16), Malformed> {
+    match target {
+        Target::Bucket(NO_BUCKET) => Err(Malformed::NoBucket),
+        Target::Bucket(bucket) => Ok((TARGET_BUCKET, bucket)),
+        Target::Next => Ok((TARGET_NEXT, 0)),
+        Target::Function(function) => Ok((TARGET_FUNCTION, function)),
     }
 }
 
-fn read_content_type<'a>(reader: &mut Reader<'a>, len: u16) -> Result<&'a [u8], Malformed> {
-    if usize::from(len) > CONTENT_TYPE_BYTES_MAX {
-        return Err(Malformed::Field("content type"));
-    }
-    reader.take(usize::from(len))
-}
-
-/// Decodes what an executor says.
-pub(crate) fn decode_from_executor(bytes: &[u8]) -> Result<FromExecutor<'_>, Malformed> {
-    let mut r = Reader { bytes };
-    let kind = r.u8()?;
-    let _slots = r.u8()?;
-    let (flags, a, b) = (r.u16()?, r.u16()?, r.u16()?);
-    Ok(match kind {
-        kind::READY => FromExecutor::Ready,
-        kind::PUBLISH => {
-            let target = read_target(flags, a)?;
-            let (extent, size_bytes) = read_extent(&mut r)?;
-            let (key, group) = read_key(&mut r, flags, b)?;
+impl<'a> Form<'a> {
+    /// The encoded parts of what an executor says.
+    #[inline]
+    pub(crate) fn of(message: &FromExecutor<'a>) -> Result<Self, Malformed> {
+        use from_kind as kind;
+        Ok(match *message {
+            FromExecutor::Ready => Self::new([head(kind::READY, 0, 0, 0, 0)], &[], &[]),
             FromExecutor::Publish {
                 target,
                 extent,
                 size_bytes,
                 key,
                 group,
-            }
-        }
-        kind::FORWARD => {
-            let target = read_target(flags, a)?;
-            let object = r.u32()?;
-            let (key, group) = read_key(&mut r, flags, b)?;
+            } => Self::publish(target, extent, size_bytes, key, group)?,
             FromExecutor::Forward {
                 target,
                 object,
                 key,
                 group,
+            } => {
+                let (key_flag, ordinal, key) = judge_names(key, group)?;
+                let (to, number) = target_parts(target)?;
+                let flags = to | key_flag;
+                let lens = (key.len() as u8, group.len() as u8);
+                let first = head(kind::FORWARD, flags, lens.0, lens.1, number);
+                Self::new([first, pair(object, ordinal)], key, group)
             }
-        }
-        kind::RESPOND => {
-            let http_status = read_http_status(a)?;
-            let (extent, size_bytes) = read_extent(&mut r)?;
-            let content_type = read_content_type(&mut r, b)?;
             FromExecutor::Respond {
                 extent,
                 size_bytes,
                 http_status,
                 content_type,
-            }
-        }
-        kind::RESPOND_PARTS => {
-            let http_status = read_http_status(a)?;
-            let len = r.u32()? as usize;
-            let content_type = read_content_type(&mut r, b)?;
-            let objects = r.take(len)?;
-            if !objects.len().is_multiple_of(4) || flags & !MORE != 0 {
-                return Err(Malformed::Field("list of parts"));
+            } => {
+                judge_extent(extent, size_bytes)?;
+                judge_response(http_status, content_type)?;
+                let length = content_type.len() as u8;
+                let first = head(kind::RESPOND, 0, length, 0, http_status);
+                Self::new([first, extent_word(extent), size_bytes], content_type, &[])
             }
             FromExecutor::RespondParts {
-                more: flags & MORE != 0,
+                more,
                 http_status,
                 content_type,
                 objects,
+            } => {
+                judge_response(http_status, content_type)?;
+                judge_list(objects, 4)?;
+                let length = content_type.len() as u8;
+                let flags = if more { MORE } else { 0 };
+                let first = head(kind::RESPOND_PARTS, flags, length, 0, http_status);
+                Self::new([first, objects.len() as u64], objects, content_type)
             }
-        }
-        kind::COMPLETE => {
-            let ending = match flags {
-                0 => Ending::Returned,
-                1 => Ending::NotLoaded,
-                2 => Ending::InitFailed,
-                3 => Ending::StrayThreads,
-                _ => return Err(Malformed::Field("ending")),
-            };
-            if usize::from(a) > MESSAGE_BYTES_MAX {
-                return Err(Malformed::Field("message length"));
-            }
-            let status = r.array().map(i32::from_le_bytes)?;
-            let discarded = r.u32()?;
             FromExecutor::Complete {
                 status,
                 ending,
                 discarded,
-                message: r.take(usize::from(a))?,
+                message,
+            } => {
+                if message.len() > MESSAGE_BYTES_MAX {
+                    return Err(Malformed::MessageLength(message.len()));
+                }
+                let length = message.len() as u16;
+                let first = head(kind::COMPLETE, 0, ending as u8, 0, length);
+                Self::new([first, pair(status as u32, discarded)], message, &[])
             }
-        }
-        kind::GET => {
-            let timeout_ns = r.u64()?;
             FromExecutor::Get {
-                bucket: a,
+                bucket,
                 timeout_ns,
-                key: r.key(usize::from(b))?,
+                key,
+            } => {
+                judge_key(key)?;
+                let first = head(kind::GET, 0, key.len() as u8, 0, bucket);
+                Self::new([first, timeout_ns], key, &[])
             }
-        }
-        kind::RELEASE_HOLD => FromExecutor::ReleaseHold {
-            bucket: a,
-            key: r.key(usize::from(b))?,
-        },
-        kind::FETCH_INPUTS => FromExecutor::FetchInputs { first: r.u32()? },
-        kind::FETCH_EXTENTS => FromExecutor::FetchExtents { first: r.u32()? },
-        kind::NEED_CREDIT => FromExecutor::NeedCredit { bytes: r.u64()? },
-        other => return Err(Malformed::Kind(other)),
-    })
+            FromExecutor::ReleaseHold { bucket, key } => {
+                judge_key(key)?;
+                let first = head(kind::RELEASE_HOLD, 0, key.len() as u8, 0, bucket);
+                Self::new([first], key, &[])
+            }
+            FromExecutor::FetchInputs { first } => Self::numbered(kind::FETCH_INPUTS, 0, first),
+            FromExecutor::FetchExtents { first } => Self::numbered(kind::FETCH_EXTENTS, 0, first),
+            FromExecutor::NeedCredit { bytes } => {
+                Self::new([head(kind::NEED_CREDIT, 0, 0, 0, 0), bytes], &[], &[])
+            }
+        })
+    }
+
+    #[inline]
+    fn publish(
+        target: Target,
+        extent: Extent,
+        size_bytes: u64,
+        key: Key<'a>,
+        group: &'a [u8],
+    ) -> Result<Self, Malformed> {
+        judge_extent(extent, size_bytes)?;
+        let (key_flag, ordinal, key) = judge_names(key, group)?;
+        let (to, number) = target_parts(target)?;
+        let lens = (key.len() as u8, group.len() as u8);
+        let first = head(from_kind::PUBLISH, to | key_flag, lens.0, lens.1, number);
+        let place = extent_word(extent);
+        Ok(if key_flag == AUTO_KEY {
+            Self::new([first, place, size_bytes, u64::from(ordinal)], &[], group)
+        } else {
+            Self::new([first, place, size_bytes], key, group)
+        })
+    }
+
+    /// A message that is a kind, a flag and a number.
+    fn numbered(kind: u8, flags: u8, number: u32) -> Self {
+        Self::new([numbered(kind, flags, number)], &[], &[])
+    }
+
+    /// The slot that stands for a message of this length in the `args` area.
+    pub(crate) fn spilled(len_bytes: usize) -> Self {
+        Self::new([head(SPILLED, 0, 0, 0, 0), len_bytes as u64], &[], &[])
+    }
+
+    /// The answer to `NeedCredit`.
+    pub(crate) fn credit(granted: bool) -> Self {
+        let flags = if granted { YES } else { 0 };
+        Self::numbered(to_kind::CREDIT, flags, 0)
+    }
+
+    /// The region had an owner before.
+    pub(crate) fn adopt(extent_count: u32) -> Self {
+        Self::numbered(to_kind::ADOPT, 0, extent_count)
+    }
+
+    /// Leave.
+    pub(crate) fn exit() -> Self {
+        Self::numbered(to_kind::EXIT, 0, 0)
+    }
 }
 
-/// Encoded inputs: an iterator over [`Input`] that has been checked already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InputList<'a> {
+/// Reads the fields of a copied message, checking that each is there.
+struct Reader<'a> {
+    kind: u8,
     bytes: &'a [u8],
-    left: u32,
-    /// Session of a compact input.
-    compact_session: Option<u64>,
 }
 
-impl<'a> InputList<'a> {
-    /// No inputs.
-    pub const EMPTY: InputList<'static> = InputList {
-        bytes: &[],
-        left: 0,
-        compact_session: None,
-    };
-
-    fn checked(bytes: &'a [u8], count: u32) -> Result<Self, Malformed> {
-        let list = Self {
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Result<Self, Garbled> {
+        let reader = Self {
+            kind: bytes.first().copied().unwrap_or(0),
             bytes,
-            left: count,
-            compact_session: None,
         };
-        let mut reader = Reader { bytes };
-        for _ in 0..count {
-            read_input(&mut reader)?;
+        reader.word(0)?;
+        Ok(reader)
+    }
+
+    #[inline(always)]
+    fn word(&self, at: usize) -> Result<u64, Garbled> {
+        match self.bytes.as_chunks::<8>().0.get(at) {
+            Some(bytes) => Ok(u64::from_le_bytes(*bytes)),
+            None => Err(self.length(at * 8 + 8)),
         }
-        Ok(list)
     }
 
-    /// How many are left.
-    pub fn len(&self) -> usize {
-        self.left as usize
+    fn range(&self, start: usize, len: usize) -> Result<&'a [u8], Garbled> {
+        let end = start.checked_add(len).ok_or(self.length(usize::MAX))?;
+        self.bytes.get(start..end).ok_or(self.length(end))
     }
 
-    /// Whether none is left.
-    pub fn is_empty(&self) -> bool {
-        self.left == 0
-    }
-}
-
-impl<'a> Iterator for InputList<'a> {
-    type Item = Input<'a>;
-
-    fn next(&mut self) -> Option<Input<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        let mut reader = Reader { bytes: self.bytes };
-        let input = match self.compact_session {
-            Some(session) => read_compact(&mut reader, session),
-            None => read_input(&mut reader),
-        };
-        self.bytes = reader.bytes;
-        input.ok()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.len(), Some(self.len()))
-    }
-}
-
-const INPUT_FIXED_BYTES: usize = 36;
-
-fn encoded_input_len(input: &Input<'_>) -> usize {
-    let key = match input.key {
-        InputKey::Auto { .. } => 12,
-        InputKey::Named(name) => name.len(),
-    };
-    INPUT_FIXED_BYTES + key + input.group.len()
-}
-
-fn put_input(w: &mut Writer<'_>, input: &Input<'_>) {
-    let (named, key_len) = match input.key {
-        InputKey::Auto { .. } => (0, 0),
-        InputKey::Named(name) => (1, byte_len(name) as u8),
-    };
-    w.put(&[named, key_len, byte_len(input.group) as u8, 0]);
-    w.u16(input.region);
-    w.u16(input.bucket);
-    w.u32(input.offset_units);
-    w.u64(input.size_bytes);
-    w.u64(input.session);
-    w.u64(input.arrival_ns);
-    match input.key {
-        InputKey::Auto {
-            invocation,
-            ordinal,
-        } => {
-            w.u64(invocation);
-            w.u32(ordinal);
+    fn length(&self, needed_bytes: usize) -> Garbled {
+        Garbled::Length {
+            kind: self.kind,
+            needed_bytes,
+            given_bytes: self.bytes.len(),
         }
-        InputKey::Named(name) => w.put(name),
     }
-    w.put(input.group);
+
+    /// The message must end here, but for the padding of its last slot.
+    fn ends(&self, needed_bytes: usize) -> Result<(), Garbled> {
+        let given = self.bytes.len();
+        if needed_bytes > given || given - needed_bytes >= SLOT_DATA_BYTES {
+            return Err(self.length(needed_bytes));
+        }
+        Ok(())
+    }
+
+    /// The fields of the first word.
+    #[inline(always)]
+    fn head(&self) -> Result<Head, Garbled> {
+        Ok(Head::of(self.word(0)?))
+    }
+
+    /// Refuses bits that mean nothing.
+    #[inline(always)]
+    fn reserved(&self, bits: impl Into<u64>) -> Result<(), Garbled> {
+        if bits.into() == 0 {
+            Ok(())
+        } else {
+            Err(Garbled::Reserved { kind: self.kind })
+        }
+    }
 }
 
-fn read_input<'a>(r: &mut Reader<'a>) -> Result<Input<'a>, Malformed> {
-    let [named, key_len, group_len, _] = r.array()?;
-    let (region, bucket, offset_units) = (r.u16()?, r.u16()?, r.u32()?);
-    let (size_bytes, session, arrival_ns) = (r.u64()?, r.u64()?, r.u64()?);
-    let key = match named {
-        0 => InputKey::Auto {
-            invocation: r.u64()?,
-            ordinal: r.u32()?,
-        },
-        1 => InputKey::Named(r.key(usize::from(key_len))?),
-        _ => return Err(Malformed::Field("input flag")),
+/// Judges what an executor has written: the bytes of one message, padded to a slot at most.
+///
+/// # Errors
+/// Whatever is wrong with it.
+#[inline]
+pub fn decode_from_executor(bytes: &[u8]) -> Result<FromExecutor<'_>, Garbled> {
+    use from_kind as kind;
+    let reader = Reader::new(bytes)?;
+    let head = reader.head()?;
+    match reader.kind {
+        kind::PUBLISH => decode_publish(&reader, head),
+        kind::FORWARD => decode_forward(&reader, head),
+        kind::COMPLETE => decode_complete(&reader, head),
+        kind::RESPOND => decode_respond(&reader, head),
+        kind::RESPOND_PARTS => decode_respond_parts(&reader, head),
+        kind::GET | kind::RELEASE_HOLD => decode_lookup(&reader, head),
+        kind::READY => {
+            reader.reserved(head.flags | head.a)?;
+            reader.reserved(head.wide)?;
+            reader.ends(8)?;
+            Ok(FromExecutor::Ready)
+        }
+        kind::FETCH_INPUTS | kind::FETCH_EXTENTS => {
+            reader.reserved(head.flags | head.a)?;
+            reader.ends(8)?;
+            let first = head.wide;
+            Ok(if reader.kind == kind::FETCH_INPUTS {
+                FromExecutor::FetchInputs { first }
+            } else {
+                FromExecutor::FetchExtents { first }
+            })
+        }
+        kind::NEED_CREDIT => {
+            reader.reserved(head.flags | head.a)?;
+            reader.reserved(head.wide)?;
+            reader.ends(16)?;
+            Ok(FromExecutor::NeedCredit {
+                bytes: reader.word(1)?,
+            })
+        }
+        other => Err(Garbled::Kind(other)),
+    }
+}
+
+/// The target in a message's head, and whether the key is automatic.
+fn decode_target(reader: &Reader<'_>, head: Head) -> Result<(Target, bool), Garbled> {
+    reader.reserved(head.flags & !(TARGET_MASK | AUTO_KEY) | head.zero)?;
+    let number = head.number;
+    let target = match head.flags & TARGET_MASK {
+        TARGET_BUCKET if number == NO_BUCKET => return Err(Malformed::NoBucket.into()),
+        TARGET_BUCKET => Target::Bucket(number),
+        TARGET_FUNCTION => Target::Function(number),
+        TARGET_NEXT if number == 0 => Target::Next,
+        _ => return Err(Garbled::Reserved { kind: reader.kind }),
     };
-    let group = r.group(usize::from(group_len))?;
-    Ok(Input {
-        region,
-        bucket,
-        offset_units,
+    Ok((target, head.flags & AUTO_KEY != 0))
+}
+
+/// The names that follow a head, judged.
+fn decode_names<'a>(
+    reader: &Reader<'a>,
+    head: Head,
+    start: usize,
+    auto: Option<u32>,
+) -> Result<(Key<'a>, &'a [u8]), Garbled> {
+    let (key_len, group_len) = (usize::from(head.a), usize::from(head.b));
+    let group = reader.range(start + key_len, group_len)?;
+    let key = match auto {
+        Some(_) if key_len > 0 => return Err(Malformed::KeyLength(key_len).into()),
+        Some(ordinal) => Key::Auto(ordinal),
+        None => Key::Named(reader.range(start, key_len)?),
+    };
+    judge_names(key, group)?;
+    reader.ends(start + key_len + group_len)?;
+    Ok((key, group))
+}
+
+#[inline]
+fn decode_publish<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    let (target, is_auto) = decode_target(reader, head)?;
+    let extent = word_extent(reader.word(1)?);
+    let size_bytes = reader.word(2)?;
+    judge_extent(extent, size_bytes)?;
+    let (key, group) = if is_auto {
+        let ordinal = reader.word(3)?;
+        reader.reserved(ordinal >> 32)?;
+        decode_names(reader, head, 32, Some(ordinal as u32))?
+    } else {
+        decode_names(reader, head, 24, None)?
+    };
+    Ok(FromExecutor::Publish {
+        target,
+        extent,
         size_bytes,
-        session,
-        arrival_ns,
         key,
         group,
     })
 }
 
-fn read_compact<'a>(r: &mut Reader<'a>, session: u64) -> Result<Input<'a>, Malformed> {
-    let (offset_units, size, region, bucket) = (r.u32()?, r.u32()?, r.u16()?, r.u16()?);
-    let (ordinal, invocation, arrival_ns) = (r.u32()?, r.u64()?, r.u64()?);
-    Ok(Input {
-        region,
-        bucket,
-        offset_units,
-        size_bytes: u64::from(size),
-        session,
-        arrival_ns,
-        key: InputKey::Auto {
-            invocation,
-            ordinal,
-        },
-        group: &[],
+fn decode_forward<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    let (target, is_auto) = decode_target(reader, head)?;
+    let second = reader.word(1)?;
+    let ordinal = (second >> 32) as u32;
+    if !is_auto {
+        reader.reserved(ordinal)?;
+    }
+    let (key, group) = decode_names(reader, head, 16, is_auto.then_some(ordinal))?;
+    Ok(FromExecutor::Forward {
+        target,
+        object: second as u32,
+        key,
+        group,
     })
 }
 
-/// Encodes a dispatch with as many of its inputs as fit ten slots, and gives its length.
-pub(crate) fn encode_dispatch<'a>(
-    dispatch: &Dispatch<'a>,
-    inputs: impl Iterator<Item = Input<'a>>,
-    out: &mut [u8],
-) -> usize {
-    let mut inputs = inputs.peekable();
-    let extended = dispatch.attempt != 1
-        || dispatch.deadline_ns != NO_DEADLINE
-        || dispatch.parallelism > PARALLELISM_INLINE_MAX
-        || dispatch.request.is_some()
-        || dispatch.headers.is_some();
-    let compact = dispatch.input_count == 1
-        && inputs
-            .peek()
-            .is_some_and(|input| is_compact(input, dispatch.session));
-    let mut flags = 0;
-    for (flag, is_set) in [
-        (HAS_CALLER, dispatch.has_caller),
-        (EXTENDED, extended),
-        (HAS_REQUEST, dispatch.request.is_some()),
-        (HAS_HEADERS, dispatch.headers.is_some()),
-        (COMPACT, compact),
-    ] {
-        flags |= if is_set { flag } else { 0 };
+fn decode_complete<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    reader.reserved(head.flags | head.b | head.zero)?;
+    let ending = match head.a {
+        0 => Ending::Returned,
+        1 => Ending::NotLoaded,
+        2 => Ending::InitFailed,
+        3 => Ending::StrayThreads,
+        other => return Err(Garbled::Ending(other)),
+    };
+    let len = usize::from(head.number);
+    if len > MESSAGE_BYTES_MAX {
+        return Err(Malformed::MessageLength(len).into());
     }
-    if !extended {
-        flags |= dispatch.parallelism << PARALLELISM_SHIFT;
-    }
-    let mut w = Writer::new(
-        out,
-        kind::DISPATCH,
-        flags,
-        dispatch.function,
-        dispatch.trigger,
-    );
-    w.u64(dispatch.invocation);
-    w.u64(dispatch.session);
-    if extended {
-        put_extension(&mut w, dispatch);
-    }
-    if compact {
-        if let Some(input) = inputs.next() {
-            put_compact(&mut w, &input);
+    let second = reader.word(1)?;
+    let message = reader.range(16, len)?;
+    reader.ends(16 + len)?;
+    Ok(FromExecutor::Complete {
+        status: second as u32 as i32,
+        ending,
+        discarded: (second >> 32) as u32,
+        message,
+    })
+}
+
+fn decode_respond<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    reader.reserved(head.flags | head.b | head.zero)?;
+    let extent = word_extent(reader.word(1)?);
+    let size_bytes = reader.word(2)?;
+    judge_extent(extent, size_bytes)?;
+    let len = usize::from(head.a);
+    let content_type = reader.range(24, len)?;
+    judge_response(head.number, content_type)?;
+    reader.ends(24 + len)?;
+    Ok(FromExecutor::Respond {
+        extent,
+        size_bytes,
+        http_status: head.number,
+        content_type,
+    })
+}
+
+fn decode_respond_parts<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    reader.reserved(head.flags & !MORE | head.b | head.zero)?;
+    let list = usize::try_from(reader.word(1)?).unwrap_or(usize::MAX);
+    let objects = reader.range(16, list)?;
+    judge_list(objects, 4)?;
+    let len = usize::from(head.a);
+    let content_type = reader.range(16 + list, len)?;
+    judge_response(head.number, content_type)?;
+    reader.ends(16 + list + len)?;
+    Ok(FromExecutor::RespondParts {
+        more: head.flags & MORE != 0,
+        http_status: head.number,
+        content_type,
+        objects,
+    })
+}
+
+fn decode_lookup<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    reader.reserved(head.flags | head.b | head.zero)?;
+    let is_get = reader.kind == from_kind::GET;
+    let start = if is_get { 16 } else { 8 };
+    let len = usize::from(head.a);
+    let key = reader.range(start, len)?;
+    judge_key(key)?;
+    reader.ends(start + len)?;
+    let bucket = head.number;
+    Ok(if is_get {
+        FromExecutor::Get {
+            bucket,
+            timeout_ns: reader.word(1)?,
+            key,
         }
     } else {
-        w.u32(dispatch.input_count);
-        put_inputs(&mut w, inputs);
+        FromExecutor::ReleaseHold { bucket, key }
+    })
+}
+
+/// Bytes of an encoded input before its names.
+const INPUT_HEAD_BYTES: usize = 40;
+/// Bytes of the longest encoded input.
+pub const INPUT_BYTES_MAX: usize =
+    INPUT_HEAD_BYTES + (KEY_BYTES_MAX + GROUP_BYTES_MAX).next_multiple_of(8);
+/// Bytes of a long dispatch before its headers, request and inputs.
+const DISPATCH_HEAD_BYTES: usize = 48;
+/// Bytes of a headers reference.
+const HEADERS_BYTES: usize = 16;
+/// Bytes of a list message before its list.
+pub(crate) const LIST_HEAD_BYTES: usize = 16;
+
+/// Writes one input to the start of `out`; `None` when it does not fit. Says how many bytes it
+/// takes, a multiple of 8.
+///
+/// # Panics
+/// On a name that is longer than 255 bytes: the sender has judged it when it came in.
+pub(crate) fn encode_input(input: &Input<'_>, out: &mut [u8]) -> Option<usize> {
+    let (flags, ordinal, key, invocation) = match input.key {
+        InputKey::Auto {
+            invocation,
+            ordinal,
+        } => (AUTO_KEY, ordinal, &[][..], Some(invocation)),
+        InputKey::Named(key) => (0, 0, key, None),
+    };
+    assert!(key.len() <= KEY_BYTES_MAX && input.group.len() <= GROUP_BYTES_MAX);
+    let names = INPUT_HEAD_BYTES + if invocation.is_some() { 8 } else { 0 };
+    let group_at = names + key.len();
+    let end = group_at + input.group.len();
+    let padded = end.next_multiple_of(8);
+    let out = out.get_mut(..padded)?;
+    let lens = (key.len() as u8, input.group.len() as u8);
+    let words = [
+        u64::from(flags)
+            | u64::from(lens.0) << 8
+            | u64::from(lens.1) << 16
+            | u64::from(input.region) << 32
+            | u64::from(input.bucket) << 48,
+        pair(input.offset_units, ordinal),
+        input.size_bytes,
+        input.session,
+        input.arrival_ns,
+        invocation.unwrap_or(0),
+    ];
+    for (bytes, word) in out[..names].chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
     }
-    w.at
+    out[names..group_at].copy_from_slice(key);
+    out[group_at..end].copy_from_slice(input.group);
+    out[end..].fill(0);
+    Some(padded)
 }
 
-fn is_compact(input: &Input<'_>, session: u64) -> bool {
-    matches!(input.key, InputKey::Auto { .. })
-        && input.group.is_empty()
-        && input.session == session
-        && input.size_bytes <= u64::from(u32::MAX)
+/// Judges the input at the start of `bytes` and says how many bytes it took.
+fn decode_input(bytes: &[u8]) -> Result<(Input<'_>, usize), Garbled> {
+    let reader = Reader {
+        kind: to_kind::INPUTS,
+        bytes,
+    };
+    let first = reader.word(0)?;
+    let flags = first as u8;
+    reader.reserved(u64::from(flags & !AUTO_KEY) | first >> 24 & 0xff)?;
+    let key_len = usize::from((first >> 8) as u8);
+    let group_len = usize::from((first >> 16) as u8);
+    let second = reader.word(1)?;
+    let ordinal = (second >> 32) as u32;
+    let is_auto = flags & AUTO_KEY != 0;
+    let names = INPUT_HEAD_BYTES + if is_auto { 8 } else { 0 };
+    let key = reader.range(names, key_len)?;
+    let group = reader.range(names + key_len, group_len)?;
+    judge_group(group)?;
+    let key = if is_auto {
+        if key_len > 0 {
+            return Err(Malformed::KeyLength(key_len).into());
+        }
+        InputKey::Auto {
+            invocation: reader.word(5)?,
+            ordinal,
+        }
+    } else {
+        reader.reserved(u64::from(ordinal))?;
+        judge_key(key)?;
+        InputKey::Named(key)
+    };
+    let len = (names + key_len + group_len).next_multiple_of(8);
+    reader.range(0, len)?;
+    let input = Input {
+        region: (first >> 32) as u16,
+        bucket: (first >> 48) as u16,
+        offset_units: second as u32,
+        size_bytes: reader.word(2)?,
+        session: reader.word(3)?,
+        arrival_ns: reader.word(4)?,
+        key,
+        group,
+    };
+    Ok((input, len))
 }
 
-fn put_compact(w: &mut Writer<'_>, input: &Input<'_>) {
-    w.u32(input.offset_units);
-    // `is_compact` said that it fits.
-    w.u32(input.size_bytes as u32);
-    w.u16(input.region);
-    w.u16(input.bucket);
-    if let InputKey::Auto {
+/// Inputs of a message, judged, in order: an iterator over them.
+#[derive(Clone, Copy, Debug)]
+pub struct InputList<'a> {
+    /// The only input of a short dispatch.
+    single: Option<Input<'a>>,
+    /// Encoded inputs.
+    bytes: &'a [u8],
+    count: u32,
+}
+
+impl<'a> InputList<'a> {
+    /// No inputs.
+    pub const EMPTY: Self = Self {
+        single: None,
+        bytes: &[],
+        count: 0,
+    };
+
+    /// One input.
+    pub fn single(input: Input<'a>) -> Self {
+        Self {
+            single: Some(input),
+            bytes: &[],
+            count: 1,
+        }
+    }
+
+    /// Encodes inputs one after the other, as many as fit `out`, and gives them as a list.
+    pub fn encode<'i>(inputs: impl Iterator<Item = Input<'i>>, out: &'a mut [u8]) -> Self {
+        let (mut len, mut count) = (0, 0);
+        for input in inputs {
+            let Some(bytes) = encode_input(&input, &mut out[len..]) else {
+                break;
+            };
+            len += bytes;
+            count += 1;
+        }
+        Self {
+            single: None,
+            bytes: &out[..len],
+            count,
+        }
+    }
+
+    /// Judges `count` encoded inputs and says how many bytes they took.
+    fn decode(bytes: &'a [u8], count: u32) -> Result<(Self, usize), Garbled> {
+        let mut len = 0;
+        for _ in 0..count {
+            len += decode_input(&bytes[len..])?.1;
+        }
+        let list = Self {
+            single: None,
+            bytes: &bytes[..len],
+            count,
+        };
+        Ok((list, len))
+    }
+
+    /// How many are left.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl PartialEq for InputList<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        Iterator::eq(*self, *other)
+    }
+}
+
+impl Eq for InputList<'_> {}
+
+impl<'a> Iterator for InputList<'a> {
+    type Item = Input<'a>;
+
+    fn next(&mut self) -> Option<Input<'a>> {
+        self.count = self.count.checked_sub(1)?;
+        if let Some(single) = self.single {
+            return Some(single);
+        }
+        // Judged when the list was made, so this ends the list only if that was not so.
+        let (input, len) = decode_input(self.bytes).ok()?;
+        self.bytes = &self.bytes[len..];
+        Some(input)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.count as usize, Some(self.count as usize))
+    }
+}
+
+impl ExactSizeIterator for InputList<'_> {}
+
+/// Encoded dispatch: one message, or its request and then the rest.
+#[derive(Debug)]
+pub(crate) struct EncodedDispatch {
+    /// Bytes of the message with the request, in the second buffer; 0: there is none.
+    pub(crate) request_len: usize,
+    /// Bytes of the dispatch, in the first buffer.
+    pub(crate) len: usize,
+}
+
+/// Encodes a dispatch with as many of its inputs as fit one message.
+#[inline]
+pub(crate) fn encode_dispatch<'a>(
+    dispatch: &Dispatch<'a>,
+    mut inputs: impl Iterator<Item = Input<'a>>,
+    out: &mut [u8; INLINE_BYTES_MAX],
+    request_out: &mut [u8; INLINE_BYTES_MAX],
+) -> EncodedDispatch {
+    let first = inputs.next();
+    if let Some(input) = first
+        && let Some(words) = short_dispatch(dispatch, &input)
+    {
+        for (bytes, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        return EncodedDispatch {
+            request_len: 0,
+            len: SLOT_DATA_BYTES,
+        };
+    }
+    encode_long_dispatch(dispatch, first.into_iter().chain(inputs), out, request_out)
+}
+
+/// The single slot of a dispatch that is as most are.
+#[inline]
+fn short_dispatch(dispatch: &Dispatch<'_>, input: &Input<'_>) -> Option<[u64; 7]> {
+    let InputKey::Auto {
         invocation,
         ordinal,
     } = input.key
-    {
-        w.u32(ordinal);
-        w.u64(invocation);
-    }
-    w.u64(input.arrival_ns);
-}
-
-fn put_extension(w: &mut Writer<'_>, dispatch: &Dispatch<'_>) {
-    w.u32(dispatch.attempt);
-    w.u16(dispatch.parallelism);
-    w.u16(0);
-    w.u64(dispatch.deadline_ns);
-    if let Some(headers) = dispatch.headers {
-        w.u16(headers.region);
-        w.u16(0);
-        w.u32(headers.offset_units);
-        w.u32(headers.size_bytes);
-    }
-    if let Some(request) = dispatch.request {
-        put_input(w, &request);
-    }
-}
-
-/// Writes a count and as many inputs as there is room for.
-fn put_inputs<'a>(w: &mut Writer<'_>, inputs: impl Iterator<Item = Input<'a>>) {
-    let count_at = w.at;
-    w.u32(0);
-    let mut count = 0_u32;
-    for input in inputs {
-        if encoded_input_len(&input) > w.room() {
-            break;
-        }
-        put_input(w, &input);
-        count += 1;
-    }
-    w.bytes[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
-}
-
-/// Encodes an answer to `FetchInputs` with as many inputs as fit `out`, and gives its length.
-pub(crate) fn encode_inputs<'a>(
-    first: u32,
-    inputs: impl Iterator<Item = Input<'a>>,
-    out: &mut [u8],
-) -> usize {
-    let mut w = Writer::new(out, kind::INPUTS, 0, 0, 0);
-    w.u32(first);
-    put_inputs(&mut w, inputs);
-    w.at
-}
-
-/// Encodes an answer to `FetchExtents` with as many extents as fit `out`, and gives its length.
-pub(crate) fn encode_extents(
-    first: u32,
-    extents: impl Iterator<Item = Extent>,
-    out: &mut [u8],
-) -> usize {
-    let mut w = Writer::new(out, kind::EXTENTS, 0, 0, 0);
-    w.u32(first);
-    let count_at = w.at;
-    w.u32(0);
-    let mut count = 0_u32;
-    for extent in extents {
-        if w.room() < 8 {
-            break;
-        }
-        w.u32(extent.offset_units);
-        w.u32(extent.len_units);
-        count += 1;
-    }
-    w.bytes[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
-    w.at
-}
-
-/// Encodes what a scheduler says into `out` (of [`ARGS_BYTES`]), and gives its length.
-pub(crate) fn encode_to_executor(message: &ToExecutor<'_>, out: &mut [u8]) -> usize {
-    let writer = match message {
-        ToExecutor::Dispatch { dispatch, inputs } => {
-            return encode_dispatch(dispatch, *inputs, out);
-        }
-        ToExecutor::Inputs { first, inputs } => return encode_inputs(*first, *inputs, out),
-        ToExecutor::Object { status, input } => {
-            let flags = u16::from(input.is_some());
-            let mut w = Writer::new(out, kind::OBJECT, flags, 0, 0);
-            w.put(&status.to_le_bytes());
-            if let Some(input) = input {
-                put_input(&mut w, input);
-            }
-            w
-        }
-        ToExecutor::Credit { granted } => Writer::new(out, kind::CREDIT, u16::from(*granted), 0, 0),
-        ToExecutor::Adopt { extent_count } => {
-            let mut w = Writer::new(out, kind::ADOPT, 0, 0, 0);
-            w.u32(*extent_count);
-            w
-        }
-        ToExecutor::Extents { first, extents } => {
-            let mut w = Writer::new(out, kind::EXTENTS, 0, 0, 0);
-            w.u32(*first);
-            w.u32((extents.len() / 8) as u32);
-            w.put(extents);
-            w
-        }
-        ToExecutor::Exit => Writer::new(out, kind::EXIT, 0, 0, 0),
+    else {
+        return None;
     };
-    writer.at
+    let size = u32::try_from(input.size_bytes).ok()?;
+    let plain = dispatch.input_count == 1
+        && dispatch.attempt == 1
+        && dispatch.deadline_ns == NO_DEADLINE
+        && dispatch.request.is_none()
+        && dispatch.headers.is_none()
+        && input.session == dispatch.session
+        && input.group.is_empty();
+    let parallelism = u8::try_from(dispatch.parallelism).ok()?;
+    plain.then_some([
+        dispatch_head(to_kind::DISPATCH, 0, parallelism, dispatch),
+        dispatch.invocation,
+        dispatch.session,
+        pair(input.offset_units, size),
+        u64::from(input.region) | u64::from(input.bucket) << 16 | u64::from(ordinal) << 32,
+        invocation,
+        input.arrival_ns,
+    ])
 }
 
-/// Decodes what a scheduler says.
-pub(crate) fn decode_to_executor(bytes: &[u8]) -> Result<ToExecutor<'_>, Malformed> {
-    let mut r = Reader { bytes };
-    let kind = r.u8()?;
-    let _slots = r.u8()?;
-    let (flags, a, b) = (r.u16()?, r.u16()?, r.u16()?);
-    Ok(match kind {
-        kind::DISPATCH => read_dispatch(&mut r, flags, a, b)?,
-        kind::INPUTS => {
-            let (first, count) = (r.u32()?, r.u32()?);
-            ToExecutor::Inputs {
-                first,
-                inputs: InputList::checked(r.bytes, count)?,
-            }
+fn dispatch_head(kind: u8, flags: u8, parallelism: u8, dispatch: &Dispatch<'_>) -> u64 {
+    let caller = if dispatch.has_caller { HAS_CALLER } else { 0 };
+    let numbers = u32::from(dispatch.function) | u32::from(dispatch.trigger) << 16;
+    numbered(kind, flags | caller, numbers) | u64::from(parallelism) << 24
+}
+
+fn encode_long_dispatch<'a>(
+    dispatch: &Dispatch<'a>,
+    inputs: impl Iterator<Item = Input<'a>>,
+    out: &mut [u8; INLINE_BYTES_MAX],
+    request_out: &mut [u8; INLINE_BYTES_MAX],
+) -> EncodedDispatch {
+    let mut len = DISPATCH_HEAD_BYTES;
+    let mut flags = 0;
+    if let Some(headers) = dispatch.headers {
+        flags |= HAS_HEADERS;
+        put_word(out, len, pair(headers.offset_units, headers.size_bytes));
+        put_word(out, len + 8, u64::from(headers.region));
+        len += HEADERS_BYTES;
+    }
+    let mut request_len = 0;
+    if let Some(request) = &dispatch.request {
+        if let Some(bytes) = encode_input(request, &mut out[len..]) {
+            flags |= HAS_REQUEST;
+            len += bytes;
+        } else {
+            flags |= REQUEST_BEFORE;
+            put_word(request_out, 0, u64::from(to_kind::REQUEST));
+            let bytes = encode_input(request, &mut request_out[8..]);
+            request_len = 8 + bytes.expect("any input fits a message of its own");
         }
-        kind::OBJECT => {
-            let status = r.array().map(i32::from_le_bytes)?;
-            let input = if flags == 1 {
-                Some(read_input(&mut r)?)
-            } else {
-                None
-            };
-            ToExecutor::Object { status, input }
+    }
+    let list = InputList::encode(inputs.take(dispatch.input_count as usize), &mut out[len..]);
+    let count = list.count;
+    len += list.bytes.len();
+    put_word(
+        out,
+        0,
+        dispatch_head(to_kind::DISPATCH_LONG, flags, 0, dispatch),
+    );
+    put_word(out, 8, dispatch.invocation);
+    put_word(out, 16, dispatch.session);
+    put_word(out, 24, dispatch.deadline_ns);
+    put_word(out, 32, pair(dispatch.attempt, dispatch.input_count));
+    put_word(out, 40, pair(count, u32::from(dispatch.parallelism)));
+    EncodedDispatch { request_len, len }
+}
+
+fn put_word(out: &mut [u8], at: usize, word: u64) {
+    out[at..at + 8].copy_from_slice(&word.to_le_bytes());
+}
+
+/// Encodes the answer to a `Get`.
+pub(crate) fn encode_object(
+    status: i32,
+    input: Option<&Input<'_>>,
+    out: &mut [u8; INLINE_BYTES_MAX],
+) -> usize {
+    let flags = if input.is_some() { YES } else { 0 };
+    put_word(out, 0, numbered(to_kind::OBJECT, flags, status as u32));
+    let bytes = input.map_or(Some(0), |input| encode_input(input, &mut out[8..]));
+    8 + bytes.expect("any input fits a message of its own")
+}
+
+/// The head of `Inputs` (`count` inputs in `len_bytes` bytes), which a list follows.
+pub(crate) fn inputs_head(first: u32, count: u32, len_bytes: u32) -> [u64; 2] {
+    [numbered(to_kind::INPUTS, 0, first), pair(count, len_bytes)]
+}
+
+/// The head of `Extents`, which a list of words (offset below, length above) follows.
+pub(crate) fn extents_head(first: u32, count: u32) -> [u64; 2] {
+    [numbered(to_kind::EXTENTS, 0, first), u64::from(count)]
+}
+
+/// Whether this message only carries the request of the dispatch that follows.
+pub(crate) fn is_request(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&to_kind::REQUEST)
+}
+
+/// Judges what a scheduler has written. `request` is the message before, when it was one that
+/// only carries a request.
+///
+/// # Errors
+/// Whatever is wrong with it.
+#[inline]
+pub fn decode_to_executor<'a>(
+    bytes: &'a [u8],
+    request: Option<&'a [u8]>,
+) -> Result<ToExecutor<'a>, Garbled> {
+    use to_kind as kind;
+    let reader = Reader::new(bytes)?;
+    let head = reader.head()?;
+    if reader.kind == kind::DISPATCH_LONG {
+        return decode_long_dispatch(&reader, head, request);
+    }
+    if request.is_some() {
+        return Err(Garbled::Request);
+    }
+    match reader.kind {
+        kind::DISPATCH => decode_short_dispatch(&reader, head),
+        kind::INPUTS => decode_inputs(&reader, head),
+        kind::OBJECT => decode_object(&reader, head),
+        kind::EXTENTS => decode_extents(&reader, head),
+        kind::CREDIT => {
+            reader.reserved(head.flags & !YES | head.a)?;
+            reader.reserved(head.wide)?;
+            reader.ends(8)?;
+            let granted = head.flags & YES != 0;
+            Ok(ToExecutor::Credit { granted })
         }
-        kind::CREDIT => ToExecutor::Credit {
-            granted: flags == 1,
+        kind::ADOPT => {
+            reader.reserved(head.flags | head.a)?;
+            reader.ends(8)?;
+            let extent_count = head.wide;
+            Ok(ToExecutor::Adopt { extent_count })
+        }
+        kind::EXIT => {
+            reader.reserved(head.flags | head.a)?;
+            reader.reserved(head.wide)?;
+            reader.ends(8)?;
+            Ok(ToExecutor::Exit)
+        }
+        other => Err(Garbled::Kind(other)),
+    }
+}
+
+#[inline]
+fn decode_short_dispatch<'a>(reader: &Reader<'a>, head: Head) -> Result<ToExecutor<'a>, Garbled> {
+    reader.reserved(head.flags & !HAS_CALLER)?;
+    reader.ends(SLOT_DATA_BYTES)?;
+    let session = reader.word(2)?;
+    let place = reader.word(3)?;
+    let object = reader.word(4)?;
+    let input = Input {
+        region: object as u16,
+        bucket: (object >> 16) as u16,
+        offset_units: place as u32,
+        size_bytes: place >> 32,
+        session,
+        arrival_ns: reader.word(6)?,
+        key: InputKey::Auto {
+            invocation: reader.word(5)?,
+            ordinal: (object >> 32) as u32,
         },
-        kind::ADOPT => ToExecutor::Adopt {
-            extent_count: r.u32()?,
+        group: &[],
+    };
+    Ok(ToExecutor::Dispatch {
+        dispatch: Dispatch {
+            function: head.wide as u16,
+            trigger: head.number,
+            attempt: 1,
+            invocation: reader.word(1)?,
+            session,
+            deadline_ns: NO_DEADLINE,
+            input_count: 1,
+            request: None,
+            headers: None,
+            parallelism: u16::from(head.a),
+            has_caller: head.flags & HAS_CALLER != 0,
         },
-        kind::EXTENTS => {
-            let (first, count) = (r.u32()?, r.u32()? as usize);
-            let extents = r.take(count.checked_mul(8).ok_or(Malformed::Short)?)?;
-            ToExecutor::Extents { first, extents }
-        }
-        kind::EXIT => ToExecutor::Exit,
-        other => return Err(Malformed::Kind(other)),
+        inputs: InputList::single(input),
     })
 }
 
-fn read_dispatch<'a>(
-    r: &mut Reader<'a>,
-    flags: u16,
-    function: u16,
-    trigger: u16,
-) -> Result<ToExecutor<'a>, Malformed> {
-    let mut dispatch = Dispatch {
-        function,
-        trigger,
-        attempt: 1,
-        invocation: r.u64()?,
-        session: r.u64()?,
-        deadline_ns: NO_DEADLINE,
-        input_count: 1,
-        request: None,
-        headers: None,
-        parallelism: flags >> PARALLELISM_SHIFT,
-        has_caller: flags & HAS_CALLER != 0,
-    };
-    if flags & EXTENDED != 0 {
-        dispatch.attempt = r.u32()?;
-        dispatch.parallelism = r.u16()?;
-        let _ = r.u16()?;
-        dispatch.deadline_ns = r.u64()?;
-        if flags & HAS_HEADERS != 0 {
-            let region = r.u16()?;
-            let _ = r.u16()?;
-            let (offset_units, size_bytes) = (r.u32()?, r.u32()?);
-            dispatch.headers = Some(HeadersRef {
-                region,
-                offset_units,
-                size_bytes,
-            });
-        }
-        if flags & HAS_REQUEST != 0 {
-            dispatch.request = Some(read_input(r)?);
-        }
+fn decode_long_dispatch<'a>(
+    reader: &Reader<'a>,
+    head: Head,
+    request_before: Option<&'a [u8]>,
+) -> Result<ToExecutor<'a>, Garbled> {
+    let flags = head.flags;
+    reader.reserved(flags & !(HAS_CALLER | HAS_HEADERS | HAS_REQUEST | REQUEST_BEFORE) | head.a)?;
+    let is_before = flags & REQUEST_BEFORE != 0;
+    if is_before != request_before.is_some() || is_before && flags & HAS_REQUEST != 0 {
+        return Err(Garbled::Request);
     }
-    let inputs = if flags & COMPACT != 0 {
-        let bytes = r.take(32)?;
-        InputList {
-            bytes,
-            left: 1,
-            compact_session: Some(dispatch.session),
-        }
-    } else {
-        dispatch.input_count = r.u32()?;
-        let count = r.u32()?;
-        if count > dispatch.input_count {
-            return Err(Malformed::Field("input count"));
-        }
-        InputList::checked(r.bytes, count)?
-    };
-    Ok(ToExecutor::Dispatch { dispatch, inputs })
+    let mut len = DISPATCH_HEAD_BYTES;
+    let mut headers = None;
+    if flags & HAS_HEADERS != 0 {
+        headers = Some(decode_headers(reader, len / 8)?);
+        len += HEADERS_BYTES;
+    }
+    let mut request = None;
+    if let Some(before) = request_before {
+        request = Some(decode_request(before)?);
+    } else if flags & HAS_REQUEST != 0 {
+        let rest = reader.bytes.get(len..).ok_or(reader.length(len))?;
+        let (input, bytes) = decode_input(rest)?;
+        len += bytes;
+        request = Some(input);
+    }
+    let counts = reader.word(4)?;
+    let (attempt, input_count) = (counts as u32, (counts >> 32) as u32);
+    let more = reader.word(5)?;
+    reader.reserved(more >> 48)?;
+    let (included, parallelism) = (more as u32, (more >> 32) as u16);
+    let rest = reader.bytes.get(len..).ok_or(reader.length(len))?;
+    let (inputs, bytes) = InputList::decode(rest, included)?;
+    reader.ends(len + bytes)?;
+    if included > input_count {
+        return Err(Garbled::Reserved { kind: reader.kind });
+    }
+    Ok(ToExecutor::Dispatch {
+        dispatch: Dispatch {
+            function: head.wide as u16,
+            trigger: head.number,
+            attempt,
+            invocation: reader.word(1)?,
+            session: reader.word(2)?,
+            deadline_ns: reader.word(3)?,
+            input_count,
+            request,
+            headers,
+            parallelism,
+            has_caller: flags & HAS_CALLER != 0,
+        },
+        inputs,
+    })
 }
+
+/// The headers reference in these two words.
+fn decode_headers(reader: &Reader<'_>, at_word: usize) -> Result<HeadersRef, Garbled> {
+    let (place, region) = (reader.word(at_word)?, reader.word(at_word + 1)?);
+    reader.reserved(region >> 16)?;
+    Ok(HeadersRef {
+        region: region as u16,
+        offset_units: place as u32,
+        size_bytes: (place >> 32) as u32,
+    })
+}
+
+/// The request in a message of its own.
+fn decode_request(bytes: &[u8]) -> Result<Input<'_>, Garbled> {
+    let reader = Reader::new(bytes)?;
+    let head = reader.head()?;
+    reader.reserved(head.flags | head.a)?;
+    reader.reserved(head.wide)?;
+    let (input, len) = decode_input(&bytes[8..])?;
+    reader.ends(8 + len)?;
+    Ok(input)
+}
+
+fn decode_inputs<'a>(reader: &Reader<'a>, head: Head) -> Result<ToExecutor<'a>, Garbled> {
+    reader.reserved(head.flags | head.a)?;
+    let second = reader.word(1)?;
+    let (count, len) = (second as u32, (second >> 32) as usize);
+    let bytes = reader.range(LIST_HEAD_BYTES, len)?;
+    let (inputs, taken) = InputList::decode(bytes, count)?;
+    reader.ends(LIST_HEAD_BYTES + taken)?;
+    if taken != len {
+        return Err(reader.length(LIST_HEAD_BYTES + taken));
+    }
+    Ok(ToExecutor::Inputs {
+        first: head.wide,
+        inputs,
+    })
+}
+
+fn decode_object<'a>(reader: &Reader<'a>, head: Head) -> Result<ToExecutor<'a>, Garbled> {
+    reader.reserved(head.flags & !YES | head.a)?;
+    let (mut input, mut len) = (None, 0);
+    if head.flags & YES != 0 {
+        let (object, bytes) = decode_input(&reader.bytes[8..])?;
+        (input, len) = (Some(object), bytes);
+    }
+    reader.ends(8 + len)?;
+    Ok(ToExecutor::Object {
+        status: head.wide as i32,
+        input,
+    })
+}
+
+fn decode_extents<'a>(reader: &Reader<'a>, head: Head) -> Result<ToExecutor<'a>, Garbled> {
+    reader.reserved(head.flags | head.a)?;
+    let count = reader.word(1)?;
+    reader.reserved(count >> 32)?;
+    let extents = reader.range(LIST_HEAD_BYTES, count as usize * 8)?;
+    reader.ends(LIST_HEAD_BYTES + extents.len())?;
+    Ok(ToExecutor::Extents {
+        first: head.wide,
+        extents,
+    })
+}
+
+/// The length of the message in the `args` area, if that is what this slot stands for.
+pub(crate) fn spilled_len(bytes: &[u8]) -> Result<Option<usize>, Garbled> {
+    if bytes.first() != Some(&SPILLED) {
+        return Ok(None);
+    }
+    let reader = Reader::new(bytes)?;
+    let head = reader.head()?;
+    reader.reserved(head.flags | head.a)?;
+    reader.reserved(head.wide)?;
+    reader.ends(16)?;
+    let len = reader.word(1)?;
+    if len > ARGS_BYTES as u64 {
+        return Err(Garbled::Spill(len));
+    }
+    Ok(Some(len as usize))
+}
+
+/// Pairs of an `Extents` message, as values.
+pub fn extents(bytes: &[u8]) -> impl ExactSizeIterator<Item = Extent> + '_ {
+    let words = bytes.as_chunks::<8>().0.iter();
+    words.map(|bytes| word_extent(u64::from_le_bytes(*bytes)))
+}
+
+/// An extent as a word: offset below, length above.
+pub(crate) fn extent_word(extent: Extent) -> u64 {
+    pair(extent.offset_units, extent.len_units)
+}
+
+/// A word as an extent.
+pub(crate) fn word_extent(word: u64) -> Extent {
+    Extent {
+        offset_units: word as u32,
+        len_units: (word >> 32) as u32,
+    }
+}
+
+/// Encodes what an executor says, for tools and tests: the bytes of the message, unpadded.
+///
+/// # Errors
+/// It breaks its own form.
+pub fn encode_from_executor(message: &FromExecutor<'_>) -> Result<Vec<u8>, Malformed> {
+    let form = Form::of(message)?;
+    let mut bytes = vec![0; form.len()];
+    form.write(&mut bytes);
+    Ok(bytes)
+}
+
+const _: () = assert!(DISPATCH_HEAD_BYTES + HEADERS_BYTES <= INLINE_BYTES_MAX);
+const _: () = assert!(8 + INPUT_BYTES_MAX <= INLINE_BYTES_MAX);
+const _: () = assert!(UNIT_BYTES == 64);
