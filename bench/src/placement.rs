@@ -70,7 +70,7 @@ impl fmt::Display for Placement {
 /// The thresholds as a sentence, for reports.
 pub fn legend() -> String {
     format!(
-        "placement by the line's round trip: smt below {SMT_BELOW_NS} ns (threads of one core), \
+        "by the line's round trip: smt below {SMT_BELOW_NS} ns (threads of one core), \
          near below {NEAR_BELOW_NS} ns (one cache), else far; moved, and left out, where the \
          probes before and after differ in that or by more than {MOVED_FACTOR} times"
     )

@@ -1,28 +1,25 @@
 //! A report as a table for people. Each cell is the median over repetitions, with the smallest and
 //! the largest behind it where they differ.
 
-use std::fmt::Write;
-
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
 
 use crate::histogram::{FiguresSpread, Spread};
 use crate::report::{Group, LINE, Point, Report, ScalarSpread, THREE_PARTY, Unit};
 
+/// Columns of text where the output is no terminal.
+const WIDTH: u16 = 100;
+
 /// Everything that is printed.
 pub fn render(report: &Report) -> String {
-    let mut text = settings(report);
-    text.push_str("\n\n");
-    if report.points.len() > 1 {
-        text.push_str(&by_point(report).to_string());
-    } else {
-        for point in &report.points {
-            text.push_str(&of_point(point).to_string());
-        }
-    }
-    for line in notes(report) {
-        let _ = write!(text, "\n{line}");
-    }
-    text
+    let figures = match &report.points[..] {
+        [point] => of_point(point),
+        _ => by_point(report),
+    };
+    format!(
+        "{}\n\n{figures}\n{}",
+        facts(settings(report)),
+        facts(notes(report))
+    )
 }
 
 fn empty() -> Table {
@@ -33,40 +30,46 @@ fn empty() -> Table {
     table
 }
 
-fn settings(report: &Report) -> String {
+/// Names and what is to be said of them, in lines that fit.
+fn facts(rows: Vec<(String, String)>) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width().is_none() {
+        table.set_width(WIDTH);
+    }
+    for (name, value) in rows {
+        table.add_row([name, value]);
+    }
+    table
+}
+
+fn settings(report: &Report) -> Vec<(String, String)> {
     let machine = &report.machine;
-    let kind = machine
-        .virtual_machine
-        .as_ref()
-        .map_or_else(|| "no".to_owned(), |name| format!("yes ({name})"));
+    let virtual_machine = machine.virtual_machine.as_deref().unwrap_or("no");
     let clock = if machine.time_stamp_counter {
         "time stamp counter"
     } else {
         "clock_gettime"
     };
+    let row = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut rows = vec![
-        (
-            "scenario".to_owned(),
-            format!("{}: {}", report.scenario, report.measures),
+        row("scenario", report.scenario),
+        row("measured", &report.measures),
+        row(
+            "processor",
+            &format!("{}, {} CPUs", machine.cpu_model, machine.cpus),
         ),
-        (
-            "processor".to_owned(),
-            format!("{}, {} CPUs", machine.cpu_model, machine.cpus),
-        ),
-        ("virtual machine".to_owned(), kind),
-        ("kernel".to_owned(), machine.kernel.clone()),
-        ("huge pages".to_owned(), machine.huge_pages.clone()),
-        ("clock".to_owned(), clock.to_owned()),
-        ("load at start".to_owned(), machine.load_at_start.clone()),
+        row("virtual machine", virtual_machine),
+        row("kernel", &machine.kernel),
+        row("huge pages", &machine.huge_pages),
+        row("clock", clock),
+        row("load at start", &machine.load_at_start),
     ];
     rows.extend(report.settings.iter().cloned());
-    rows.push(("warm-up".to_owned(), report.warm_up.clone()));
-    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines: Vec<String> = rows
-        .iter()
-        .map(|(name, value)| format!("{name:width$}  {value}"))
-        .collect();
-    lines.join("\n")
+    rows.push(row("warm-up", &report.warm_up));
+    rows
 }
 
 /// One point in full: a row per series and ratio.
@@ -163,7 +166,7 @@ fn row_of(point: &Point, group: &Group) -> Vec<Cell> {
     for floor in [LINE, THREE_PARTY] {
         let of_floor = group.series.iter().find(|series| series.name == floor);
         row.push(right(
-            of_floor.map_or_else(String::new, |s| whole(s.figures.p50_ns)),
+            of_floor.map_or_else(String::new, |s| time(s.figures.p50_ns)),
         ));
     }
     let ratio = group.ratios.iter().find(|ratio| ratio.to == LINE);
@@ -174,22 +177,31 @@ fn row_of(point: &Point, group: &Group) -> Vec<Cell> {
     row
 }
 
-fn notes(report: &Report) -> Vec<String> {
+fn notes(report: &Report) -> Vec<(String, String)> {
     let moved: usize = report.points.iter().map(|point| point.moved).sum();
     let all: usize = report.points.iter().map(total).sum();
+    let row = |name: &str, value: String| (name.to_owned(), value);
     let mut notes = vec![
-        "median over repetitions (smallest - largest); the floor is measured in the same run, \
-         between the same two CPUs, through the same rings"
-            .to_owned(),
-        report.placements.clone(),
+        row(
+            "figures",
+            "median over repetitions (smallest - largest)".into(),
+        ),
+        row(
+            "floor",
+            "measured in the same run, between the same two CPUs, through the same rings".into(),
+        ),
+        row("placement", report.placements.clone()),
     ];
     if moved > 0 {
-        notes.push(format!(
-            "{moved} of {all} repetitions left out because the CPUs moved"
+        let again = if moved == all {
+            "; none is left: the machine was too restless, run it again"
+        } else {
+            ""
+        };
+        notes.push(row(
+            "moved",
+            format!("{moved} of {all} repetitions, left out{again}"),
         ));
-    }
-    if moved == all {
-        notes.push("no repetition is left: the machine was too restless; run it again".to_owned());
     }
     notes
 }
@@ -204,12 +216,12 @@ fn right(text: String) -> Cell {
 
 fn figures(figures: &FiguresSpread) -> [String; 6] {
     [
-        whole(figures.p50_ns),
-        whole(figures.p90_ns),
-        whole(figures.p99_ns),
-        whole(figures.p99_9_ns),
-        whole(figures.p99_99_ns),
-        whole(figures.max_ns),
+        time(figures.p50_ns),
+        time(figures.p90_ns),
+        time(figures.p99_ns),
+        time(figures.p99_9_ns),
+        time(figures.p99_99_ns),
+        time(figures.max_ns),
     ]
 }
 
@@ -222,8 +234,14 @@ fn with_ends(spread: Spread, write: impl Fn(f64) -> String) -> String {
     }
 }
 
-fn whole(spread: Spread) -> String {
-    with_ends(spread, |value| format!("{value:.0}"))
+/// A time: bare nanoseconds as long as they are few digits, else with its unit.
+fn time(spread: Spread) -> String {
+    with_ends(spread, |ns| match ns {
+        ns if ns < 1e5 => format!("{ns:.0}"),
+        ns if ns < 1e6 => format!("{:.0} us", ns / 1e3),
+        ns if ns < 1e9 => format!("{:.1} ms", ns / 1e6),
+        ns => format!("{:.1} s", ns / 1e9),
+    })
 }
 
 fn factor(spread: Spread) -> String {
@@ -286,8 +304,25 @@ mod tests {
     fn what_moved_is_said() {
         let moved = Point::new("size", 8, "8 B".into(), &[repetition(1, 100, 400)]);
         let text = render(&report(vec![moved]));
-        line_with(&text, &["1 of 1 repetitions left out"]);
-        line_with(&text, &["no repetition is left"]);
+        line_with(
+            &text,
+            &["moved", "1 of 1 repetitions, left out; none is left"],
+        );
+    }
+
+    #[test]
+    fn long_times_carry_their_unit() {
+        let of = |ns| {
+            time(Spread {
+                min: ns,
+                median: ns,
+                max: ns,
+            })
+        };
+        assert_eq!(of(99_999.0), "99999");
+        assert_eq!(of(100_000.0), "100 us");
+        assert_eq!(of(11_066_655.0), "11.1 ms");
+        assert_eq!(of(1.5e9), "1.5 s");
     }
 
     #[test]
@@ -297,7 +332,7 @@ mod tests {
             median: 5.0,
             max: 5.0,
         };
-        assert_eq!(whole(steady), "5");
+        assert_eq!(time(steady), "5");
         assert_eq!(factor(steady), "5.00x");
     }
 }
