@@ -20,8 +20,8 @@ int handle(UserLibraryInterface *library, int arg_size, char **arg_values)
     }
     const string request(arg_values[0], library->get_size_of_arg(0));
     if (request == "fail")
-        library->create_object("no such bucket", "key", 8);
-    EpheObject *object = library->create_object("counts", "count");
+        library->create_object(string("no such bucket"), string("key"), 8);
+    EpheObject *object = library->create_object(string("counts"), string("count"));
     object->set_value(request.data(), request.size());
     library->send_object(object);
     EpheObject *found = library->get_object("counts", "count");

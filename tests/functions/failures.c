@@ -134,19 +134,3 @@ PHR_FUNCTION(crashes_at_even_numbers)
         abort();
     return phr_respond_data(ctx, "odd", 3);
 }
-
-/* Publishes, leaves something unsent, and crashes: what it sent stays. */
-PHR_FUNCTION(sends_and_crashes)
-{
-    OK(phr_put(ctx, "sent", "it", "what was sent stays", 19));
-    if (phr_create(ctx, NULL, NULL, 1 << 20) == NULL)
-        return phr_last_status(ctx);
-    abort();
-}
-
-PHR_FUNCTION(receives)
-{
-    const phr_object *in = phr_input(ctx, 0);
-
-    return phr_respond_parts(ctx, &in, 1);
-}

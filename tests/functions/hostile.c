@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -150,6 +151,40 @@ PHR_FUNCTION(scribbles_a_word)
             *word = random_word();
         OK(phr_put(ctx, "noise", NULL, "x", 1));
     }
+    return PHR_OK;
+}
+
+static volatile int is_lying;
+
+/* Random words over the small shared mappings, rings among them; the first and the last word of each
+ * cache line stay, so that what is in between passes for a message. */
+static void *lie(void *argument)
+{
+    const int count = read_maps();
+
+    while (is_lying) {
+        for (int i = 0; i < count; i++) {
+            if (!maps[i].writable || !maps[i].shared || maps[i].end - maps[i].start > 1 << 20)
+                continue;
+            for (uintptr_t line = maps[i].start; line < maps[i].end; line += 64)
+                for (uintptr_t word = line + 8; word < line + 56; word += 8)
+                    *(volatile uint64_t *)word = random_word();
+        }
+    }
+    return argument;
+}
+
+/* Sends honestly while a thread of its own rewrites what is sent. */
+PHR_FUNCTION(lies)
+{
+    pthread_t liar;
+
+    is_lying = 1;
+    CHECK(pthread_create(&liar, NULL, lie, NULL) == 0);
+    for (int i = 0; i < 100000; i++)
+        OK(phr_put(ctx, "noise", NULL, "x", 1));
+    is_lying = 0;
+    CHECK(pthread_join(liar, NULL) == 0);
     return PHR_OK;
 }
 

@@ -115,7 +115,12 @@ fn graph_draws_in_every_format() {
 
 #[test]
 fn every_template_that_this_build_can_run_works() {
-    for template in ["chain", "fanout", "mapreduce"] {
+    let inputs = [
+        ("chain", "3\n"),
+        ("fanout", "3\n"),
+        ("mapreduce", "one two two\n"),
+    ];
+    for (template, input) in inputs {
         let app = App::new("");
         app.command(["new", "mine", "--template", template])
             .finish()
@@ -124,7 +129,7 @@ fn every_template_that_this_build_can_run_works() {
         let run = app
             .run_in("mine")
             .args(["--input", "-"])
-            .input("3\n")
+            .input(input)
             .finish()
             .exits(0);
         assert!(!run.stdout.is_empty(), "{template} answers nothing");
@@ -166,20 +171,29 @@ fn invoke_runs_one_function_alone_and_lists_what_it_published() {
 #[test]
 fn bench_chain_measures_hops_and_the_floor() {
     let app = App::new("");
-    let run = app.command(["bench", "chain", "--length", "50", "--json", "chain.json"]);
+    let run = app.command(["bench", "chain", "--json", "chain.json"]);
+    let run = run.args(["--length", "50", "--sessions", "2", "--repetitions", "1"]);
     let text = run.finish().exits(0).text();
-    for what in ["p50", "p99", "floor"] {
+    for what in ["p50", "p99", "bare round trip"] {
         assert!(text.contains(what), "no {what} in:\n{text}");
     }
     let json = fs::read(app.path("chain.json")).expect("the file of --json");
     let json: Value = serde_json::from_slice(&json).expect("JSON");
-    assert!(json.to_string().contains("floor"), "{json}");
+    assert!(json.to_string().contains("bare round trip"), "{json}");
 }
 
 #[test]
 fn bench_pair_measures_an_exchange_of_any_size() {
     let app = App::new("");
     let run = app.command(["bench", "pair", "--size", "65536"]);
+    let run = run.args([
+        "--handovers",
+        "100",
+        "--warm-up",
+        "10",
+        "--repetitions",
+        "1",
+    ]);
     let text = run.finish().exits(0).text();
     assert!(text.contains("p50") && text.contains("memcpy"), "{text}");
 }

@@ -140,17 +140,6 @@ fn a_failure_after_the_response_is_still_a_failure() {
 }
 
 #[test]
-fn with_on_failure_continue_the_session_goes_on() {
-    for function in ["returns_an_error", "aborts"] {
-        app_of(function, "on_failure = \"continue\"")
-            .run_on("x")
-            .finish()
-            .exits(0)
-            .prints("");
-    }
-}
-
-#[test]
 fn after_a_crash_a_fresh_executor_goes_on() {
     let mut app = app_of("crashes_at_even_numbers", "");
     let mut arguments = Vec::new();
@@ -169,34 +158,6 @@ fn after_a_crash_a_fresh_executor_goes_on() {
         .expect("the responses")
         .count();
     assert_eq!(answers, 5, "five of the nine numbers are odd");
-}
-
-#[test]
-fn what_was_sent_before_a_crash_stays() {
-    let app = App::with_functions(
-        r#"
-[app]
-name = "sender"
-entry = "sends_and_crashes"
-source = ["functions.c"]
-isolation = "none"
-
-[functions.sends_and_crashes]
-on_failure = "continue"
-
-[functions.receives]
-
-[buckets.sent]
-[[buckets.sent.triggers]]
-type = "immediate"
-function = "receives"
-"#,
-        FUNCTIONS,
-    );
-    app.run_on("x")
-        .finish()
-        .exits(0)
-        .prints("what was sent stays");
 }
 
 // ------------------------------------------------------------------ before anything runs
@@ -236,12 +197,12 @@ library = "text.so"
 }
 
 #[test]
-fn a_missing_symbol_is_2_and_names_what_is_there() {
+fn a_missing_symbol_is_2_and_names_it() {
     let app = app_of("returns_an_eror", "");
     app.run()
         .finish()
         .exits(2)
-        .complains(&["returns_an_eror", "returns_an_error"]);
+        .complains(&["function `returns_an_eror`", "no symbol"]);
 }
 
 #[test]

@@ -26,6 +26,8 @@ isolation = "none"
 timeout = "500ms"
 [functions.scribbles_a_word]
 timeout = "5s"
+[functions.lies]
+timeout = "5s"
 [functions.listens]
 
 [buckets.noise]
@@ -112,10 +114,19 @@ fn single_random_words_between_honest_messages_hurt_only_their_author() {
 }
 
 #[test]
+fn messages_rewritten_while_they_are_sent_hurt_only_their_author() {
+    attack_beside_a_chain("lies", 10);
+}
+
+#[test]
 fn a_liar_is_named_in_one_clear_error() {
     let app = hostile_app();
-    let run = app.run_on("x").finish().exits(1);
-    run.complains(&["scribbles_once"]);
+    let run = app
+        .run_on("x")
+        .args(["--function", "lies"])
+        .finish()
+        .exits(1);
+    run.complains(&["function `lies`", "broke the protocol"]);
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn a_response_of_parts_may_be_larger_than_any_object() {
 name = "parts"
 entry = "repeats"
 source = ["functions.c"]
-memory = "16MiB"
+memory = "64MiB"
 isolation = "none"
 
 [app.limits]

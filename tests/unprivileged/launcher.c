@@ -5,8 +5,8 @@
  *
  * Started by root it becomes uid and gid 65534 first. New namespaces, mounts and io_uring answer
  * EPERM, clone3 answers ENOSYS (its flags cannot be looked at; the C library falls back to clone),
- * as container runtimes have it. It looks itself whether all that holds, and exits with 125 where it
- * does not.
+ * as container runtimes have it. It looks itself whether all that holds, and exits with 125 where
+ * it does not.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -39,7 +39,8 @@
     (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |  \
      CLONE_NEWNET)
 
-#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offsetof(struct seccomp_data, field))
+#define LOAD(field)                                                                                \
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offsetof(struct seccomp_data, field))
 #define ANSWER(error) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (error))
 /* A call by its number, refused with EPERM. */
 #define REFUSE(call)                                                                               \
