@@ -40,7 +40,8 @@ fn a_good_spec_is_valid_and_carried_out() {
 
 #[test]
 fn each_error_names_place_and_remedy() {
-    let table: [(fn(&mut AppSpec), &str); 26] = [
+    type Change = fn(&mut AppSpec);
+    let table: [(Change, &str); 26] = [
         (
             |s| s.name = "Test".into(),
             "app `Test` must match [a-z0-9][a-z0-9_-]{0,62}",

@@ -174,6 +174,26 @@ impl Recorder {
             }
         }
         self.check_spinners();
+        self.check_concurrency();
+    }
+
+    fn check_concurrency(&self) {
+        for (&app, spec) in &self.apps {
+            for (function, index) in spec.functions.iter().zip(0u16..) {
+                let Some(most) = function.max_concurrency else {
+                    continue;
+                };
+                let executors = self.executors.iter().filter(|(id, _)| id.app == app);
+                let running = executors
+                    .filter(|(_, executor)| executor.runs(index))
+                    .count();
+                assert!(
+                    running <= most as usize,
+                    "`{}` runs {running} times",
+                    function.name
+                );
+            }
+        }
     }
 
     fn check_allocated(&self, app: AppId, part: Part) {

@@ -306,6 +306,11 @@ impl History {
         assert_eq!(stats.sessions_open, self.oracle.open_sessions() as u64);
         assert_eq!(stats.error_events_total, self.oracle.error_events);
         assert_eq!(stats.dropped_total, self.oracle.dropped);
+        let executors = self.world.sink.executors.values();
+        let credit_bytes = executors
+            .map(|e| e.credit_total_bytes - e.used_bytes)
+            .sum::<u64>();
+        assert_eq!(stats.credit_bytes, credit_bytes);
         for call in &self.calls {
             let ended = self
                 .world
