@@ -270,7 +270,7 @@ impl Storm {
     /// Mostly somebody who works, sometimes anybody.
     fn who(&self, number: u8) -> ExecutorId {
         let busy = &self.sink.busy;
-        if number % 8 > 0 && !busy.is_empty() {
+        if !number.is_multiple_of(8) && !busy.is_empty() {
             let at = usize::from(number / 8) % busy.len();
             return *busy.iter().nth(at).expect("it is in range");
         }
@@ -420,7 +420,7 @@ impl Storm {
                 extent,
                 size_bytes: 7,
             },
-            headers: (self.requests % 2 == 0).then_some((block, extent)),
+            headers: self.requests.is_multiple_of(2).then_some((block, extent)),
             session,
             has_caller,
             timeout_ns: None,
