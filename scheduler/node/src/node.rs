@@ -538,6 +538,16 @@ impl Node {
         &self.program
     }
 
+    /// Where copies of libraries are kept. Removed when the node ends, unless it was given from
+    /// outside; whoever ends the process without ending the node removes it. `None`: it has ended.
+    pub fn directory(&self) -> Option<std::path::PathBuf> {
+        let libraries = self
+            .libraries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Some(libraries.as_ref()?.directory().to_owned())
+    }
+
     /// Ends everything in order: apps, executors, scheduler, zygote. Nothing is left behind.
     ///
     /// # Errors
