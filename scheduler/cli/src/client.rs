@@ -124,10 +124,12 @@ impl Question<'_> {
             let value = head.headers.get(name)?.to_str().ok()?;
             Some(value.to_owned())
         };
+        let session = header("pheromone-session");
+        let is_json = header("content-type").is_some_and(|kind| kind == "application/json");
         Ok(Answer {
             status: head.status.as_u16(),
-            session: header("pheromone-session"),
-            is_problem: header("content-type").is_some_and(|kind| kind.contains("json")),
+            is_problem: is_json && is_problem(&body, session.is_some()),
+            session,
             body,
         })
     }
@@ -156,6 +158,15 @@ impl Answer {
             None => text.trim().to_owned(),
         }
     }
+}
+
+/// Whether JSON is a problem of the node's, and no function's response: it says what is wrong, and
+/// where a session was opened, how that has ended.
+fn is_problem(body: &[u8], has_session: bool) -> bool {
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else {
+        return false;
+    };
+    value["error"].is_string() && (!has_session || value["outcome"].is_string())
 }
 
 /// The sentence in a problem told in JSON.
@@ -232,6 +243,18 @@ mod tests {
         assert_eq!(answer("").problem(), "the node answered 404");
         assert!(answer("x").expect(&[200, 204]).is_err());
         assert!(answer("x").expect(&[404]).is_ok());
+    }
+
+    #[test]
+    fn a_problem_is_told_from_a_response_in_json() {
+        assert!(is_problem(br#"{"error":"no app"}"#, false));
+        assert!(is_problem(
+            br#"{"error":"it broke","outcome":"failed"}"#,
+            true
+        ));
+        assert!(!is_problem(br#"{"error":"a function's own"}"#, true));
+        assert!(!is_problem(br#"{"answer":42}"#, true));
+        assert!(!is_problem(b"text", false));
     }
 
     #[test]

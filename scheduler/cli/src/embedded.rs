@@ -6,7 +6,7 @@ use pheromone_node::{Node, NodeConfig};
 
 use crate::exit::Failure;
 use crate::output::Printer;
-use crate::terminal;
+use crate::{signals, terminal};
 
 /// The node with its app deployed, and what prints the functions' output.
 pub struct Embedded {
@@ -19,6 +19,7 @@ impl Embedded {
     /// Starts a node and deploys the app. Signals must be listened to already.
     pub fn start(app: &App, built: &Built, progress: &ProgressBar) -> Result<Self, Failure> {
         let node = Node::start(NodeConfig::default())?;
+        node.directory().map(signals::remove_at_exit);
         let printer = Printer::start(node.output(), progress.clone())?;
         let embedded = Self { node, printer };
         if let Err(error) = embedded.node.deploy(app, built) {
