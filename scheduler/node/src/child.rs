@@ -131,11 +131,6 @@ impl Child {
         })
     }
 
-    /// Its process id, which is that of its group too.
-    pub fn pid(&self) -> i32 {
-        self.pid.as_raw()
-    }
-
     /// Readable when it is dead.
     pub fn pidfd(&self) -> &OwnedFd {
         &self.pidfd

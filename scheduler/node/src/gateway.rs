@@ -32,7 +32,7 @@ use crate::regions::{self, IngressPages};
 use crate::request::{
     FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request, RequestId, To,
 };
-use crate::status::{AppStats, Broken, Health};
+use crate::status::{AppStats, Broken, Health, SessionStatus};
 use crate::supervisor::{Order, SupervisorHandle};
 
 /// Requests that wait to be taken; more are refused.
@@ -41,6 +41,8 @@ const REQUESTS_WAITING_MAX: usize = 1 << 16;
 const OUTGOING_MAX: usize = 1024;
 /// Commands, requests and messages taken of each per turn, so that none starves the others.
 const PER_TURN_MAX: usize = 256;
+/// Sessions in one list.
+pub const SESSIONS_LISTED_MAX: usize = 10_000;
 /// How long a full link or control socket is left alone before it is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -86,6 +88,13 @@ pub enum Command {
         app: u16,
         /// Where the answer goes.
         answer: Sender<Option<Condition>>,
+    },
+    /// List open sessions.
+    Sessions {
+        /// This one alone, or all.
+        session: Option<u64>,
+        /// Where the answer goes.
+        answer: Sender<Vec<SessionStatus>>,
     },
     /// A process exists.
     Executor {
@@ -294,6 +303,7 @@ struct Pending {
     joins: Option<u64>,
     wait: bool,
     accepted: Option<u64>,
+    answered: bool,
     body: Vec<u8>,
     /// Why its response cannot be given.
     spoilt: Option<String>,
@@ -431,7 +441,7 @@ impl Gateway {
         for taken in 0..PER_TURN_MAX {
             match self.link.receive(bytes) {
                 Ok(true) => match postcard::from_bytes(bytes) {
-                    Ok(message) => self.from_scheduler(message),
+                    Ok(message) => self.hear_scheduler(message),
                     Err(error) => {
                         self.scheduler_is_mad(&error.to_string());
                         return true;
@@ -529,6 +539,10 @@ impl Gateway {
             Command::Route { app } => self.route(app),
             Command::Remove { app, drain, done } => self.remove(app, drain, done),
             Command::Stats { app, answer } => self.ask(Asked::Somebody(app, answer), app),
+            Command::Sessions { session, answer } => {
+                // Whoever has stopped waiting does not want to know.
+                let _ = answer.send(self.sessions(session));
+            }
             Command::Executor {
                 app,
                 slot,
@@ -579,6 +593,29 @@ impl Gateway {
                 self.leaving = Some(Instant::now());
             }
         }
+    }
+
+    fn sessions(&self, wanted: Option<u64>) -> Vec<SessionStatus> {
+        let mut sessions: Vec<SessionStatus> = self
+            .pending
+            .values()
+            .filter(|pending| pending.joins.is_none())
+            .filter_map(|pending| {
+                let session = pending
+                    .accepted
+                    .filter(|id| wanted.is_none_or(|it| it == *id))?;
+                let gate = self.apps.get(&pending.app)?;
+                Some(SessionStatus {
+                    session,
+                    app: gate.version.name().to_owned(),
+                    open: true,
+                    answered: pending.answered,
+                })
+            })
+            .take(SESSIONS_LISTED_MAX)
+            .collect();
+        sessions.sort_by_key(|status| status.session);
+        sessions
     }
 
     fn note_failure(&mut self, app: u16, what: impl FnOnce() -> String) {
@@ -724,6 +761,7 @@ impl Gateway {
                     joins: request.session,
                     wait: request.wait,
                     accepted: None,
+                    answered: false,
                     body: Vec::new(),
                     spoilt: None,
                     ended: None,
@@ -790,7 +828,7 @@ impl Gateway {
         Ok((app, extents))
     }
 
-    fn from_scheduler(&mut self, message: ToNode<'_>) {
+    fn hear_scheduler(&mut self, message: ToNode<'_>) {
         match message {
             // Nobody waits for it when the start has been given up.
             ToNode::Ready => drop(self.ready.send(())),
@@ -960,6 +998,7 @@ impl Gateway {
             }
         }
         if let Some(pending) = self.pending.get_mut(&request) {
+            pending.answered = true;
             (pending.reply)(response);
         }
     }

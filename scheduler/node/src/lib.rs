@@ -5,6 +5,7 @@
 //! scheduler does.
 //!
 //! - [`Node`]: start, deploy, submit, stop.
+//! - [`http`]: the same over TCP and a Unix socket.
 //! - `supervisor`: the thread that owns processes and their output.
 //! - `gateway`: the thread that owns the link to the scheduler and the ingress memory.
 //! - [`plan`]: which CPU does what.
@@ -16,6 +17,7 @@ mod config;
 mod error;
 mod gateway;
 mod headers;
+pub mod http;
 mod library;
 mod node;
 mod output;
@@ -29,7 +31,7 @@ mod supervisor;
 pub use app::{EXECUTOR_UID_FIRST, EXECUTOR_UID_LAST};
 pub use config::{Idle, NodeConfig};
 pub use error::NodeError;
-pub use gateway::ReplyTo;
+pub use gateway::{ReplyTo, SESSIONS_LISTED_MAX};
 pub use headers::HEADERS_BYTES_MAX;
 pub use node::{AppLimits, Node};
 pub use output::{Output, OutputKind};
@@ -37,7 +39,7 @@ pub use plan::CorePlan;
 pub use request::{
     FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request, RequestId, To,
 };
-pub use status::{AppStats, AppStatus, ExecutorState, ExecutorStatus};
+pub use status::{AppStats, AppStatus, ExecutorState, ExecutorStatus, SessionStatus};
 
 /// Puts the calling thread on these CPUs. A preference: a container may refuse it.
 pub(crate) fn pin_thread(cpus: &[u32]) {

@@ -28,7 +28,7 @@ use crate::packet;
 use crate::plan::{CorePlan, Machine};
 use crate::regions::Regions;
 use crate::request::{Reply, Request, RequestId};
-use crate::status::{AppStats, AppStatus, Broken, Health, Roster};
+use crate::status::{AppStats, AppStatus, Broken, Health, Roster, SessionStatus};
 use crate::supervisor::{self, Order, SupervisorHandle};
 
 /// How long scheduler and zygote may take to come up.
@@ -51,7 +51,6 @@ pub struct Node {
     outlet: Outlet,
     roster: Roster,
     health: Health,
-    zygote_pid: i32,
     program: std::path::PathBuf,
     libraries: Mutex<Option<Libraries>>,
     uids: Uids,
@@ -148,14 +147,13 @@ impl Node {
                 return Err(error);
             }
         };
-        let mut node = Self {
+        let node = Self {
             plan,
             gateway,
             supervisor,
             outlet,
             roster,
             health,
-            zygote_pid: 0,
             program: config.program,
             libraries: Mutex::new(Some(libraries)),
             uids: Uids::default(),
@@ -169,24 +167,24 @@ impl Node {
             })),
         };
         // From here on dropping the node ends whatever has been started.
-        node.zygote_pid = node.await_start(&hears_started, &hears_ready)?;
+        node.await_start(&hears_started, &hears_ready)?;
         Ok(node)
     }
 
     fn await_start(
         &self,
-        started: &Receiver<Result<i32, NodeError>>,
+        started: &Receiver<Result<(), NodeError>>,
         ready: &Receiver<()>,
-    ) -> Result<i32, NodeError> {
+    ) -> Result<(), NodeError> {
         let late = |process| NodeError::Start {
             process,
             reason: format!("it said nothing for {} s", START_WAIT.as_secs()),
         };
         let until = Instant::now() + START_WAIT;
-        let zygote_pid = started.recv_deadline(until).map_err(|_| late("zygote"))??;
+        started.recv_deadline(until).map_err(|_| late("zygote"))??;
         loop {
             match ready.recv_timeout(LOOK_LAST) {
-                Ok(()) => return Ok(zygote_pid),
+                Ok(()) => return Ok(()),
                 Err(_) if self.health.broken().is_some() => {
                     let how = self.health.check().err().map(|error| error.to_string());
                     return Err(NodeError::Start {
@@ -528,9 +526,26 @@ impl Node {
         })
     }
 
-    /// Whether a process is an executor of this node, or the zygote.
-    pub(crate) fn is_own_process(&self, pid: i32) -> bool {
-        pid == self.zygote_pid || self.roster.has_pid(pid)
+    /// Open sessions that requests have opened, at most [`SESSIONS_LISTED_MAX`](crate::SESSIONS_LISTED_MAX)
+    /// of them, by id.
+    pub fn sessions(&self) -> Vec<SessionStatus> {
+        self.ask_sessions(None)
+    }
+
+    /// An open session that a request has opened.
+    pub fn session(&self, session: u64) -> Option<SessionStatus> {
+        self.ask_sessions(Some(session)).pop()
+    }
+
+    fn ask_sessions(&self, session: Option<u64>) -> Vec<SessionStatus> {
+        let (answer, hears) = bounded(1);
+        self.gateway.tell(Command::Sessions { session, answer });
+        hears.recv_timeout(ANSWER_WAIT).unwrap_or_default()
+    }
+
+    /// For those who submit requests without keeping the node alive.
+    pub(crate) fn gateway_handle(&self) -> GatewayHandle {
+        self.gateway.clone()
     }
 
     /// The program that understands `__scheduler` and `__zygote`.
@@ -652,7 +667,7 @@ struct Wiring {
 
 impl Wiring {
     fn new() -> io::Result<Self> {
-        let bell = create_sealed("pheromone:node", BELL_BYTES as u64)?;
+        let bell = create_sealed("pheromone:node", BELL_BYTES)?;
         let node_page = reopen_read_only(bell.as_fd())?;
         let link_file = Link::create()?;
         let link = Link::node_end(link_file.as_fd(), BellRope::map(node_page.as_fd())?)?;

@@ -108,6 +108,24 @@ impl From<AppStatsMessage> for AppStats {
     }
 }
 
+/// One open session that a request has opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionStatus {
+    /// Its id, as text: not every reader of JSON can hold 64 bits.
+    #[serde(serialize_with = "as_text")]
+    pub session: u64,
+    /// Whose.
+    pub app: String,
+    /// Always true: ended sessions are not listed.
+    pub open: bool,
+    /// It has responded and goes on.
+    pub answered: bool,
+}
+
+fn as_text<S: serde::Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
+}
+
 /// The processes of all apps, by app id and slot: written by the supervisor, read by anybody.
 #[derive(Clone, Debug, Default)]
 pub struct Roster {
@@ -144,11 +162,6 @@ impl Roster {
             .range((app, 0)..=(app, u16::MAX))
             .map(|(_, status)| status.clone())
             .collect()
-    }
-
-    /// Whether this process is an executor.
-    pub(crate) fn has_pid(&self, pid: i32) -> bool {
-        self.lock().values().any(|status| status.pid == Some(pid))
     }
 }
 

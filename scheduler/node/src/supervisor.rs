@@ -156,8 +156,8 @@ pub struct Setup {
     pub roster: Roster,
     /// Set when a process dies that must not.
     pub health: Health,
-    /// Told once: the zygote is ready (with its process id), or why there is no node.
-    pub started: Sender<Result<i32, NodeError>>,
+    /// Told once: the zygote is ready, or why there is no node.
+    pub started: Sender<Result<(), NodeError>>,
 }
 
 /// Starts both processes and supervises until told to stop.
@@ -207,7 +207,7 @@ struct Supervisor {
     processes: HashMap<Key, Process>,
     incarnations: HashMap<Key, u32>,
     tails: HashMap<Key, Tail>,
-    started: Option<Sender<Result<i32, NodeError>>>,
+    started: Option<Sender<Result<(), NodeError>>>,
     stop: Option<Sender<Result<(), NodeError>>>,
 }
 
@@ -609,7 +609,7 @@ impl Supervisor {
                 Ok(None) => return,
                 Ok(Some(packet)) if packet.len > 0 => {
                     match postcard::from_bytes(&bytes[..packet.len]) {
-                        Ok(message) => self.from_zygote(message, packet.descriptors),
+                        Ok(message) => self.take_word(message, packet.descriptors),
                         Err(error) => return self.zygote_is_mad(&error.to_string()),
                     }
                 }
@@ -634,12 +634,12 @@ impl Supervisor {
         self.zygote_socket = None;
     }
 
-    fn from_zygote(&mut self, message: FromZygote, mut descriptors: Vec<OwnedFd>) {
+    fn take_word(&mut self, message: FromZygote, mut descriptors: Vec<OwnedFd>) {
         match message {
             FromZygote::Ready => {
                 if let Some(started) = self.started.take() {
                     // Whoever has stopped waiting stops the node too.
-                    let _ = started.send(Ok(self.zygote.pid()));
+                    let _ = started.send(Ok(()));
                 }
             }
             FromZygote::Spawned {

@@ -85,7 +85,11 @@ impl Place {
         let directory = tempfile::tempdir().unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(directory.path(), open).unwrap();
-        std::fs::write(directory.path().join("small.c"), include_str!("functions/small.c")).unwrap();
+        std::fs::write(
+            directory.path().join("small.c"),
+            include_str!("functions/small.c"),
+        )
+        .unwrap();
         std::fs::write(directory.path().join("app.toml"), manifest).unwrap();
         Self { directory }
     }
@@ -185,14 +189,19 @@ fn call(node: &Node, function: &str, body: &[u8]) -> Vec<u8> {
     let replies = submit(node, request(function, body));
     accepted(&replies);
     let body = match next(&replies) {
-        Reply::Response { body, http_status, .. } => {
+        Reply::Response {
+            body, http_status, ..
+        } => {
             assert_eq!(http_status, 200);
             body
         }
         other => panic!("no response: {other:?}"),
     };
     assert_eq!(ended(&replies), Outcome::Responded);
-    assert!(replies.recv_timeout(LONG).is_err(), "a reply after the last");
+    assert!(
+        replies.recv_timeout(LONG).is_err(),
+        "a reply after the last"
+    );
     body
 }
 
@@ -215,7 +224,11 @@ fn children() -> Vec<String> {
 }
 
 fn nothing_is_left() {
-    assert_eq!(children(), Vec::<String>::new(), "processes, zombies included");
+    assert_eq!(
+        children(),
+        Vec::<String>::new(),
+        "processes, zombies included"
+    );
     let memfds: Vec<_> = std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .flatten()
@@ -223,11 +236,15 @@ fn nothing_is_left() {
         .filter(|target| target.to_string_lossy().contains("memfd:"))
         .collect();
     assert_eq!(memfds, Vec::<PathBuf>::new());
-    let own = format!("pheromone-node-");
     let left: Vec<_> = std::fs::read_dir(std::env::temp_dir())
         .unwrap()
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&own))
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("pheromone-node-")
+        })
         .filter(|entry| is_ours(&entry.path()))
         .collect();
     assert!(left.is_empty(), "{left:?}");
@@ -257,7 +274,12 @@ fn pid_of(role: &str) -> i32 {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains(role)
     });
-    stat.expect("a child of that role").split(' ').next().unwrap().parse().unwrap()
+    stat.expect("a child of that role")
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn kill(pid: i32) {
@@ -283,7 +305,9 @@ fn a_program_that_is_none_is_told_at_once() {
         ..NodeConfig::default()
     };
     match Node::start(config).err() {
-        Some(NodeError::Start { reason, .. }) => assert!(reason.contains("/nonexistent"), "{reason}"),
+        Some(NodeError::Start { reason, .. }) => {
+            assert!(reason.contains("/nonexistent"), "{reason}");
+        }
         other => panic!("{other:?}"),
     }
     nothing_is_left();
@@ -297,7 +321,10 @@ fn a_program_that_is_none_is_told_at_once() {
         schedulers: 2,
         ..NodeConfig::default()
     };
-    assert!(matches!(Node::start(config), Err(NodeError::Schedulers { asked: 2 })));
+    assert!(matches!(
+        Node::start(config),
+        Err(NodeError::Schedulers { asked: 2 })
+    ));
 }
 
 fn a_call_is_answered_and_its_session_ends() {
@@ -403,23 +430,41 @@ fn refusals_name_their_reason() {
         let mut stranger = request("echo", b"");
         stranger.app = "stranger".into();
         assert!(matches!(refusal(stranger), RefusalReason::NoApp { .. }));
-        assert!(matches!(refusal(request("nobody", b"")), RefusalReason::NoFunction { .. }));
+        assert!(matches!(
+            refusal(request("nobody", b"")),
+            RefusalReason::NoFunction { .. }
+        ));
         let too_big = vec![0; (64 << 20) + 1];
-        assert!(matches!(refusal(request("echo", &too_big)), RefusalReason::TooBig { .. }));
+        assert!(matches!(
+            refusal(request("echo", &too_big)),
+            RefusalReason::TooBig { .. }
+        ));
         for bad in [&b""[..], b"a\0b", b"~1.0", &[b'x'; 256]] {
-            assert!(matches!(refusal(to_bucket(bad, b"")), RefusalReason::Malformed { .. }));
+            assert!(matches!(
+                refusal(to_bucket(bad, b"")),
+                RefusalReason::Malformed { .. }
+            ));
         }
-        assert!(matches!(refusal(to_bucket(b"k", &[b'x'; 256])), RefusalReason::Malformed { .. }));
+        assert!(matches!(
+            refusal(to_bucket(b"k", &[b'x'; 256])),
+            RefusalReason::Malformed { .. }
+        ));
         let mut late = to_bucket(b"k", b"");
         late.session = Some(12345);
-        assert_eq!(refusal(late), RefusalReason::SessionEnded { session: 12345 });
+        assert_eq!(
+            refusal(late),
+            RefusalReason::SessionEnded { session: 12345 }
+        );
         assert_eq!(node.stats("small").unwrap().ingress_bytes, 0);
     });
 }
 
 fn failed(replies: &[Reply]) -> pheromone_node::FailureReport {
     match replies.last() {
-        Some(Reply::Ended { outcome: Outcome::Failed(report), .. }) => report.clone(),
+        Some(Reply::Ended {
+            outcome: Outcome::Failed(report),
+            ..
+        }) => report.clone(),
         other => panic!("it did not fail: {other:?}"),
     }
 }
@@ -438,7 +483,10 @@ fn a_failure_is_told_with_its_last_output() {
         );
         assert_eq!(report.output, ["about to fail", "really"]);
         let report = failed(&node.call(request("dies", b"")));
-        assert!(matches!(report.cause, FailureCause::Signaled { signal: 6, .. }), "{report}");
+        assert!(
+            matches!(report.cause, FailureCause::Signaled { signal: 6, .. }),
+            "{report}"
+        );
         assert_eq!(report.output, ["last words"]);
         assert_eq!(report.function.as_deref(), Some("dies"));
     });
@@ -451,9 +499,14 @@ fn a_dead_executor_is_replaced() {
             let before = call(node, "whoami", b"");
             let pid: i32 = String::from_utf8_lossy(&before).parse().unwrap();
             kill(pid);
-            until("another one answers", || call(node, "whoami", b"") != before);
+            until("another one answers", || {
+                call(node, "whoami", b"") != before
+            });
         }
-        let notice = output.iter().find(|line| line.kind == OutputKind::Notice).unwrap();
+        let notice = output
+            .iter()
+            .find(|line| line.kind == OutputKind::Notice)
+            .unwrap();
         assert!(notice.text.contains("SIGKILL"), "{}", notice.text);
         assert!(node.stats("small").unwrap().deaths_total >= 3);
     });
@@ -464,7 +517,10 @@ fn raw_output_is_tagged_with_its_executor() {
         let output = node.output();
         assert_eq!(call(node, "raw", b""), b"x");
         let line = output.recv_timeout(LONG).unwrap();
-        assert_eq!((line.kind, line.text.as_str()), (OutputKind::Raw, "straight out"));
+        assert_eq!(
+            (line.kind, line.text.as_str()),
+            (OutputKind::Raw, "straight out")
+        );
         assert_eq!(line.slot, Some(0));
     });
 }
@@ -492,8 +548,11 @@ fn a_new_version_takes_new_sessions_while_the_old_one_finishes() {
     let session = accepted(&waiting);
     node.deploy(&app, &built).unwrap();
     assert_eq!(call(&node, "echo", b"new"), b"new");
-    let versions: Vec<(u32, bool)> =
-        node.apps().iter().map(|app| (app.version, app.leaving)).collect();
+    let versions: Vec<(u32, bool)> = node
+        .apps()
+        .iter()
+        .map(|app| (app.version, app.leaving))
+        .collect();
     assert_eq!(versions, [(2, false), (1, true)]);
     node.cancel(session);
     assert_eq!(ended(&waiting), Outcome::Cancelled);
@@ -510,10 +569,16 @@ fn a_removed_app_is_gone_with_its_memory() {
         node.remove("small", Duration::from_millis(50)).unwrap();
         assert!(since.elapsed() >= Duration::from_millis(50));
         assert_eq!(ended(&waiting), Outcome::Cancelled);
-        assert!(matches!(node.remove("small", Duration::ZERO), Err(NodeError::NoApp { .. })));
+        assert!(matches!(
+            node.remove("small", Duration::ZERO),
+            Err(NodeError::NoApp { .. })
+        ));
         assert!(node.apps().is_empty());
         let replies = submit(node, request("echo", b""));
-        assert!(matches!(next(&replies), Reply::Refused(RefusalReason::NoApp { .. })));
+        assert!(matches!(
+            next(&replies),
+            Reply::Refused(RefusalReason::NoApp { .. })
+        ));
         let place = small();
         let (app, built) = place.build();
         node.deploy(&app, &built).unwrap();
@@ -557,15 +622,22 @@ fn breaks(role: &str, is_it: impl Fn(&NodeError) -> bool) {
     assert!(is_it(&node.check().unwrap_err()));
     assert!(is_it(&node.deploy(&app, &built).unwrap_err()));
     let replies = submit(&node, request("echo", b""));
-    assert!(matches!(next(&replies), Reply::Refused(RefusalReason::Unusable { .. })));
+    assert!(matches!(
+        next(&replies),
+        Reply::Refused(RefusalReason::Unusable { .. })
+    ));
     assert!(is_it(&node.stop().unwrap_err()));
     nothing_is_left();
 }
 
 fn a_dead_scheduler_ends_everything() {
-    breaks("scheduler", |error| matches!(error, NodeError::SchedulerDied { .. }));
+    breaks("scheduler", |error| {
+        matches!(error, NodeError::SchedulerDied { .. })
+    });
 }
 
 fn a_dead_zygote_ends_everything() {
-    breaks("zygote", |error| matches!(error, NodeError::ZygoteDied { .. }));
+    breaks("zygote", |error| {
+        matches!(error, NodeError::ZygoteDied { .. })
+    });
 }

@@ -1,0 +1,40 @@
+//! The node over HTTP: calls, puts, responses, health and metrics for everybody who reaches it;
+//! managing and looking into it for its owner.
+//!
+//! - `server`: listeners, connections, their limits and end.
+//! - `rights`: who is there, and what may they do.
+//! - `calls`: calls and puts, and fetching their responses.
+//! - `manage`: apps and sessions.
+//! - `answer`: what becomes of a session, as an HTTP response.
+//! - `results`: responses kept for later.
+//! - `metrics`: counters for Prometheus.
+//!
+//! Nothing here decides about sessions, and nothing waits on the gateway's thread. Whatever a
+//! client sends or withholds is bounded in bytes and time.
+
+mod answer;
+mod body;
+mod calls;
+mod duration;
+mod manage;
+mod metrics;
+mod patience;
+mod results;
+mod rights;
+mod server;
+
+use std::path::Path;
+
+use pheromone_manifest::{App, Built};
+
+pub use rights::{Token, TokenError};
+pub use server::{ServeConfig, ServeError, Server};
+
+/// Turns a manifest into what can be deployed.
+pub trait Deployer: Send + Sync {
+    /// Reads the manifest at this absolute path and builds what it names. May take long.
+    ///
+    /// # Errors
+    /// Diagnostics, as text for a person.
+    fn prepare(&self, manifest: &Path) -> Result<(App, Built), String>;
+}
