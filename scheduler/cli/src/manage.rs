@@ -74,7 +74,8 @@ pub fn deploy(options: &DeployOptions) -> Result<Status, Failure> {
         ..Question::new(Method::PUT, format!("/v1/apps/{}", part(name.as_bytes())))
     };
     let answer = question.ask(&options.target)?;
-    if answer.status == 422 || answer.status == 400 {
+    // What the node cannot use is wrong with the app, and was wrong here too.
+    if matches!(answer.status, 400 | 422) {
         return Err(Failure::usage(answer.problem()));
     }
     answer.expect(&[200, 201, 204])?;

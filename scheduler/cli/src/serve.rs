@@ -1,14 +1,28 @@
 //! `pheromone serve`: a node with apps, over HTTP, until it is told to stop.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use pheromone_node::Idle;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use indicatif::ProgressBar;
+use pheromone_manifest::{App, BuildOptions, Built};
+use pheromone_node::http::{Deployer, ServeConfig, ServeError, Server, Token, TokenError};
+use pheromone_node::{Idle, Node, NodeConfig, NodeError};
 
-use crate::duration;
 use crate::exit::{Failure, Status};
+use crate::output::Printer;
+use crate::{client, duration, manifest, signals, terminal};
+
+/// Between two looks whether the node is still of use.
+const HEALTH_LOOK: Duration = Duration::from_millis(200);
+/// How long answers under way may take to be read once everything has ended.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// Between two looks whether the last request has let go of the node.
+const RELEASE_LOOK: Duration = Duration::from_millis(5);
 
 /// Options of `serve`.
 #[derive(Args, Debug)]
@@ -89,8 +103,164 @@ fn cpu_list(text: &str) -> Result<CpuList, String> {
 
 /// `pheromone serve`.
 pub fn execute(options: Options) -> Result<Status, Failure> {
-    let _ = options;
+    if options.data.is_some() {
+        return Err(Failure::not_in_this_build(
+            "--data",
+            "objects live in memory only: leave it out",
+        ));
+    }
+    let token = options.token_file.as_deref().map(token_in).transpose()?;
+    let mut prepared = Vec::new();
+    for path in &options.manifests {
+        let app = manifest::read(path)?;
+        let built = manifest::build_quietly(&app)?;
+        prepared.push((app, built));
+    }
+    let signals = signals::listen()?;
+    let node = Node::start(NodeConfig {
+        idle: options.idle.into(),
+        scheduler_cores: options.scheduler_cores.clone().map(|list| list.0),
+        executor_cores: options.executor_cores.clone().map(|list| list.0),
+        schedulers: options.schedulers,
+        ..NodeConfig::default()
+    })?;
+    node.directory().map(signals::remove_at_exit);
+    say(&format!("cores: {}", node.plan()))?;
+    let printer = Printer::start(node.output(), ProgressBar::hidden())?;
+    let node = Arc::new(node);
+    let served = open(&node, &prepared, &options, token).and_then(|server| {
+        drop(prepared);
+        let ended = attend(&node, &signals, options.drain);
+        server.stop(match ended {
+            Ok(()) => ANSWER_WAIT,
+            Err(_) => Duration::ZERO,
+        });
+        ended
+    });
+    let stopped = stop(node);
+    printer.finish();
+    served?;
+    stopped?;
     Ok(Status::Success)
+}
+
+/// The token in a file that is its owner's alone.
+fn token_in(path: &Path) -> Result<String, Failure> {
+    let wrong = |error: TokenError| Failure::usage(error.to_string());
+    Token::from_file(path).map_err(wrong)?;
+    let token = std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!(
+            "cannot read the token file {}: {error}",
+            path.display()
+        ))
+    })?;
+    Ok(token.trim().to_owned())
+}
+
+/// Deploys the apps, then listens: whoever can connect finds them there.
+fn open(
+    node: &Arc<Node>,
+    prepared: &[(App, Built)],
+    options: &Options,
+    token: Option<String>,
+) -> Result<Server, Failure> {
+    for (app, built) in prepared {
+        node.deploy(app, built)?;
+        say(&format!("app `{}` is deployed", app.spec.name))?;
+    }
+    let socket = options
+        .socket
+        .clone()
+        .unwrap_or_else(client::default_socket);
+    let config = ServeConfig {
+        listen: options.listen.clone(),
+        socket: Some(socket),
+        token,
+    };
+    let server = Server::start(Arc::clone(node), config, Arc::new(FromManifest)).map_err(
+        |error| match error {
+            ServeError::Open { .. } | ServeError::Token(_) => Failure::usage(error.to_string()),
+            _ => Failure::failed(error.to_string()),
+        },
+    )?;
+    for address in server.addresses() {
+        say(&format!("listening on http://{address}"))?;
+    }
+    if let Some(socket) = server.socket() {
+        signals::remove_at_exit(socket.to_owned());
+        say(&format!("listening on the socket {}", socket.display()))?;
+    }
+    Ok(server)
+}
+
+/// Serves until a signal comes or the node breaks; then lets what is open end.
+fn attend(node: &Node, signals: &Receiver<Status>, drain: Duration) -> Result<(), Failure> {
+    while let Err(RecvTimeoutError::Timeout) = signals.recv_timeout(HEALTH_LOOK) {
+        node.check()?;
+    }
+    let names: BTreeSet<String> = node.apps().into_iter().map(|app| app.name).collect();
+    let open: u64 = node
+        .apps()
+        .iter()
+        .filter_map(|app| Some(app.stats?.sessions_open))
+        .sum();
+    if open > 0 {
+        say(&format!(
+            "stopping: {open} open sessions have {} to end; a second signal stops at once",
+            duration::show(drain)
+        ))?;
+    }
+    std::thread::scope(|scope| {
+        let removals: Vec<_> = names
+            .iter()
+            .map(|name| scope.spawn(move || node.remove(name, drain)))
+            .collect();
+        for removal in removals {
+            match removal.join() {
+                // Somebody else has removed it meanwhile.
+                Ok(Ok(()) | Err(NodeError::NoApp { .. })) => {}
+                Ok(Err(error)) => terminal::warn(&error.to_string()),
+                Err(_) => terminal::warn("an app could not be removed in order"),
+            }
+        }
+    });
+    node.check().map_err(Failure::from)
+}
+
+/// Stops the node once nobody else holds it.
+fn stop(mut node: Arc<Node>) -> Result<(), Failure> {
+    let until = Instant::now() + ANSWER_WAIT;
+    loop {
+        match Arc::try_unwrap(node) {
+            Ok(node) => return node.stop().map_err(Failure::from),
+            Err(held) if Instant::now() < until => {
+                node = held;
+                std::thread::sleep(RELEASE_LOOK);
+            }
+            Err(_) => {
+                return Err(Failure::failed(
+                    "a request still holds the node: it is ended with the process",
+                ));
+            }
+        }
+    }
+}
+
+/// What other commands tell the node to deploy: read and built here, as at the start.
+struct FromManifest;
+
+impl Deployer for FromManifest {
+    fn prepare(&self, manifest: &Path) -> Result<(App, Built), String> {
+        let app = pheromone_manifest::read(manifest).map_err(|found| found.to_string())?;
+        let built = pheromone_manifest::build(&app, &BuildOptions::default())
+            .map_err(|error| error.to_string())?;
+        Ok((app, built))
+    }
+}
+
+/// A line of the node's own, on standard output.
+fn say(text: &str) -> Result<(), Failure> {
+    terminal::print(&format!("{text}\n"))
 }
 
 #[cfg(test)]

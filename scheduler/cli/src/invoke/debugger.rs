@@ -67,7 +67,7 @@ impl Debugger {
                 &pid.to_string(),
             ])
             .arg("-ex")
-            .arg(format!("break {symbol}"))
+            .arg(format!("break -qualified {symbol}"))
             .arg("-ex")
             // The command's own directory has no blank in its name; a user's TMPDIR may.
             .arg(format!("shell touch '{}'", marker.display()))
