@@ -60,9 +60,11 @@ impl Bell {
 }
 
 /// The `node` page, from everybody else's side: read-only.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct BellRope {
     word: Shared<SleepWord>,
+    /// The sleep that this rope has ended last.
+    ended: AtomicU32,
     never_sleeps: Shared<AtomicU32>,
 }
 
@@ -76,6 +78,7 @@ impl BellRope {
         page.populate(0, BELL_BYTES as usize, false);
         Ok(Self {
             word: page.place(node::ASLEEP, 1),
+            ended: AtomicU32::new(0),
             never_sleeps: page.place(node::NEVER_SLEEPS, 1),
         })
     }
@@ -86,7 +89,7 @@ impl BellRope {
     #[inline]
     pub fn ring_if_asleep(&self) {
         if self.never_sleeps[0].load(Ordering::Relaxed) == 0 {
-            self.word[0].wake_if_asleep::<Sound>();
+            self.word[0].wake_if_asleep::<Sound>(&self.ended);
         }
     }
 }

@@ -6,12 +6,13 @@
 //! between the sleeper's last look and its wait. How it is kept depends on who may write:
 //!
 //! - [`sleep`] and [`wake_if_asleep`]: the waker has a word of its own that counts wakes. The
-//!   sleeper waits on the value that the word had before it said that it sleeps. So an executor
-//!   sleeps: its `up` says so, `down` counts. A hostile sleeper costs its waker one needless
-//!   system call a message, never a loop.
+//!   sleeper says which count it is going to wait on, so a sleep is ended once and costs one
+//!   system call however much is said to it. So an executor sleeps: its `up` says so, `down`
+//!   counts. A hostile sleeper costs its waker one needless call a message, never a loop.
 //! - [`SleepWord`]: everybody else may only read. A wake that found nobody is repeated until the
 //!   sleeper waits or is up again; the word counts sleeps, so that one sleep is not taken for the
-//!   next. So the scheduler sleeps, which executors trust and cannot write to.
+//!   next, and a waker remembers which it has ended. So the scheduler sleeps, which executors
+//!   trust and cannot write to.
 //!
 //! A producer that waits for room sleeps in the first way. Its consumer need not look for it after
 //! each message: a ring that is full has more than half of its slots waiting to be read, so the
@@ -23,12 +24,15 @@ use std::time::Duration;
 pub use crate::bell::{Bell, BellRope};
 use crate::sync::{AtomicU32, FutexWord, Ordering, Waited, fence};
 
-/// What the announcement of a sleeper says: awake.
+/// What the lowest bits of a sleeper's announcement say: awake. The others are the count of wakes
+/// that it waits on.
 pub const AWAKE: u32 = 0;
 /// Asleep until there is a message.
 pub const ASLEEP_IDLE: u32 = 1;
 /// Asleep until there is room in a ring that it writes.
 pub const ASLEEP_FOR_ROOM: u32 = 2;
+const WHY_BITS: u32 = 2;
+const WHY_MASK: u32 = (1 << WHY_BITS) - 1;
 
 /// The steps that the protocols rest on. There is one sound set; tests leave one out on purpose to
 /// show that the models would find it.
@@ -62,7 +66,8 @@ pub fn sleep<S: Steps>(
 ) -> bool {
     // Acquire: whoever counted has published before, and is not going to wake for it again.
     let count = wakes.value().load(Ordering::Acquire);
-    asleep.store(why, Ordering::Relaxed);
+    // Release: who reads this count there reads no older one in `wakes`.
+    asleep.store(count << WHY_BITS | why, Ordering::Release);
     if S::SLEEPER_FENCE {
         fence(Ordering::SeqCst);
     }
@@ -79,13 +84,20 @@ pub fn wake_if_asleep<S: Steps>(asleep: &AtomicU32, wakes: &FutexWord, why: Opti
         fence(Ordering::SeqCst);
     }
     let says = asleep.load(Ordering::Relaxed);
-    if says != AWAKE && why.is_none_or(|why| why == says) {
-        wake::<S>(wakes);
+    let says_why = says & WHY_MASK;
+    if says_why != AWAKE && why.is_none_or(|why| why == says_why) {
+        wake::<S>(says, wakes);
     }
 }
 
 #[cold]
-fn wake<S: Steps>(wakes: &FutexWord) {
+fn wake<S: Steps>(says: u32, wakes: &FutexWord) {
+    fence(Ordering::Acquire);
+    let count = wakes.value().load(Ordering::Relaxed);
+    if says >> WHY_BITS != count << WHY_BITS >> WHY_BITS {
+        // It was woken from that sleep already, and is about to get up.
+        return;
+    }
     if S::COUNT {
         wakes.value().fetch_add(1, Ordering::Release);
     }
@@ -122,14 +134,16 @@ impl SleepWord {
     }
 
     /// Wakes the sleeper if it sleeps, after the caller has published what there is to find.
+    /// `ended` is the caller's memory of the sleep that it has ended last, at first 0.
     #[inline]
-    pub fn wake_if_asleep<S: Steps>(&self) {
+    pub fn wake_if_asleep<S: Steps>(&self, ended: &AtomicU32) {
         if S::WAKER_FENCE {
             fence(Ordering::SeqCst);
         }
         let seen = self.0.value().load(Ordering::Relaxed);
-        if seen & 1 == 1 {
+        if seen & 1 == 1 && seen != ended.load(Ordering::Relaxed) {
             self.wake::<S>(seen);
+            ended.store(seen, Ordering::Relaxed);
         }
     }
 

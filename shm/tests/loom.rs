@@ -1,0 +1,317 @@
+//! Every interleaving and every reordering that the memory model allows, for the ring and for
+//! sleeping and waking; and the proof that the models would notice: each ordering that they rest on
+//! is weakened on purpose, and the model must then fail.
+//!
+//! Run by
+//! `RUSTFLAGS="--cfg loom" cargo test -p pheromone-shm --release --test loom --target-dir target/loom`.
+#![cfg(loom)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use loom::thread;
+use pheromone_shm::doorbell::{self, ASLEEP_FOR_ROOM, ASLEEP_IDLE, SleepWord, Steps};
+use pheromone_shm::ring::{Consumer, Orders, Producer, Slot, SlotData, Sound as SoundRing};
+use pheromone_shm::sync::FutexWord;
+
+/// The models explore all schedules with at most so many preemptions: enough for every bug that
+/// these protocols have had, and a few seconds.
+const PREEMPTIONS: usize = 3;
+
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    explore_with(PREEMPTIONS, model);
+}
+
+fn explore_with(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 20_000;
+    builder.check(model);
+}
+
+/// The model must find something: a failed assertion, or everybody asleep.
+fn must_fail(model: impl Fn() + Sync + Send + 'static) {
+    let found = catch_unwind(AssertUnwindSafe(|| explore(model)));
+    assert!(found.is_err(), "the model did not notice what was weakened");
+}
+
+struct RelaxedPublish;
+impl Orders for RelaxedPublish {
+    const PUBLISH: Ordering = Ordering::Relaxed;
+    const TAKE: Ordering = Ordering::Acquire;
+    const REUSE: Ordering = Ordering::Acquire;
+}
+
+struct RelaxedTake;
+impl Orders for RelaxedTake {
+    const PUBLISH: Ordering = Ordering::Release;
+    const TAKE: Ordering = Ordering::Relaxed;
+    const REUSE: Ordering = Ordering::Acquire;
+}
+
+fn slots(count: usize) -> Arc<[Slot]> {
+    (0..count).map(|_| Slot::default()).collect()
+}
+
+/// A slot whose words all say the same, so that a torn one shows.
+fn data(number: u64) -> SlotData {
+    [number << 32; 7]
+}
+
+fn number(slot: &SlotData) -> u64 {
+    // The ring's byte is in the first word.
+    assert!(
+        slot.iter().all(|word| word >> 32 == slot[1] >> 32),
+        "{slot:?}"
+    );
+    slot[1] >> 32
+}
+
+/// Messages of these slots through a ring of two slots: it wraps around and fills up.
+fn messages_arrive<O: Orders + 'static>(lens: &'static [usize]) {
+    let (memory, index) = (slots(2), Arc::new(AtomicU64::new(0)));
+    let mut producer = Producer::<_, O>::new(Arc::clone(&memory), 7);
+    let their_index = Arc::clone(&index);
+    let sender = thread::spawn(move || {
+        for (at, len) in lens.iter().enumerate() {
+            let message = vec![data(at as u64 + 1); *len];
+            while producer.push(&message, &their_index).is_err() {
+                thread::yield_now();
+            }
+        }
+    });
+    let mut consumer = Consumer::<_, O>::new(memory, 7);
+    let mut out = [[0; 7]; 10];
+    for (at, len) in lens.iter().enumerate() {
+        let count = loop {
+            match consumer.pop(&mut out).expect("an honest producer") {
+                0 => thread::yield_now(),
+                count => break count,
+            }
+        };
+        assert_eq!(count, *len);
+        for slot in &out[..count] {
+            assert_eq!(number(slot), at as u64 + 1);
+        }
+        consumer.publish_index(&index);
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn messages_arrive_whole_and_in_order_through_a_full_ring() {
+    explore(|| messages_arrive::<SoundRing>(&[1, 1, 1]));
+}
+
+#[test]
+fn a_message_of_several_slots_arrives_whole() {
+    explore(|| messages_arrive::<SoundRing>(&[2, 1, 2]));
+}
+
+#[test]
+fn publishing_without_release_is_noticed() {
+    must_fail(|| messages_arrive::<RelaxedPublish>(&[2]));
+}
+
+#[test]
+fn taking_without_acquire_is_noticed() {
+    must_fail(|| messages_arrive::<RelaxedTake>(&[2]));
+}
+
+struct Sound;
+impl Steps for Sound {}
+
+struct NoSleeperFence;
+impl Steps for NoSleeperFence {
+    const SLEEPER_FENCE: bool = false;
+}
+
+struct NoWakerFence;
+impl Steps for NoWakerFence {
+    const WAKER_FENCE: bool = false;
+}
+
+struct NoCount;
+impl Steps for NoCount {
+    const COUNT: bool = false;
+}
+
+struct OnlyOnce;
+impl Steps for OnlyOnce {
+    const AGAIN: bool = false;
+}
+
+/// An executor waits for `count` messages, which its scheduler sends one by one, each with a look
+/// for the sleeper. Nobody may be left asleep.
+fn an_executor_is_woken<S: Steps>(count: u64) {
+    struct Shared {
+        sent: AtomicU64,
+        asleep: AtomicU32,
+        wakes: FutexWord,
+    }
+    let shared = Arc::new(Shared {
+        sent: AtomicU64::new(0),
+        asleep: AtomicU32::new(0),
+        wakes: FutexWord::default(),
+    });
+    let scheduler = {
+        let shared = Arc::clone(&shared);
+        thread::spawn(move || {
+            for message in 1..=count {
+                shared.sent.store(message, Ordering::Relaxed);
+                doorbell::wake_if_asleep::<S>(&shared.asleep, &shared.wakes, None);
+            }
+        })
+    };
+    while shared.sent.load(Ordering::Relaxed) < count {
+        let seen = shared.sent.load(Ordering::Relaxed);
+        let rescan = || shared.sent.load(Ordering::Relaxed) != seen;
+        if seen < count {
+            doorbell::sleep::<S>(&shared.asleep, &shared.wakes, ASLEEP_IDLE, rescan, None);
+        }
+    }
+    scheduler.join().unwrap();
+}
+
+#[test]
+fn an_executor_loses_no_wake() {
+    explore(|| an_executor_is_woken::<Sound>(2));
+}
+
+#[test]
+fn a_missing_fence_of_the_executor_is_noticed() {
+    must_fail(|| an_executor_is_woken::<NoSleeperFence>(1));
+}
+
+#[test]
+fn a_missing_fence_of_its_waker_is_noticed() {
+    must_fail(|| an_executor_is_woken::<NoWakerFence>(1));
+}
+
+#[test]
+fn a_wake_that_is_not_counted_is_noticed() {
+    must_fail(|| an_executor_is_woken::<NoCount>(1));
+}
+
+/// A scheduler waits for a message of each of two executors, which can read its word but not write
+/// it.
+fn a_scheduler_is_woken<S: Steps>(executors: u64, messages: u64) {
+    struct Shared {
+        sent: [AtomicU64; 2],
+        word: SleepWord,
+    }
+    let shared = Arc::new(Shared {
+        sent: [AtomicU64::new(0), AtomicU64::new(0)],
+        word: SleepWord::default(),
+    });
+    let ringers: Vec<_> = (0..executors)
+        .map(|executor| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let ended = AtomicU32::new(0);
+                for message in 1..=messages {
+                    shared.sent[executor as usize].store(message, Ordering::Relaxed);
+                    shared.word.wake_if_asleep::<S>(&ended);
+                }
+            })
+        })
+        .collect();
+    let look = || -> u64 {
+        let load = |sent: &AtomicU64| sent.load(Ordering::Relaxed);
+        shared.sent.iter().map(load).sum()
+    };
+    loop {
+        let seen = look();
+        if seen == executors * messages {
+            break;
+        }
+        shared.word.sleep::<S>(|| look() != seen, None);
+    }
+    for ringer in ringers {
+        ringer.join().unwrap();
+    }
+}
+
+#[test]
+fn a_scheduler_loses_no_wake_of_one_that_can_only_read() {
+    explore(|| a_scheduler_is_woken::<Sound>(1, 2));
+}
+
+#[test]
+fn a_scheduler_loses_no_wake_of_two() {
+    // Three parties, two of which try again and again: fewer preemptions have to do.
+    explore_with(1, || a_scheduler_is_woken::<Sound>(2, 1));
+}
+
+#[test]
+fn a_missing_fence_of_the_scheduler_is_noticed() {
+    must_fail(|| a_scheduler_is_woken::<NoSleeperFence>(1, 1));
+}
+
+#[test]
+fn a_missing_fence_of_a_ringer_is_noticed() {
+    must_fail(|| a_scheduler_is_woken::<NoWakerFence>(1, 1));
+}
+
+#[test]
+fn ringing_only_once_is_noticed() {
+    must_fail(|| a_scheduler_is_woken::<OnlyOnce>(1, 1));
+}
+
+/// A producer with more messages than its ring has room for sleeps when it is full; the consumer
+/// looks for it only where its index passes half the ring, and must never find the ring empty with
+/// the producer asleep.
+fn a_full_ring_is_waited_for<S: Steps>(slot_count: u64, messages: u64) {
+    struct Shared {
+        consumed: AtomicU64,
+        asleep: AtomicU32,
+        wakes: FutexWord,
+    }
+    let memory = slots(slot_count as usize);
+    let shared = Arc::new(Shared {
+        consumed: AtomicU64::new(0),
+        asleep: AtomicU32::new(0),
+        wakes: FutexWord::default(),
+    });
+    let mut producer = Producer::<_, SoundRing>::new(Arc::clone(&memory), 7);
+    let theirs = Arc::clone(&shared);
+    let sender = thread::spawn(move || {
+        for message in 1..=messages {
+            while producer.push(&[data(message)], &theirs.consumed).is_err() {
+                let rescan = || producer.has_room(1, &theirs.consumed);
+                let why = ASLEEP_FOR_ROOM;
+                doorbell::sleep::<S>(&theirs.asleep, &theirs.wakes, why, rescan, None);
+            }
+        }
+    });
+    let mut consumer = Consumer::<_, SoundRing>::new(memory, 7);
+    let mut out = [[0; 7]; 10];
+    for message in 1..=messages {
+        while consumer.pop(&mut out).expect("an honest producer") == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(number(&out[0]), message);
+        consumer.publish_index(&shared.consumed);
+        if consumer.position().is_multiple_of(slot_count / 2) {
+            let why = Some(ASLEEP_FOR_ROOM);
+            doorbell::wake_if_asleep::<S>(&shared.asleep, &shared.wakes, why);
+        }
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_producer_that_sleeps_on_a_full_ring_is_woken() {
+    explore(|| a_full_ring_is_waited_for::<Sound>(2, 4));
+}
+
+#[test]
+fn a_producer_is_woken_by_looks_at_every_half_of_a_longer_ring() {
+    explore(|| a_full_ring_is_waited_for::<Sound>(4, 6));
+}
+
+#[test]
+fn a_missing_fence_at_a_full_ring_is_noticed() {
+    must_fail(|| a_full_ring_is_waited_for::<NoSleeperFence>(2, 4));
+}
