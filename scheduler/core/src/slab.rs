@@ -101,6 +101,7 @@ impl<T: Default> Slab<T> {
 
     /// Takes a slot into use, the last one given back first. Its value is what its last user left,
     /// or the default.
+    #[inline]
     pub(crate) fn take(&mut self) -> Ref<T> {
         self.live += 1;
         if let Some(slot) = self.free.some() {
@@ -109,6 +110,11 @@ impl<T: Default> Slab<T> {
             entry.generation += 1;
             return slot;
         }
+        self.grow()
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Ref<T> {
         let slot = Ref::at(u32::try_from(self.slots.len()).expect("limits keep tables below 2^32"));
         self.slots.push(Slot {
             generation: 1,
@@ -119,6 +125,7 @@ impl<T: Default> Slab<T> {
     }
 
     /// Gives a slot back. Whoever still names it by its generation finds nothing.
+    #[inline]
     pub(crate) fn give(&mut self, slot: Ref<T>) {
         let entry = &mut self.slots[slot.slot as usize];
         debug_assert!(entry.generation % 2 == 1, "a slot is given back once");

@@ -504,7 +504,7 @@ fn inputs_that_do_not_fit_a_message_are_fetched() {
     world.say(g, FromExecutor::FetchInputs { first: 990 });
     let (first, inputs) = world.executor(g).refetched.take().unwrap();
     assert_eq!(first, 990);
-    let fetched: Vec<_> = inputs.iter().map(|seen| seen.key_text()).collect();
+    let fetched: Vec<_> = inputs.iter().map(common::Seen::key_text).collect();
     assert_eq!(fetched, keys[990..]);
     world.done(g);
     world.done(source);

@@ -411,7 +411,8 @@ fn bucket_with<'a>(bucket: u16, key: Option<&'a [u8]>, group: &'a [u8]) -> Desti
 fn the_client_is_always_told() {
     // Whatever becomes of the function: an error, a crash, a missing library, a failed PHR_INIT.
     type Fate = fn(&mut World, pheromone_core::event::ExecutorId);
-    let fates: [(Fate, fn(&Cause) -> bool); 5] = [
+    type Told = fn(&Cause) -> bool;
+    let fates: [(Fate, Told); 5] = [
         (
             |world, id| world.complete(id, 1, Ending::Returned, ""),
             |cause| matches!(cause, Cause::Returned { status: 1, .. }),

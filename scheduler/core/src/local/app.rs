@@ -149,6 +149,7 @@ impl App {
     }
 
     /// Puts a function on the list of those ready, where it is ready and not on it.
+    #[inline]
     pub(super) fn list(&mut self, function: u16) {
         let state = &mut self.functions[usize::from(function)];
         if !state.listed && state.can_start() {
@@ -158,6 +159,7 @@ impl App {
     }
 
     /// The function whose turn it is.
+    #[inline]
     pub(super) fn next_ready(&mut self) -> Option<u16> {
         loop {
             let (class, function) = self.ready.first()?;
@@ -172,12 +174,15 @@ impl App {
 
     /// Passes the turn on from the function that `next_ready` named, after one of its invocations
     /// has started.
+    #[inline]
     pub(super) fn turn(&mut self, function: u16) {
         let state = &mut self.functions[usize::from(function)];
         if state.listed && self.ready.first() == Some((state.priority, function)) {
-            state.listed = false;
             self.ready.pop(state.priority);
-            self.list(function);
+            state.listed = state.can_start();
+            if state.listed {
+                self.ready.push(state.priority, function);
+            }
         }
     }
 

@@ -87,12 +87,17 @@ impl Executor {
         !matches!(self.state, State::Vacant | State::Asked)
     }
 
+    #[inline]
     pub(super) fn has_loaded(&self, function: u16) -> bool {
         let word = self.loaded.get(usize::from(function) / 64);
         word.is_some_and(|word| word >> (function % 64) & 1 == 1)
     }
 
+    #[inline]
     pub(super) fn set_loaded(&mut self, function: u16) {
+        if self.has_loaded(function) {
+            return;
+        }
         let word = usize::from(function) / 64;
         if self.loaded.len() <= word {
             self.loaded.resize(word + 1, 0);
@@ -154,10 +159,14 @@ impl App {
     }
 
     /// Changes a slot's state, its place in the lists, and the counts.
+    #[inline]
     pub(super) fn set_state(&mut self, slot: u16, state: State) {
         let executor = &mut self.executors[usize::from(slot)];
         let awake = executor.may_spin;
         let before = std::mem::replace(&mut executor.state, state);
+        if before == state {
+            return;
+        }
         if let Some(count) = self.count(before) {
             *count -= 1;
         }
@@ -445,10 +454,15 @@ impl Local {
     }
 
     /// A function has one invocation less running.
+    #[inline]
     pub(super) fn stopped_running(&mut self, app: AppId, function: u16) {
         let app = &mut self.apps[app];
         app.stats.running -= 1;
-        app.functions[usize::from(function)].running -= 1;
-        app.list(function);
+        let state = &mut app.functions[usize::from(function)];
+        let was_full = state.running == state.running_max;
+        state.running -= 1;
+        if was_full {
+            app.list(function);
+        }
     }
 }

@@ -192,23 +192,24 @@ impl Local {
     /// Ends an invocation for good, in whatever way: its holds end and its slot is free.
     pub(super) fn finish<S: Sink>(&mut self, finished: Ref<Invocation>, sink: &mut S) {
         let invocation = &mut self.invocations[finished];
-        let mut held = std::mem::take(&mut invocation.held);
-        let request = std::mem::take(&mut invocation.request);
-        let headers = std::mem::take(&mut invocation.headers);
-        invocation.parts.clear();
-        invocation.parts.shrink_to(BUFFER_ENTRIES_KEPT);
+        let (request, headers) = (invocation.request, invocation.headers);
+        if !invocation.parts.is_empty() {
+            invocation.parts = Vec::new();
+        }
         self.apps[invocation.app].stats.invocations_total += 1;
-        for &object in &held {
-            self.drop_hold(object, sink);
+        for at in 0..self.invocations[finished].held.len() {
+            let held = self.invocations[finished].held[at];
+            self.drop_hold(held, sink);
         }
         for object in [request, headers] {
             if object.is_some() {
                 self.drop_hold(object, sink);
             }
         }
+        let held = &mut self.invocations[finished].held;
         held.clear();
-        if held.capacity() <= BUFFER_ENTRIES_KEPT {
-            self.invocations[finished].held = held;
+        if held.capacity() > BUFFER_ENTRIES_KEPT {
+            *held = SmallVec::new();
         }
         self.invocations.give(finished);
     }

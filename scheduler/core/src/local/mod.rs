@@ -119,7 +119,9 @@ impl Local {
             Event::Message { executor, message } => self.message(executor, &message, sink),
             other => self.rare_event(other, sink),
         }
-        self.serve_credit(sink);
+        if !self.short_of_memory.is_empty() {
+            self.serve_credit(sink);
+        }
     }
 
     /// Takes one message of the coordinator.
@@ -206,7 +208,7 @@ impl Local {
     }
 
     /// Lets time pass up to `now_ns`: what is due happens before anything else.
-    #[inline]
+    #[inline(always)]
     fn pass_time<S: Sink>(&mut self, now_ns: u64, sink: &mut S) {
         debug_assert!(now_ns >= self.now_ns, "time never goes back");
         self.now_ns = self.now_ns.max(now_ns);
@@ -215,6 +217,7 @@ impl Local {
         }
     }
 
+    #[cold]
     fn fire_timers<S: Sink>(&mut self, sink: &mut S) {
         while let Some(timer) = self.timers.pop(self.now_ns) {
             match timer {

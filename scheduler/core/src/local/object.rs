@@ -175,7 +175,9 @@ impl Local {
                 object.key_bytes = key.len() as u8;
             }
         }
-        object.text.extend_from_slice(new.group);
+        if !new.group.is_empty() {
+            object.text.extend_from_slice(new.group);
+        }
         let charge_bytes = object.charge_bytes();
         let app = &mut self.apps[new.app];
         app.ledger.charge(charge_bytes);
@@ -199,6 +201,7 @@ impl Local {
         }
     }
 
+    #[inline]
     fn die<S: Sink>(&mut self, dead: Ref<Object>, sink: &mut S) {
         let object = &self.objects[dead];
         debug_assert!(!object.kept, "a kept object is held");
@@ -284,6 +287,7 @@ impl Local {
         }
     }
 
+    #[inline]
     fn link_into_region(&mut self, created: Ref<Object>) {
         let object = &self.objects[created];
         let region = &mut self.apps[object.app].regions[usize::from(object.region)];
@@ -296,6 +300,7 @@ impl Local {
         object.region_next = next;
     }
 
+    #[inline]
     pub(super) fn unlink_from_region(&mut self, dead: Ref<Object>) {
         let object = &self.objects[dead];
         let (previous, next) = (object.region_previous, object.region_next);
