@@ -75,7 +75,7 @@ pub struct Request<'a> {
     /// Headers to keep for the session (`offset_units`, bytes); their extent is released at the
     /// session's end.
     pub headers: Option<(HeadersRef, Extent)>,
-    /// Joins this open session instead of opening one (puts).
+    /// Joins this open session instead of opening one (puts); then without a caller of its own.
     pub session: Option<SessionId>,
     /// The caller waits for a response: the session has a caller. False for a put that does not
     /// wait; it is answered by `accepted` alone.
@@ -106,7 +106,8 @@ pub enum Event<'a> {
         /// Which.
         session: SessionId,
     },
-    /// The node has read a response's payloads: its hold ends.
+    /// The node has read a response's payloads, or its caller is gone: their hold ends. To be said
+    /// once for each response; an app is not [removed](Sink::removed) before.
     ResponseTaken {
         /// The request that was answered.
         request: RequestId,
@@ -321,7 +322,8 @@ pub trait Sink {
     /// the executor's next message or [`Event::ReleaseRoom`].
     fn release(&mut self, owner: ExecutorId, extent: Extent) -> bool;
 
-    /// Raise an executor's credit word to this total of bytes ever granted to the process.
+    /// Set an executor's credit word to this total of bytes ever granted to the process. It falls
+    /// only while nothing is dispatched to it, and never below what the process has published.
     fn credit(&mut self, executor: ExecutorId, total_bytes: u64);
 
     /// Permit an idle executor to spin (at most one per core), or not.

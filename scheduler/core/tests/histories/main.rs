@@ -368,7 +368,7 @@ fn seen(seen: &common::Seen) -> Object {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_core_does_what_the_naive_oracle_says(
