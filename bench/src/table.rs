@@ -97,7 +97,7 @@ fn of_point(point: &Point) -> Table {
         for (number, series) in group.series.iter().enumerate() {
             let label = if number == 0 { label.as_str() } else { "" };
             let mut row = vec![Cell::new(label), Cell::new(&series.name)];
-            row.extend(figures(&series.figures).map(right));
+            row.extend(figures(&series.figures, group.repetitions).map(right));
             row.push(right(series.figures.count.to_string()));
             table.add_row(row);
         }
@@ -160,7 +160,7 @@ fn row_of(point: &Point, group: &Group) -> Vec<Cell> {
         )),
     ];
     if let Some(main) = group.series.first() {
-        row.extend(figures(&main.figures).map(right));
+        row.extend(figures(&main.figures, group.repetitions).map(right));
         row.push(right(main.figures.count.to_string()));
     }
     for floor in [LINE, THREE_PARTY] {
@@ -214,50 +214,73 @@ fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-fn figures(figures: &FiguresSpread) -> [String; 6] {
+/// The figures that a repetition has enough times for: the last of 10 is no 99th percentile.
+fn figures(figures: &FiguresSpread, repetitions: usize) -> [String; 6] {
+    let count = figures.count / (repetitions as u64).max(1);
+    let if_enough = |needed: u64, spread: Spread| {
+        if count >= needed {
+            time(spread)
+        } else {
+            String::new()
+        }
+    };
     [
         time(figures.p50_ns),
-        time(figures.p90_ns),
-        time(figures.p99_ns),
-        time(figures.p99_9_ns),
-        time(figures.p99_99_ns),
+        if_enough(10, figures.p90_ns),
+        if_enough(100, figures.p99_ns),
+        if_enough(1000, figures.p99_9_ns),
+        if_enough(10_000, figures.p99_99_ns),
         time(figures.max_ns),
     ]
 }
 
-fn with_ends(spread: Spread, write: impl Fn(f64) -> String) -> String {
+/// The median, and the ends behind it where they look different.
+fn with_ends(spread: Spread, unit: &str, write: impl Fn(f64) -> String) -> String {
     let (min, median, max) = (write(spread.min), write(spread.median), write(spread.max));
     if min == max {
-        median
+        format!("{median}{unit}")
     } else {
-        format!("{median} ({min} - {max})")
+        format!("{median}{unit} ({min} - {max})")
     }
+}
+
+/// Times in the unit of the median.
+fn in_unit(spread: Spread, unit: &str, unit_ns: f64) -> String {
+    with_ends(spread, unit, |ns| {
+        let value = ns / unit_ns;
+        if value < 99.95 && unit_ns > 1.0 {
+            format!("{value:.1}")
+        } else {
+            format!("{value:.0}")
+        }
+    })
 }
 
 /// A time: bare nanoseconds as long as they are few digits, else with its unit.
 fn time(spread: Spread) -> String {
-    with_ends(spread, |ns| match ns {
-        ns if ns < 1e5 => format!("{ns:.0}"),
-        ns if ns < 1e6 => format!("{:.0} us", ns / 1e3),
-        ns if ns < 1e9 => format!("{:.1} ms", ns / 1e6),
-        ns => format!("{:.1} s", ns / 1e9),
-    })
+    match spread.median {
+        ns if ns < 1e5 => in_unit(spread, "", 1.0),
+        ns if ns < 1e6 => in_unit(spread, " us", 1e3),
+        ns if ns < 1e9 => in_unit(spread, " ms", 1e6),
+        _ => in_unit(spread, " s", 1e9),
+    }
 }
 
 fn factor(spread: Spread) -> String {
-    with_ends(spread, |value| format!("{value:.2}x"))
+    with_ends(spread, "x", |value| format!("{value:.2}"))
 }
 
 fn amount(scalar: &ScalarSpread) -> String {
     match scalar.unit {
-        Unit::Nanoseconds => with_ends(scalar.spread, |ns| {
-            if ns < 100.0 {
-                format!("{ns:.1} ns")
-            } else {
-                format!("{ns:.0} ns")
-            }
+        Unit::Nanoseconds => match scalar.spread.median {
+            ns if ns < 1e3 => with_ends(scalar.spread, " ns", |ns| format!("{ns:.1}")),
+            ns if ns < 1e6 => in_unit(scalar.spread, " us", 1e3),
+            ns if ns < 1e9 => in_unit(scalar.spread, " ms", 1e6),
+            _ => in_unit(scalar.spread, " s", 1e9),
+        },
+        Unit::Bytes => with_ends(scalar.spread, " KiB", |bytes| {
+            format!("{:.0}", bytes / 1024.0)
         }),
-        Unit::Bytes => with_ends(scalar.spread, |bytes| format!("{:.0} KiB", bytes / 1024.0)),
     }
 }
 
@@ -311,6 +334,15 @@ mod tests {
     }
 
     #[test]
+    fn percentiles_are_shown_where_there_are_enough_times_for_them() {
+        let text = render(&report(vec![point(8)]));
+        let columns = line_with(&text, &["315 (300 - 330)", "200"])
+            .matches("315")
+            .count();
+        assert_eq!(columns, 4, "p50, p90, p99 and the maximum of 100 times");
+    }
+
+    #[test]
     fn long_times_carry_their_unit() {
         let of = |ns| {
             time(Spread {
@@ -323,6 +355,35 @@ mod tests {
         assert_eq!(of(100_000.0), "100 us");
         assert_eq!(of(11_066_655.0), "11.1 ms");
         assert_eq!(of(1.5e9), "1.5 s");
+        let apart = Spread {
+            min: 35_967.0,
+            median: 229e3,
+            max: 422e3,
+        };
+        assert_eq!(time(apart), "229 us (36.0 - 422)");
+    }
+
+    #[test]
+    fn a_copy_of_a_few_bytes_has_a_tenth_of_a_nanosecond() {
+        let spread = Spread {
+            min: 2.4,
+            median: 2.4,
+            max: 2.4,
+        };
+        let of = |spread| {
+            amount(&ScalarSpread {
+                name: "memcpy",
+                unit: Unit::Nanoseconds,
+                spread,
+            })
+        };
+        assert_eq!(of(spread), "2.4 ns");
+        let spread = Spread {
+            min: 259_730_070.0,
+            median: 262_357_920.0,
+            max: 264_985_770.0,
+        };
+        assert_eq!(of(spread), "262 ms (260 - 265)");
     }
 
     #[test]
