@@ -252,7 +252,7 @@ impl OwnRegion {
             )
         };
         let end = end.min(self.span_bytes);
-        (start < end).then_some((start as usize, (end - start) as usize))
+        (start < end).then(|| (start as usize, (end - start) as usize))
     }
 
     fn advise(&self, start: usize, size: usize, advice: libc::c_int) -> io::Result<()> {

@@ -1,0 +1,530 @@
+//! Messages arrive as they were sent, whatever is in them, and no bytes make a message that breaks
+//! its form.
+
+mod common;
+
+use common::{Control, extent};
+use pheromone_shm::message::{
+    CONTENT_TYPE_BYTES_MAX, Dispatch, Ending, Extent, FromExecutor, HeadersRef, Input, InputKey,
+    Key, MESSAGE_BYTES_MAX, NO_BUCKET, NO_DEADLINE, NO_TRIGGER, Target, ToExecutor,
+};
+use pheromone_shm::wire::{
+    InputList, Malformed, MessageBuffer, decode_from_executor, decode_to_executor,
+    encode_from_executor,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+/// A name without a zero byte, not beginning with `~`.
+fn name(lens: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<u8>> {
+    vec(1_u8..=255, lens).prop_map(|mut bytes| {
+        if bytes.first() == Some(&b'~') {
+            bytes[0] = b'a';
+        }
+        bytes
+    })
+}
+
+fn key() -> impl Strategy<Value = Option<Vec<u8>>> {
+    option::of(prop_oneof![name(1..=16), name(1..=255), name(255..=255)])
+}
+
+fn group() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![name(0..=0), name(1..=16), name(0..=255), name(255..=255)]
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    prop_oneof![
+        (0..NO_BUCKET).prop_map(Target::Bucket),
+        Just(Target::Next),
+        any::<u16>().prop_map(Target::Function),
+    ]
+}
+
+/// An extent that a region can have, and a size that fits it.
+fn object() -> impl Strategy<Value = (Extent, u64)> {
+    (any::<u32>(), 1_u32..=u32::MAX).prop_flat_map(|(offset, len)| {
+        let len = u64::from(len).min((1 << 32) - u64::from(offset)).max(1) as u32;
+        let offset = offset.min(u32::MAX - (len - 1));
+        (Just(extent(offset, len)), 0..u64::from(len) * 64)
+    })
+}
+
+fn named<'a>(key: &'a Option<Vec<u8>>, ordinal: u32) -> Key<'a> {
+    key.as_deref().map_or(Key::Auto(ordinal), Key::Named)
+}
+
+/// Sends a message through real rings and compares what arrives.
+fn arrives_up(message: &FromExecutor<'_>) {
+    let control = Control::new(3, 9);
+    let (mut scheduler, mut executor) = (control.scheduler(), control.executor());
+    let mut buffer = MessageBuffer::default();
+    // A message before and after: lengths are right to the slot.
+    for say in [&FromExecutor::Ready, message, &FromExecutor::Ready] {
+        executor.send(say);
+    }
+    for said in [&FromExecutor::Ready, message, &FromExecutor::Ready] {
+        assert_eq!(scheduler.receive(&mut buffer).unwrap().as_ref(), Some(said));
+    }
+    assert_eq!(scheduler.receive(&mut buffer), Ok(None));
+}
+
+fn arrives_down(message: &ToExecutor<'_>) {
+    let control = Control::new(63, 1);
+    let (mut scheduler, mut executor) = (control.scheduler(), control.executor());
+    let mut buffer = MessageBuffer::default();
+    for say in [&ToExecutor::Exit, message, &ToExecutor::Exit] {
+        scheduler.send(say).unwrap();
+    }
+    for said in [&ToExecutor::Exit, message, &ToExecutor::Exit] {
+        assert_eq!(executor.receive(&mut buffer).unwrap().as_ref(), Some(said));
+    }
+    assert_eq!(executor.receive(&mut buffer), Ok(None));
+}
+
+/// An input in parts that can be owned.
+#[derive(Clone, Debug)]
+struct OwnedInput {
+    place: (u16, u16, u32, u64),
+    session: u64,
+    arrival_ns: u64,
+    key: Option<Vec<u8>>,
+    auto: (u64, u32),
+    group: Vec<u8>,
+}
+
+impl OwnedInput {
+    fn as_input(&self) -> Input<'_> {
+        let (invocation, ordinal) = self.auto;
+        let auto = InputKey::Auto {
+            invocation,
+            ordinal,
+        };
+        Input {
+            region: self.place.0,
+            bucket: self.place.1,
+            offset_units: self.place.2,
+            size_bytes: self.place.3,
+            session: self.session,
+            arrival_ns: self.arrival_ns,
+            key: self.key.as_deref().map_or(auto, InputKey::Named),
+            group: &self.group,
+        }
+    }
+}
+
+fn input() -> impl Strategy<Value = OwnedInput> {
+    let size = prop_oneof![0..=u64::from(u32::MAX) + 1, any::<u64>()];
+    let place = (any::<u16>(), any::<u16>(), any::<u32>(), size);
+    (
+        place,
+        0..3_u64,
+        any::<u64>(),
+        key(),
+        any::<(u64, u32)>(),
+        group(),
+    )
+        .prop_map(
+            |(place, session, arrival_ns, key, auto, group)| OwnedInput {
+                place,
+                session,
+                arrival_ns,
+                key,
+                auto,
+                group,
+            },
+        )
+}
+
+prop_compose! {
+    fn dispatch()(
+        numbers in any::<(u16, u16, u16)>(),
+        attempt in prop_oneof![Just(1), any::<u32>()],
+        ids in (any::<u64>(), 0..3_u64),
+        deadline_ns in prop_oneof![Just(NO_DEADLINE), any::<u64>()],
+        headers in option::of(any::<(u16, u32, u32)>()),
+        has_caller in any::<bool>(),
+    ) -> Dispatch<'static> {
+        Dispatch {
+            function: numbers.0,
+            trigger: numbers.1,
+            attempt,
+            invocation: ids.0,
+            session: ids.1,
+            deadline_ns,
+            input_count: 0,
+            request: None,
+            headers: headers.map(|(region, offset_units, size_bytes)| HeadersRef {
+                region,
+                offset_units,
+                size_bytes,
+            }),
+            parallelism: numbers.2,
+            has_caller,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_publish_arrives(
+        target in target(), object in object(), key in key(), ordinal in any::<u32>(),
+        group in group(),
+    ) {
+        let (extent, size_bytes) = object;
+        let key = named(&key, ordinal);
+        arrives_up(&FromExecutor::Publish { target, extent, size_bytes, key, group: &group });
+    }
+
+    #[test]
+    fn a_forward_arrives(
+        target in target(), object in any::<u32>(), key in key(), ordinal in any::<u32>(),
+        group in group(),
+    ) {
+        let key = named(&key, ordinal);
+        arrives_up(&FromExecutor::Forward { target, object, key, group: &group });
+    }
+
+    #[test]
+    fn a_response_arrives(
+        object in object(), http_status in 200..=599_u16,
+        content_type in vec(any::<u8>(), 0..=CONTENT_TYPE_BYTES_MAX),
+    ) {
+        let (extent, size_bytes) = object;
+        let content_type = &content_type;
+        arrives_up(&FromExecutor::Respond { extent, size_bytes, http_status, content_type });
+    }
+
+    #[test]
+    fn a_response_in_parts_arrives(
+        more in any::<bool>(), http_status in 200..=599_u16,
+        content_type in vec(any::<u8>(), 0..=CONTENT_TYPE_BYTES_MAX),
+        objects in prop_oneof![vec(any::<u32>(), 0..20), vec(any::<u32>(), 0..16_000)],
+    ) {
+        let objects: Vec<u8> = objects.iter().flat_map(|at| at.to_le_bytes()).collect();
+        let (content_type, objects) = (&content_type, &objects);
+        arrives_up(&FromExecutor::RespondParts { more, http_status, content_type, objects });
+    }
+
+    #[test]
+    fn a_completion_arrives(
+        status in any::<i32>(), ending in 0..4_usize, discarded in any::<u32>(),
+        message in vec(any::<u8>(), 0..=MESSAGE_BYTES_MAX),
+    ) {
+        let endings =
+            [Ending::Returned, Ending::NotLoaded, Ending::InitFailed, Ending::StrayThreads];
+        let (ending, message) = (endings[ending], &message);
+        arrives_up(&FromExecutor::Complete { status, ending, discarded, message });
+    }
+
+    #[test]
+    fn questions_arrive(
+        bucket in any::<u16>(), number in any::<u64>(), key in vec(1_u8..=255, 1..=255),
+    ) {
+        let key = &key;
+        arrives_up(&FromExecutor::Get { bucket, timeout_ns: number, key });
+        arrives_up(&FromExecutor::ReleaseHold { bucket, key });
+        arrives_up(&FromExecutor::FetchInputs { first: number as u32 });
+        arrives_up(&FromExecutor::FetchExtents { first: number as u32 });
+        arrives_up(&FromExecutor::NeedCredit { bytes: number });
+    }
+
+    #[test]
+    fn a_dispatch_arrives_with_the_first_of_its_inputs(
+        mut dispatch in dispatch(), request in option::of(input()), inputs in vec(input(), 0..14),
+        more in 0..3_u32,
+    ) {
+        dispatch.input_count = inputs.len() as u32 + more;
+        dispatch.request = request.as_ref().map(OwnedInput::as_input);
+        let control = Control::new(1, 1);
+        let (mut scheduler, mut executor) = (control.scheduler(), control.executor());
+        let mut buffer = MessageBuffer::default();
+        for _ in 0..3 {
+            scheduler.send_dispatch(&dispatch, inputs.iter().map(OwnedInput::as_input)).unwrap();
+            let received = executor.receive(&mut buffer).unwrap();
+            let Some(ToExecutor::Dispatch { dispatch: got, inputs: got_inputs }) = received else {
+                panic!("{received:?}");
+            };
+            prop_assert_eq!(got, dispatch);
+            let expected: Vec<_> = inputs.iter().map(OwnedInput::as_input).collect();
+            let count = got_inputs.len();
+            prop_assert!(count <= expected.len());
+            let got_inputs: Vec<_> = got_inputs.collect();
+            prop_assert_eq!(&got_inputs[..], &expected[..count]);
+            // Names of 400 bytes leave room for an input, unless a request takes it.
+            let is_short = |input: &Input<'_>| {
+                let InputKey::Named(key) = input.key else { return true };
+                key.len() + input.group.len() <= 400
+            };
+            if request.is_none() && expected.first().is_some_and(is_short) {
+                prop_assert!(count > 0);
+            }
+        }
+        prop_assert_eq!(executor.receive(&mut buffer), Ok(None));
+    }
+
+    #[test]
+    fn answers_arrive(
+        status in any::<i32>(), object in option::of(input()), number in any::<u32>(),
+        extents in vec(any::<(u32, u32)>(), 0..300),
+    ) {
+        let input = object.as_ref().map(OwnedInput::as_input);
+        arrives_down(&ToExecutor::Object { status, input });
+        arrives_down(&ToExecutor::Credit { granted: number % 2 == 0 });
+        arrives_down(&ToExecutor::Adopt { extent_count: number });
+        let extents: Vec<u8> = extents
+            .iter()
+            .flat_map(|(offset, len)| [offset.to_le_bytes(), len.to_le_bytes()])
+            .flatten()
+            .collect();
+        arrives_down(&ToExecutor::Extents { first: number, extents: &extents });
+    }
+
+    #[test]
+    fn lists_of_inputs_arrive(inputs in vec(input(), 0..40), first in any::<u32>()) {
+        let mut memory = vec![0; 64 << 10];
+        let list = InputList::encode(inputs.iter().map(OwnedInput::as_input), &mut memory);
+        prop_assert_eq!(list.len(), inputs.len());
+        prop_assert!(list.zip(&inputs).all(|(got, sent)| got == sent.as_input()));
+        arrives_down(&ToExecutor::Inputs { first, inputs: list });
+    }
+
+    /// Whatever is accepted says what it says in one way only: sent again, it is the same message.
+    #[test]
+    fn random_bytes_are_refused_or_are_a_message(
+        kind in 0_u8..14, rest in vec(prop_oneof![Just(0_u8), 0_u8..5, any::<u8>()], 0..700),
+    ) {
+        let bytes = [&[kind][..], &rest].concat();
+        if let Ok(message) = decode_from_executor(&bytes) {
+            let again = encode_from_executor(&message).expect("what was accepted has the form");
+            prop_assert_eq!(decode_from_executor(&again), Ok(message));
+        }
+        for request in [None, Some(&bytes[..])] {
+            if let Ok(ToExecutor::Inputs { inputs, .. } | ToExecutor::Dispatch { inputs, .. }) =
+                decode_to_executor(&bytes, request)
+            {
+                prop_assert_eq!(inputs.len(), inputs.count());
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_with_bits_flipped_is_refused_or_is_a_message(
+        key in key(), group in group(), object in object(),
+        flips in vec((0..600_usize, 0..8_u8), 1..4),
+    ) {
+        let (extent, size_bytes) = object;
+        let key = named(&key, 7);
+        let target = Target::Bucket(1);
+        let message = FromExecutor::Publish { target, extent, size_bytes, key, group: &group };
+        let mut bytes = encode_from_executor(&message).unwrap();
+        bytes.resize(bytes.len().next_multiple_of(56), 0);
+        for (at, bit) in flips {
+            let len = bytes.len();
+            bytes[at % len] ^= 1 << bit;
+        }
+        if let Ok(FromExecutor::Publish { extent, size_bytes, group, .. }) =
+            decode_from_executor(&bytes)
+        {
+            prop_assert!(size_bytes < extent.len_bytes() && extent.end_units() <= 1 << 32);
+            prop_assert!(!group.contains(&0));
+        }
+    }
+}
+
+fn publish<'a>(key: Key<'a>, group: &'a [u8]) -> FromExecutor<'a> {
+    FromExecutor::Publish {
+        target: Target::Bucket(0),
+        extent: extent(0, 1),
+        size_bytes: 63,
+        key,
+        group,
+    }
+}
+
+#[test]
+fn a_publish_with_32_bytes_of_names_is_one_slot_and_one_with_33_is_two() {
+    let len = |key: &[u8], group: &[u8]| {
+        encode_from_executor(&publish(Key::Named(key), group))
+            .unwrap()
+            .len()
+    };
+    assert_eq!(len(&[b'k'; 20], &[b'g'; 12]), 56);
+    assert_eq!(len(&[b'k'; 20], &[b'g'; 13]), 57);
+    assert_eq!(len(&[b'k'; 255], &[b'g'; 255]), 24 + 510);
+    let auto = encode_from_executor(&publish(Key::Auto(u32::MAX), &[b'g'; 24])).unwrap();
+    assert_eq!(auto.len(), 56);
+}
+
+#[test]
+fn a_completion_without_a_message_is_one_slot() {
+    let done = FromExecutor::Complete {
+        status: -5,
+        ending: Ending::Returned,
+        discarded: 3,
+        message: b"",
+    };
+    assert!(encode_from_executor(&done).unwrap().len() <= 56);
+}
+
+#[test]
+fn a_dispatch_of_one_direct_object_is_one_slot() {
+    let control = Control::new(0, 1);
+    let (mut scheduler, executor) = (control.scheduler(), control.executor());
+    let input = Input {
+        region: 7,
+        bucket: NO_BUCKET,
+        offset_units: u32::MAX,
+        size_bytes: u64::from(u32::MAX),
+        session: 5,
+        arrival_ns: u64::MAX,
+        key: InputKey::Auto {
+            invocation: u64::MAX,
+            ordinal: u32::MAX,
+        },
+        group: b"",
+    };
+    let dispatch = Dispatch {
+        function: u16::MAX,
+        trigger: NO_TRIGGER,
+        attempt: 1,
+        invocation: u64::MAX,
+        session: 5,
+        deadline_ns: NO_DEADLINE,
+        input_count: 1,
+        request: None,
+        headers: None,
+        parallelism: 255,
+        has_caller: true,
+    };
+    // 64 messages fit the ring of 64 slots, and not one more.
+    for _ in 0..64 {
+        scheduler
+            .send_dispatch(&dispatch, [input].into_iter())
+            .unwrap();
+    }
+    assert!(
+        scheduler
+            .send_dispatch(&dispatch, [input].into_iter())
+            .is_err()
+    );
+    drop(executor);
+}
+
+#[test]
+fn a_message_that_breaks_its_form_is_not_sent() {
+    let long = [b'a'; 256];
+    for (message, why) in [
+        (publish(Key::Named(b""), b""), Malformed::KeyLength(0)),
+        (publish(Key::Named(&long), b""), Malformed::KeyLength(256)),
+        (publish(Key::Named(b"a\0b"), b""), Malformed::KeyByte),
+        (publish(Key::Named(b"~1.2"), b""), Malformed::KeyByte),
+        (publish(Key::Auto(0), &long), Malformed::GroupLength(256)),
+        (publish(Key::Auto(0), b"\0"), Malformed::GroupByte),
+        (
+            FromExecutor::Respond {
+                extent: extent(0, 1),
+                size_bytes: 0,
+                http_status: 199,
+                content_type: b"",
+            },
+            Malformed::HttpStatus(199),
+        ),
+        (
+            FromExecutor::Respond {
+                extent: extent(0, 1),
+                size_bytes: 64,
+                http_status: 200,
+                content_type: b"",
+            },
+            Malformed::Size {
+                size_bytes: 64,
+                extent_bytes: 64,
+            },
+        ),
+        (
+            FromExecutor::RespondParts {
+                more: false,
+                http_status: 200,
+                content_type: b"",
+                objects: &[1, 2, 3],
+            },
+            Malformed::ListLength(3),
+        ),
+        (
+            FromExecutor::Publish {
+                target: Target::Bucket(NO_BUCKET),
+                extent: extent(0, 1),
+                size_bytes: 0,
+                key: Key::Auto(0),
+                group: b"",
+            },
+            Malformed::NoBucket,
+        ),
+        (
+            FromExecutor::Publish {
+                target: Target::Next,
+                extent: extent(u32::MAX, 2),
+                size_bytes: 0,
+                key: Key::Auto(0),
+                group: b"",
+            },
+            Malformed::Extent {
+                offset_units: u32::MAX,
+                len_units: 2,
+            },
+        ),
+    ] {
+        assert_eq!(encode_from_executor(&message), Err(why));
+    }
+}
+
+#[test]
+fn a_list_that_does_not_fit_the_area_comes_in_chunks() {
+    let control = Control::new(0, 1);
+    let (mut scheduler, mut executor) = (control.scheduler(), control.executor());
+    let mut buffer = MessageBuffer::default();
+    let name = [b'n'; 255];
+    let input = |at: u32| Input {
+        region: 1,
+        bucket: 2,
+        offset_units: at,
+        size_bytes: u64::from(at),
+        session: 3,
+        arrival_ns: 4,
+        key: InputKey::Named(&name),
+        group: &name,
+    };
+    let (mut first, all) = (0, 1000);
+    let mut chunks = 0;
+    while first < all {
+        scheduler
+            .send_inputs(first, (first..all).map(input))
+            .unwrap();
+        // One list at a time: the area is taken until the executor has read it.
+        assert!(
+            scheduler
+                .send_inputs(first, (first..all).map(input))
+                .is_err()
+        );
+        let received = executor.receive(&mut buffer).unwrap();
+        let Some(ToExecutor::Inputs {
+            first: from,
+            inputs,
+        }) = received
+        else {
+            panic!("{received:?}");
+        };
+        assert_eq!(from, first);
+        assert!(!inputs.is_empty());
+        for got in inputs {
+            assert_eq!(got, input(first));
+            first += 1;
+        }
+        chunks += 1;
+    }
+    assert_eq!((first, chunks), (all, 9));
+}
