@@ -91,6 +91,12 @@ impl Memory {
         kept
     }
 
+    /// Whether anything of this region can be given back yet. Before that, an extent that comes back
+    /// is one of a former owner's, and waits until the region is adopted.
+    pub fn takes_releases(&self) -> bool {
+        matches!(self.store, Store::Ready(_))
+    }
+
     /// The scheduler gives back an extent of an object that has died.
     pub fn release(&mut self, extent: Extent) {
         self.allocator().free(extent);

@@ -429,6 +429,9 @@ impl Runtime {
 
     /// Takes back extents of objects that have died.
     pub fn drain_releases(&mut self) {
+        if !self.memory.takes_releases() {
+            return;
+        }
         while let Some(extent) = self.end.next_release() {
             self.memory.release(extent);
         }

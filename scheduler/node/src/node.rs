@@ -684,6 +684,7 @@ impl Wiring {
 fn scheduler_config(plan: &CorePlan) -> SchedulerConfig {
     SchedulerConfig {
         index: 0,
+        node: std::process::id(),
         cpu: plan.scheduler,
         executor_cores: plan.executors.len() as u16,
         spin: plan.spin,

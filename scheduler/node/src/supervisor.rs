@@ -39,6 +39,10 @@ const LEAVE_WAIT: Duration = Duration::from_secs(1);
 const OUTPUT_PACKETS_PER_TURN: usize = 256;
 /// Bytes taken from a raw pipe at a time.
 const PIPE_BYTES: usize = 16 * 1024;
+/// Packets and bytes read of what a dead process left: more than its sockets hold by default. A
+/// process that a function has started may go on writing, and must not keep us.
+const LEFT_PACKETS_MAX: usize = 4096;
+const LEFT_PIPE_BYTES_MAX: usize = 1 << 20;
 
 /// What the supervisor is told.
 pub enum Order {
@@ -768,8 +772,8 @@ impl Supervisor {
 
     /// A process is dead and its status known, or given up on: read what it said last, then tell.
     fn bury(&mut self, key: Key) {
-        self.read_output(key, usize::MAX);
-        self.read_pipe(key, usize::MAX);
+        self.read_output(key, LEFT_PACKETS_MAX);
+        self.read_pipe(key, LEFT_PIPE_BYTES_MAX);
         let Some(mut process) = self.drop_process(key) else {
             return;
         };
@@ -986,8 +990,8 @@ impl Supervisor {
             if let Some(pidfd) = self.processes.get(&key).and_then(|it| it.pidfd.as_ref()) {
                 let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
             }
-            self.read_output(key, usize::MAX);
-            self.read_pipe(key, usize::MAX);
+            self.read_output(key, LEFT_PACKETS_MAX);
+            self.read_pipe(key, LEFT_PIPE_BYTES_MAX);
             self.drop_process(key);
         }
         for child in [&self.scheduler, &self.zygote] {

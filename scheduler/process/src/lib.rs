@@ -57,7 +57,7 @@ fn decode_config(argument: &str) -> Option<SchedulerConfig> {
 fn start(argument: &str) -> Result<turn::Scheduler, String> {
     let config = decode_config(argument)
         .ok_or("this command is started by a node, with an argument that only it can write")?;
-    die_with_the_node()?;
+    die_with_the_node(config.node)?;
     // Ctrl-C reaches the whole foreground group; the node alone decides what it means.
     ignore_terminal_signals().map_err(|e| format!("cannot ignore terminal signals: {e}"))?;
     pin(config.cpu);
@@ -86,10 +86,10 @@ fn start(argument: &str) -> Result<turn::Scheduler, String> {
     ))
 }
 
-fn die_with_the_node() -> Result<(), String> {
+fn die_with_the_node(node: u32) -> Result<(), String> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
         .map_err(|e| format!("cannot ask to die with the node: {e}"))?;
-    if nix::unistd::getppid().as_raw() == 1 && nix::unistd::getpid().as_raw() != 1 {
+    if nix::unistd::getppid().as_raw().cast_unsigned() != node {
         return Err("the node was gone before the scheduler had started".into());
     }
     Ok(())
@@ -126,6 +126,7 @@ mod tests {
     fn a_configuration_survives_the_command_line() {
         let config = SchedulerConfig {
             index: 3,
+            node: 4711,
             cpu: Some(7),
             executor_cores: 2,
             spin: SpinMessage::Budget(20_000),

@@ -94,6 +94,9 @@ impl Outbox {
             if let Some(peer) = self.peers.get(id) {
                 peer.end.flush_releases();
                 peer.releases_waiting = false;
+                if std::mem::take(&mut peer.hurries) {
+                    peer.hurry();
+                }
             }
         }
         self.flush_ingress();
@@ -227,6 +230,7 @@ impl Sink for Outbox {
             }
             return false;
         }
+        peer.hurries |= peer.has_much_to_take(extent.len_units);
         if !peer.releases_waiting {
             peer.releases_waiting = true;
             self.releasing.push(owner);

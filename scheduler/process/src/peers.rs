@@ -6,6 +6,11 @@
 
 use pheromone_core::event::{AppId, ExecutorId};
 use pheromone_shm::control::SchedulerEnd;
+use pheromone_shm::limits::{RELEASE_SLOTS, WARM_UNITS_MAX};
+
+/// Extents that may wait for a sleeping owner: two for each slot of its release ring, which holds
+/// six or seven in each.
+const RELEASED_EXTENTS_MAX: u32 = 2 * RELEASE_SLOTS as u32;
 
 /// One executor process, as the scheduler sees it.
 pub struct Peer {
@@ -17,10 +22,25 @@ pub struct Peer {
     open: u32,
     /// No dispatch has been sent to it yet.
     fresh: bool,
+    /// It stands in the polled list.
+    listed: bool,
+    /// Memory given back since its owner was last woken to take it.
+    released: Released,
     /// It spins and never sleeps while this is true (`--idle spin`): no fence, no wake.
     pub awake_for_good: bool,
     /// Extents wait to be flushed to its release ring.
     pub releases_waiting: bool,
+    /// So much of them that the owner is to be woken for it.
+    pub hurries: bool,
+}
+
+/// Memory given back to an executor that it may not have noticed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Released {
+    /// Units in all.
+    pub units: u64,
+    /// Extents.
+    pub extents: u32,
 }
 
 /// All peers of all apps.
@@ -28,6 +48,22 @@ pub struct Peer {
 pub struct Peers {
     apps: Vec<Vec<Option<Peer>>>,
     active: Vec<ExecutorId>,
+}
+
+impl Peer {
+    /// Counts an extent given back. True when so much waits that a sleeping owner should take it:
+    /// more than an allocator keeps warm, or a third of what its ring holds.
+    pub fn has_much_to_take(&mut self, units: u32) -> bool {
+        self.released.units += u64::from(units);
+        self.released.extents += 1;
+        self.released.units > WARM_UNITS_MAX || self.released.extents > RELEASED_EXTENTS_MAX
+    }
+
+    /// Wakes the executor, if it sleeps, to take what was given back.
+    pub fn hurry(&mut self) {
+        self.released = Released::default();
+        self.end.wake_if_asleep();
+    }
 }
 
 impl Peers {
@@ -47,11 +83,25 @@ impl Peers {
             incarnation,
             open: 1,
             fresh: true,
+            listed: true,
+            released: Released::default(),
             awake_for_good: false,
             releases_waiting: false,
+            hurries: false,
         });
         if !self.active.contains(&id) {
             self.active.push(id);
+        }
+    }
+
+    /// A process without anything to adopt is set up: it has nothing to say until it is dispatched
+    /// to. One that adopts stays polled until then.
+    pub fn ready(&mut self, id: ExecutorId) {
+        if let Some(peer) = self.get(id)
+            && peer.fresh
+            && peer.incarnation == 1
+        {
+            peer.open = 0;
         }
     }
 
@@ -86,14 +136,13 @@ impl Peers {
     /// A dispatch has gone out: the executor may publish, so it is polled.
     pub fn opened(&mut self, id: ExecutorId) {
         let Some(peer) = self.get(id) else { return };
-        let was = peer.open;
         if peer.fresh {
             peer.fresh = false;
             peer.open = 1;
         } else {
             peer.open += 1;
         }
-        if was == 0 {
+        if !std::mem::replace(&mut peer.listed, true) {
             self.active.push(id);
         }
     }
@@ -112,8 +161,11 @@ impl Peers {
         let Some(id) = self.active.get(at).copied() else {
             return true;
         };
-        if self.get(id).is_some_and(|peer| peer.open > 0) {
-            return false;
+        if let Some(peer) = self.get(id) {
+            if peer.open > 0 {
+                return false;
+            }
+            peer.listed = false;
         }
         self.active.swap_remove(at);
         true
@@ -137,6 +189,17 @@ impl Peers {
         })
     }
 
+    /// How many executors are polled.
+    #[cfg(test)]
+    fn active_count(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Whether there is any executor at all.
+    pub fn any(&self) -> bool {
+        self.all().next().is_some()
+    }
+
     /// Every executor there is.
     pub fn all(&self) -> impl Iterator<Item = ExecutorId> + '_ {
         self.apps.iter().enumerate().flat_map(|(app, slots)| {
@@ -152,5 +215,56 @@ impl Peers {
                     }
                 })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use pheromone_shm::control::ControlFiles;
+
+    use super::*;
+
+    fn peers_with(id: ExecutorId) -> Peers {
+        let files = ControlFiles::create("test").expect("two memfds");
+        let end = SchedulerEnd::map(files.up.as_fd(), files.down.as_fd(), 0, 1).expect("two maps");
+        let mut peers = Peers::default();
+        peers.insert(id, end, 1);
+        peers
+    }
+
+    #[test]
+    fn an_executor_that_is_dispatched_to_again_at_once_is_polled_once() {
+        let id = ExecutorId {
+            app: AppId(0),
+            slot: 0,
+        };
+        let mut peers = peers_with(id);
+        for _ in 0..1000 {
+            peers.opened(id);
+            peers.completed(id);
+            peers.opened(id);
+            assert!(!peers.settle(0), "its second dispatch is open");
+            peers.completed(id);
+        }
+        assert_eq!(peers.active_count(), 1);
+        assert!(peers.settle(0));
+        assert_eq!(peers.active_count(), 0);
+        peers.opened(id);
+        assert_eq!(peers.active_count(), 1);
+    }
+
+    #[test]
+    fn a_process_that_is_set_up_is_polled_no_more() {
+        let id = ExecutorId {
+            app: AppId(2),
+            slot: 3,
+        };
+        let mut peers = peers_with(id);
+        assert_eq!(peers.active_count(), 1);
+        peers.ready(id);
+        assert!(peers.settle(0));
+        assert!(!peers.any_active() && peers.any());
     }
 }

@@ -299,6 +299,8 @@ pub struct AppStatsMessage {
 pub struct SchedulerConfig {
     /// Its number, from 0.
     pub index: u8,
+    /// The node's process id: whoever finds another parent has lost its node.
+    pub node: u32,
     /// CPU to be pinned to; `None`: not pinned.
     pub cpu: Option<u32>,
     /// How many cores executors are spread over; 0: unknown.

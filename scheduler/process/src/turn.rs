@@ -15,6 +15,7 @@ use pheromone_core::event::{
 use pheromone_core::spec::AppSpec;
 use pheromone_shm::control::SchedulerEnd;
 use pheromone_shm::doorbell::Bell;
+use pheromone_shm::limits::PUBLISH_SLOTS;
 use pheromone_shm::link::LinkEnd;
 use pheromone_shm::message::{Extent, FromExecutor, HeadersRef};
 use pheromone_shm::wire::MessageBuffer;
@@ -32,12 +33,16 @@ use crate::protocol::{
 const MESSAGES_PER_EXECUTOR: usize = 32;
 /// Messages taken from the node per turn.
 const MESSAGES_FROM_NODE: usize = 32;
+/// Turns between two looks at executors that have nothing open, where there is work without end.
+const SWEEP_BUSY_TURNS: u32 = 1 << 16;
 /// Empty turns between two looks at executors that have nothing open, and at the clock.
 const SWEEP_TURNS: u32 = 512;
 /// How long the loop polls without work before it sleeps (adaptive).
 const SPIN_BEFORE_SLEEP_NS: u64 = 50_000;
 /// Longest sleep while a dispatch is open: an executor could withhold the wake.
 const SLEEP_WITH_OPEN_DISPATCH: Duration = Duration::from_millis(10);
+/// Longest sleep while there is any executor: one of them could have taken the node's wake.
+const SLEEP_WITH_EXECUTORS: Duration = Duration::from_millis(100);
 
 /// The scheduler process.
 pub struct Scheduler {
@@ -51,6 +56,7 @@ pub struct Scheduler {
     now_ns: u64,
     last_work_ns: u64,
     empty_turns: u32,
+    busy_turns: u32,
     missed_wakes: u64,
     leaving: bool,
 }
@@ -77,6 +83,7 @@ impl Scheduler {
             now_ns,
             last_work_ns: now_ns,
             empty_turns: 0,
+            busy_turns: 0,
             missed_wakes: 0,
             leaving: false,
         }
@@ -144,6 +151,10 @@ impl Scheduler {
     fn note_work(&mut self) {
         self.last_work_ns = self.now_ns;
         self.empty_turns = 0;
+        self.busy_turns = self.busy_turns.wrapping_add(1);
+        if self.busy_turns.is_multiple_of(SWEEP_BUSY_TURNS) {
+            self.sweep();
+        }
     }
 
     /// An empty turn: now and then look at what is not polled, then sleep if that is allowed.
@@ -209,8 +220,13 @@ impl Scheduler {
             .next_timer_ns()
             .map(|due| Duration::from_nanos(due.saturating_sub(self.now_ns)));
         if open || self.outbox.has_unsent() || self.outbox.has_starved() {
-            let bound = SLEEP_WITH_OPEN_DISPATCH;
-            timeout = Some(timeout.map_or(bound, |timer| timer.min(bound)));
+            timeout = Some(timeout.map_or(SLEEP_WITH_OPEN_DISPATCH, |timer| {
+                timer.min(SLEEP_WITH_OPEN_DISPATCH)
+            }));
+        } else if self.outbox.peers.any() {
+            timeout = Some(timeout.map_or(SLEEP_WITH_EXECUTORS, |timer| {
+                timer.min(SLEEP_WITH_EXECUTORS)
+            }));
         }
         let outbox = &mut self.outbox;
         let woken = self.bell.sleep(
@@ -237,8 +253,10 @@ impl Scheduler {
             };
             match peer.end.receive(&mut self.buffer) {
                 Ok(Some(message)) => {
-                    if matches!(message, FromExecutor::Complete { .. }) {
-                        self.outbox.peers.completed(executor);
+                    match message {
+                        FromExecutor::Complete { .. } => self.outbox.peers.completed(executor),
+                        FromExecutor::Ready => self.outbox.peers.ready(executor),
+                        _ => {}
                     }
                     let event = Event::Message { executor, message };
                     self.core.step(event, self.now_ns, &mut self.outbox);
@@ -413,7 +431,10 @@ impl Scheduler {
     fn died(&mut self, executor: ExecutorId, incarnation: u32, death: Death, detail: &str) {
         let current = self.outbox.peers.get(executor).map(|peer| peer.incarnation);
         if current == Some(incarnation) {
-            self.step(Event::ExecutorDying { executor, incarnation });
+            self.step(Event::ExecutorDying {
+                executor,
+                incarnation,
+            });
             self.drain(executor);
             self.outbox.peers.remove(executor);
         }
@@ -425,8 +446,10 @@ impl Scheduler {
         });
     }
 
+    /// Takes what a dead process left: at most a full ring. Somebody whom a function has started
+    /// may still write there, and must not keep the loop.
     fn drain(&mut self, executor: ExecutorId) {
-        loop {
+        for _ in 0..PUBLISH_SLOTS {
             let Some(peer) = self.outbox.peers.get(executor) else {
                 return;
             };
