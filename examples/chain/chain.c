@@ -32,7 +32,8 @@ PHR_FUNCTION(start)
     struct progress progress = { strtoull(text, &end, 10), 0 };
 
     if (end == text || end[strspn(end, " \t\r\n")] != '\0' || text[0] == '-')
-        return phr_fail(ctx, PHR_PERMANENT(1), "a number of hops was expected, not \"%.40s\"", text);
+        return phr_fail(ctx, PHR_PERMANENT(1), "a number of hops was expected, not \"%.40s\"",
+                        text);
     return go_on(ctx, &progress);
 }
 

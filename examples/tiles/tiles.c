@@ -37,7 +37,7 @@ struct rectangle {
     uint32_t height;
 };
 
-/* ------------------------------------------------------------------------------ reading PPM --- */
+/* ----------------------------------------------------------------------------- reading PPM --- */
 
 /* The next number of a PPM header, past white space and comments; 0 where there is none. */
 static size_t header_number(const char **at)
@@ -90,7 +90,7 @@ static int read_radius(phr_ctx *ctx, size_t *radius)
     return PHR_OK;
 }
 
-/* ------------------------------------------------------------------------------------- tiles --- */
+/* ----------------------------------------------------------------------------------- tiles --- */
 
 /* Where the index-th of `count` parts of `length` begins. */
 static uint32_t part_begin(size_t length, size_t index, size_t count)
@@ -201,7 +201,7 @@ PHR_FUNCTION(blur)
     return phr_send(ctx, blurred);
 }
 
-/* ---------------------------------------------------------------------------------- responses --- */
+/* ------------------------------------------------------------------------------- responses --- */
 
 /* An object for an image of this size, its header written; `pixels` is where the rest goes. */
 static phr_object *create_ppm(phr_ctx *ctx, const struct image *image, unsigned char **pixels)

@@ -133,8 +133,8 @@ mod tests {
 
     #[test]
     fn run_takes_all_of_its_options() {
-        let line = "pheromone run app.toml --function f --input a --input - --put b k x --put b l y \
-                    --output out --repeat 3 --inflight 2 --timeout 10ms --executors 4 \
+        let line = "pheromone run app.toml --function f --input a --input - --put b k x --put \
+                    b l y --output out --repeat 3 --inflight 2 --timeout 10ms --executors 4 \
                     --expect-response --strict --stats --json";
         let words = line.split_whitespace();
         let command = Cli::try_parse_from(words).expect("right usage").command;

@@ -19,7 +19,9 @@ impl Embedded {
     /// Starts a node and deploys the app. Signals must be listened to already.
     pub fn start(app: &App, built: &Built, progress: &ProgressBar) -> Result<Self, Failure> {
         let node = Node::start(NodeConfig::default())?;
-        node.directory().map(signals::remove_at_exit);
+        if let Some(directory) = node.directory() {
+            signals::remove_at_exit(directory);
+        }
         let printer = Printer::start(node.output(), progress.clone())?;
         let embedded = Self { node, printer };
         if let Err(error) = embedded.node.deploy(app, built) {

@@ -178,7 +178,12 @@ fn tell(
             published: records.iter().map(Record::summary).collect(),
         });
     }
-    let text = records::table(records, terminal::colours(&std::io::stderr()));
+    let text = match status {
+        Status::Success => records::table(records, terminal::colours(&std::io::stderr())),
+        // Failing drops what its session had queued, the recording of objects included.
+        _ if records.is_empty() => "what was published has gone with its session\n".to_owned(),
+        _ => records::table(records, terminal::colours(&std::io::stderr())),
+    };
     // Where standard error is closed nobody wants to know.
     let _ = std::io::stderr().write_all(text.as_bytes());
     match response {

@@ -67,7 +67,7 @@ fn all_processes() -> Vec<(i32, i32)> {
         .collect()
 }
 
-/// The fourth field of /proc/PID/stat; the second one is a name in parentheses, with anything in it.
+/// The fourth field of /proc/PID/stat. The second one is a name in parentheses, whatever is in it.
 fn parent_of(stat: &str) -> Option<i32> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(1)?.parse().ok()

@@ -51,10 +51,20 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// Make each call N times; only its first response is printed
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub repeat: u64,
     /// Calls open at once
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub inflight: u32,
     /// Deadline of each session, as in 500ms or 5s
     #[arg(long, value_name = "D", value_parser = duration::parse)]
@@ -270,7 +280,7 @@ fn progress_bar(calls: u64) -> ProgressBar {
     if calls < 2 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let template = "{wide_bar} {human_pos}/{human_len} calls, {per_sec}, {eta} left";
+    let template = "{wide_bar} {human_pos}/{human_len} calls, {eta} left";
     let bar = ProgressBar::new(calls);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);

@@ -124,7 +124,9 @@ pub fn execute(options: Options) -> Result<Status, Failure> {
         schedulers: options.schedulers,
         ..NodeConfig::default()
     })?;
-    node.directory().map(signals::remove_at_exit);
+    if let Some(directory) = node.directory() {
+        signals::remove_at_exit(directory);
+    }
     say(&format!("cores: {}", node.plan()))?;
     let printer = Printer::start(node.output(), ProgressBar::hidden())?;
     let node = Arc::new(node);

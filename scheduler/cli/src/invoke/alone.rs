@@ -1,5 +1,5 @@
-//! The app in which one function is alone: it has its code, its config and its names for buckets and
-//! functions; whatever it publishes goes to a recorder, whatever it would start is one.
+//! The app in which one function is alone: it has its code, its config and its names for buckets
+//! and functions; whatever it publishes goes to a recorder, whatever it would start is one.
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use pheromone_node::Node;
@@ -13,6 +13,9 @@ use crate::{signals, terminal};
 
 /// Between two looks whether the debugger has attached.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How long a person who has left the debugger may seem not to have.
+const LEAVE_WAIT: Duration = Duration::from_millis(500);
 
 /// Which debugger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,8 +97,13 @@ fn not_attached(status: ExitStatus) -> Failure {
 impl Attached {
     /// Waits until the person has left the debugger.
     pub fn wait(mut self) -> Result<(), Failure> {
-        if self.child.try_wait().ok().flatten().is_none() {
-            terminal::warn("the function has returned: quit gdb (after Ctrl-C) to go on");
+        let until = Instant::now() + LEAVE_WAIT;
+        while self.child.try_wait().ok().flatten().is_none() {
+            if Instant::now() >= until {
+                terminal::warn("the function has returned: quit gdb (after Ctrl-C) to go on");
+                break;
+            }
+            std::thread::sleep(LOOK);
         }
         self.child
             .wait()
