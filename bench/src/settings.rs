@@ -11,7 +11,8 @@ use crate::output::Outputs;
 /// Options of every scenario.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
-    /// How often everything is measured anew; figures are medians over these
+    /// How often everything is measured anew; figures are medians over these. Those in which the
+    /// CPUs moved are made up for, at most as many again
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub repetitions: u32,
     /// What scheduler and executors do while they wait

@@ -111,6 +111,13 @@ fn of_point(point: &Point) -> Table {
                 right(factor(ratio.p99_9)),
             ]);
         }
+        for scalar in &group.scalars {
+            table.add_row(vec![
+                Cell::new(""),
+                Cell::new(scalar.name),
+                right(amount(scalar)),
+            ]);
+        }
     }
     table
 }
@@ -307,6 +314,7 @@ mod tests {
         line_with(&text, &[LINE, "105 (100 - 110)"]);
         line_with(&text, &[THREE_PARTY, "115 (110 - 120)"]);
         line_with(&text, &["hop / bare round trip", "3.00x"]);
+        line_with(&text, &["private memory growth", "0 KiB"]);
         line_with(&text, &["processor", "Some CPU, 2 CPUs"]);
         line_with(&text, &["virtual machine", "no"]);
         line_with(&text, &["warm-up", "one session"]);

@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<Report> {
          which has it as input. The object is written once, by the first function, and then \
          forwarded to and fro: its pages are touched, its bytes checked at both ends and in the \
          middle by every receiver. Private memory is that of each process with the object alive, \
-         less that before it was made"
+         less that before it was made; memcpy is one copy of that size, on the executor's CPU"
             .into(),
         format!(
             "{} handovers of the same object, not counted",

@@ -35,10 +35,19 @@ fn main() -> ExitCode {
         Some(processes::NODE_ARGUMENT) => return processes::node(),
         _ => {}
     }
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| !a.starts_with('-'))
-        .collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let is_wanted = |name: &str| {
+        let matches = |part: &&String| {
+            if has("--exact") {
+                name == part.as_str()
+            } else {
+                name.contains(part.as_str())
+            }
+        };
+        wanted.is_empty() || wanted.iter().any(matches)
+    };
     let tests = [
         payloads::TESTS,
         calls::TESTS,
@@ -49,23 +58,33 @@ fn main() -> ExitCode {
         hostile::TESTS,
         probing::TESTS,
     ];
-    let mut failed = 0;
+    if has("--list") {
+        // What a test runner asks for; none is ignored.
+        for (name, _) in tests.into_iter().flatten().filter(|_| !has("--ignored")) {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let (mut succeeded, mut failed) = (0, 0);
     for (name, test) in tests.into_iter().flatten() {
-        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+        if !is_wanted(name) {
             continue;
         }
         println!("test {name} ...");
         let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
         failed += u32::from(!passed);
+        succeeded += u32::from(passed);
     }
     if std::env::var_os("EXECUTOR_TEST_FOLDER").is_none() {
         // What is left of it is in the system's temporary folder.
         let _ = std::fs::remove_dir_all(harness::folder());
     }
-    if failed > 0 {
-        println!("{failed} failed");
-        return ExitCode::FAILURE;
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {word}. {succeeded} passed; {failed} failed");
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
-    ExitCode::SUCCESS
 }

@@ -30,11 +30,24 @@ fn main() -> ExitCode {
         role if role == probe::PROBE_ARGUMENT => return probe::main(arguments),
         _ => {}
     }
-    let wanted = first.to_string_lossy().into_owned();
-    let wanted = if wanted.starts_with('-') { "" } else { &wanted };
-    let mut failed = 0;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if has("--list") {
+        // What a test runner asks for; none is ignored.
+        for (name, _) in TESTS.iter().filter(|_| !has("--ignored")) {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let is_wanted = |name: &str| match wanted {
+        Some(wanted) if has("--exact") => name == wanted,
+        Some(wanted) => name.contains(wanted.as_str()),
+        None => true,
+    };
+    let (mut passed, mut failed) = (0, 0);
     for (name, test) in TESTS {
-        if !name.contains(wanted) {
+        if !is_wanted(name) {
             continue;
         }
         let since = Instant::now();
@@ -42,12 +55,15 @@ fn main() -> ExitCode {
         let word = if outcome.is_ok() { "ok" } else { "FAILED" };
         println!("test {name} ... {word} ({:?})", since.elapsed());
         failed += usize::from(outcome.is_err());
+        passed += usize::from(outcome.is_ok());
     }
-    if failed > 0 {
-        println!("{failed} failed");
-        return ExitCode::FAILURE;
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {word}. {passed} passed; {failed} failed");
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
-    ExitCode::SUCCESS
 }
 
 macro_rules! tests {
@@ -500,12 +516,16 @@ fn a_dead_executor_is_replaced() {
             let pid: i32 = String::from_utf8_lossy(&before).parse().unwrap();
             kill(pid);
             // A call that was on its way to the dying process fails with it; the next does not.
-            until("another one answers", || match &node.call(request("whoami", b""))[1] {
-                Reply::Response { body, .. } => *body != before,
-                _ => false,
+            until("another one answers", || {
+                match &node.call(request("whoami", b""))[1] {
+                    Reply::Response { body, .. } => *body != before,
+                    _ => false,
+                }
             });
         }
-        let notice = output.try_iter().find(|line| line.kind == OutputKind::Notice);
+        let notice = output
+            .try_iter()
+            .find(|line| line.kind == OutputKind::Notice);
         assert!(notice.unwrap().text.contains("SIGKILL"));
         assert!(node.stats("small").unwrap().deaths_total >= 3);
     });
