@@ -69,7 +69,7 @@ impl Hostile {
         // Often a kind that there is, and flags that may be.
         if !self.random.one_in(4) {
             let kind = self.random.below(14);
-            let kind = if kind == 0 { 63 } else { kind };
+            let kind = if kind == 0 { 0xff } else { kind };
             let flags = self.random.below(8) << 16;
             slots[0][0] = slots[0][0] & !0xff_00ff | kind | flags;
         }
@@ -211,7 +211,7 @@ fn each_kind_of_nonsense_is_named() {
         (&[200], Garbled::Kind(200)),
         (&[1 | 1 << 16], Garbled::Reserved { kind: 1 }),
         (&[6 | 9 << 24], Garbled::Ending(9)),
-        (&[63, 1 << 40], Garbled::Spill(1 << 40)),
+        (&[0xff, 1 << 40], Garbled::Spill(1 << 40)),
         (
             &[7 | 255 << 24],
             Garbled::Length {
@@ -249,7 +249,10 @@ fn a_message_in_the_area_may_not_stand_for_another_there() {
     let control = Control::new(0, 1);
     let mut end = control.scheduler();
     let mut hostile = Hostile::new(&control, 0);
-    hostile.mapping.word(up::ARGS).store(63, Ordering::Relaxed);
+    hostile
+        .mapping
+        .word(up::ARGS)
+        .store(0xff, Ordering::Relaxed);
     hostile
         .mapping
         .word(up::ARGS + 8)
@@ -257,11 +260,11 @@ fn a_message_in_the_area_may_not_stand_for_another_there() {
     let index = hostile.mapping.word(up::DISPATCH_CONSUMED);
     hostile
         .ring
-        .push(&[[63, 16, 0, 0, 0, 0, 0]], index)
+        .push(&[[0xff, 16, 0, 0, 0, 0, 0]], index)
         .unwrap();
     let mut buffer = MessageBuffer::default();
     let received = end.receive(&mut buffer);
-    assert_eq!(received, Err(Garbled::Kind(63)));
+    assert_eq!(received, Err(Garbled::Kind(0xff)));
 }
 
 #[test]

@@ -25,6 +25,11 @@ impl Wires {
         }
     }
 
+    /// The page in a process of its own: control memory is not inherited.
+    fn bell_in_child(&self) -> Bell {
+        Bell::map(self.bell.fd().try_clone_to_owned().expect("a descriptor")).expect("a mapping")
+    }
+
     fn node(&self) -> LinkEnd {
         let rope = BellRope::map(read_only(self.bell.fd())).expect("a mapping");
         Link::node_end(self.file.as_fd(), rope).expect("a mapping")
@@ -95,11 +100,11 @@ fn requests_and_answers_lose_no_wake_between_processes() {
     const ROUNDS: u64 = 30_000;
     let wires = Wires::new();
     let scheduler = in_child(|| {
-        let mut link = wires.scheduler();
+        let (mut link, bell) = (wires.scheduler(), wires.bell_in_child());
         let mut got = Vec::new();
         for number in 0..ROUNDS {
             while !link.receive(&mut got).expect("an honest node") {
-                let woken = wires.bell.sleep(|| link.has_message(), Some(LOST));
+                let woken = bell.sleep(|| link.has_message(), Some(LOST));
                 assert!(woken, "a wake of the scheduler was lost");
             }
             assert_eq!(got, bytes(number));
@@ -163,7 +168,7 @@ fn ringing_a_bell_whose_scheduler_was_killed_ends() {
     let wires = Wires::new();
     let (ready, say) = rustix::pipe::pipe().unwrap();
     let scheduler = in_child(|| {
-        wires.bell.sleep(
+        wires.bell_in_child().sleep(
             || {
                 rustix::io::write(&say, b"x").unwrap();
                 // Killed here: it has said that it sleeps, and never waits.

@@ -195,7 +195,9 @@ fn bench_pair_measures_an_exchange_of_any_size() {
         "1",
     ]);
     let text = run.finish().exits(0).text();
-    assert!(text.contains("p50") && text.contains("memcpy"), "{text}");
+    // On a machine whose cores move, the only repetition may be left out, and said to be.
+    let measured = text.contains("p50") && text.contains("memcpy");
+    assert!(measured || text.contains("moved"), "{text}");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! call, reads a clock, or knows a thread, so that the same code runs under the real loop, under
 //! property tests and under a seeded simulation.
 //!
-//! Two levels, joined by messages: the [coordinator](coordinator) routes, the
-//! [local scheduler](local) does the work. Whoever reads on should begin with `event.rs`, the two
+//! Two levels, joined by messages: the coordinator (`coordinator.rs`) routes, the
+//! local scheduler (`local/`) does the work. Whoever reads on should begin with `event.rs`, the two
 //! sides of a step, then `local/message.rs`, what follows from each thing an executor says, and
 //! `local/dispatch.rs`, how the next invocation starts.
 #![forbid(unsafe_code)]
