@@ -91,12 +91,13 @@ PHR_FUNCTION(reaches_for_the_node)
 {
     static const char request[] = "DELETE /v1/apps/victim HTTP/1.1\r\nHost: localhost\r\n"
                                   "Content-Length: 0\r\nConnection: close\r\n\r\n";
-    const char *path = (const char *)phr_data(phr_input(ctx, 0));
-    int status = ask_the_node(path, request);
-    int grandchild = 0, pipes[2];
-    char text[64];
+    int status, grandchild = 0, pipes[2];
+    char path[108], text[64];
     pid_t child;
 
+    /* A forked child does not have the shared memory. */
+    snprintf(path, sizeof path, "%s", (const char *)phr_data(phr_input(ctx, 0)));
+    status = ask_the_node(path, request);
     CHECK(pipe(pipes) == 0);
     child = fork();
     CHECK(child >= 0);
