@@ -2,8 +2,8 @@
 //! through the same ring code, in the same run.
 //!
 //! Two processes, pinned as scheduler and executor are, speak over two rings of one memory file:
-//! the *driver* on the executor's CPU sends a slot and spins until one comes back, the *responder* on
-//! the scheduler's CPU answers at once. Two things are timed:
+//! the *driver* on the executor's CPU sends a slot and spins until one comes back, the *responder*
+//! on the scheduler's CPU answers at once. Two things are timed:
 //!
 //! - the bare round trip: the slot comes back as it was. One line there, one line back.
 //! - the bare three-party hop: the responder finds the object's key in a table of 256 slots and

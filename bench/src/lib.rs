@@ -1,10 +1,10 @@
 //! `pheromone bench`: how long interactions take here, with the machine's own floor beside it.
 //!
-//! A scenario is one file in `scenario/`. It builds an app from embedded C functions ([`bed`]), runs
-//! it on a real node, and reads what the functions stamped ([`log`]). [`repetition`] repeats that
-//! between two measurements of the floor ([`floor`]) and labels each repetition by where the cores
-//! were ([`placement`]); [`report`] gathers, [`table`], [`plot`] and [`output`] show it. Nothing is
-//! simulated, and nothing here is on the path of an interaction.
+//! A scenario is one file in `scenario/`. It builds an app from embedded C functions ([`bed`]),
+//! runs it on a real node, and reads what the functions stamped ([`log`]). [`repetition`] repeats
+//! that between two measurements of the floor ([`floor`]) and labels each repetition by where the
+//! cores were ([`placement`]); [`report`] gathers, [`table`], [`plot`] and [`output`] show it.
+//! Nothing is simulated, and nothing here is on the path of an interaction.
 #![forbid(unsafe_code)]
 
 mod bed;

@@ -2,8 +2,8 @@
 //! where the cores were.
 //!
 //! A repetition has a node of its own. Scheduler and executor of a spinning node occupy both cores,
-//! so the floor can only be measured while there is none; and how memory happens to lie differs from
-//! node to node, so that a spread over repetitions shows that too.
+//! so the floor can only be measured while there is none; and how memory happens to lie differs
+//! from node to node, so that a spread over repetitions shows that too.
 
 use anyhow::{Context, Result};
 

@@ -1,7 +1,7 @@
 //! Both scenarios, small, on a real node.
 //!
-//! This program is its own `pheromone`: node, scheduler, zygote, probe and floor start it anew under
-//! their hidden names, so it has a `main` of its own in place of the test harness.
+//! This program is its own `pheromone`: node, scheduler, zygote, probe and floor start it anew
+//! under their hidden names, so it has a `main` of its own in place of the test harness.
 
 use std::fs;
 use std::path::Path;

@@ -91,8 +91,8 @@ impl Memory {
         kept
     }
 
-    /// Whether anything of this region can be given back yet. Before that, an extent that comes back
-    /// is one of a former owner's, and waits until the region is adopted.
+    /// Whether anything of this region can be given back yet. Before that, an extent that comes
+    /// back is one of a former owner's, and waits until the region is adopted.
     pub fn takes_releases(&self) -> bool {
         matches!(self.store, Store::Ready(_))
     }

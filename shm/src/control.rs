@@ -601,8 +601,8 @@ impl ExecutorEnd {
         }
     }
 
-    /// Waits for an answer that is on its way: polls for about the cost of a wake, permitted or not,
-    /// then as [`wait`](Self::wait). May return early.
+    /// Waits for an answer that is on its way: polls for about the cost of a wake, permitted or
+    /// not, then as [`wait`](Self::wait). May return early.
     pub fn wait_for_answer(&mut self) {
         let start = Instant::now();
         while start.elapsed() < Duration::from_nanos(POLL_BEFORE_SLEEP_NS) {

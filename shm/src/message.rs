@@ -142,7 +142,8 @@ pub struct Dispatch<'a> {
     pub session: u64,
     /// Nearer of the session's and the attempt's deadline, CLOCK_MONOTONIC, or [`NO_DEADLINE`].
     pub deadline_ns: u64,
-    /// How many inputs there are in all; those that do not fit follow by [`FromExecutor::FetchInputs`].
+    /// How many inputs there are in all; those that do not fit follow by
+    /// [`FromExecutor::FetchInputs`].
     pub input_count: u32,
     /// The request, where the app keeps it (`keep_request`).
     pub request: Option<Input<'a>>,

@@ -31,7 +31,8 @@ unsafe impl Sync for Reservation {}
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: the range was reserved by `Window::reserve`, and nothing of ours uses it any more.
+        // SAFETY: the range was reserved by `Window::reserve`, and nothing of ours uses it any
+        // more.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.size_bytes) };
         debug_assert!(unmapped.is_ok());
     }
@@ -271,7 +272,8 @@ impl OwnRegion {
         let page = rustix::param::page_size();
         let first = extent.offset_bytes() as usize;
         for at in (start..start + size).step_by(page) {
-            // SAFETY: the byte lies within the region, in the extent or at the start of a page of it.
+            // SAFETY: the byte lies within the region, in the extent or at the start of a page of
+            // it.
             let byte = unsafe { self.base.as_ptr().add(at.max(first)) };
             // SAFETY: the byte is mapped writable, and no reference to it exists anywhere.
             unsafe { byte.write_volatile(0) };

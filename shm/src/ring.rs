@@ -1,9 +1,9 @@
 //! Single-producer, single-consumer rings of 64-byte slots: the lock-free heart.
 //!
-//! A slot is one cache line: a sequence word and 56 bytes of data, so that a short message costs one
-//! line. A message is 1 to 10 consecutive slots; its first slot's sequence is stored last, with
-//! release, so that a consumer who sees it sees the whole message, and a producer that dies half-way
-//! has said nothing.
+//! A slot is one cache line: a sequence word and 56 bytes of data, so that a short message costs
+//! one line. A message is 1 to 10 consecutive slots; its first slot's sequence is stored last, with
+//! release, so that a consumer who sees it sees the whole message, and a producer that dies
+//! half-way has said nothing.
 //!
 //! The other side may be hostile. Own indices are private and only published; the peer's is
 //! range-checked when read. A slot is copied by relaxed atomic loads, its sequence is checked again

@@ -178,7 +178,8 @@ impl Slots {
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &[u8; INLINE_BYTES_MAX] {
         let bytes = self.0.as_ptr().cast::<[u8; INLINE_BYTES_MAX]>();
-        // SAFETY: 10 * 7 words are 560 bytes without padding, in private memory, borrowed as `self`.
+        // SAFETY: 10 * 7 words are 560 bytes without padding, in private memory, borrowed as
+        // `self`.
         unsafe { &*bytes }
     }
 

@@ -5,7 +5,6 @@ mod common;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use common::{Control, Random, extent, in_child};
 use pheromone_shm::control::{Garbled, SchedulerEnd};
@@ -284,20 +283,26 @@ fn an_executor_that_says_it_sleeps_and_does_not_holds_nobody_up() {
 
 #[test]
 fn a_hostile_process_that_writes_all_the_time_holds_nobody_up() {
+    let faults = (0..20).filter(|seed| is_found_out(*seed)).count();
+    assert!(faults > 0, "twenty liars, and none was found out");
+}
+
+/// Lives for a while with a process that writes nonsense all the time. Whether there was a fault:
+/// it may as well have spoilt what it had said before anybody saw it.
+fn is_found_out(seed: u64) -> bool {
     let control = Control::new(17, 4);
     let mut end = control.scheduler();
     let child = in_child(|| {
-        let mut hostile = Hostile::new(&control, 99);
+        let mut hostile = Hostile::new(&control, seed);
         loop {
-            hostile.scribble(20);
             hostile.push_nonsense();
             hostile.push_almost_good();
+            hostile.scribble(20);
         }
     });
     let mut buffer = MessageBuffer::default();
     let mut fault = None;
-    let start = Instant::now();
-    while fault.is_none() && start.elapsed() < Duration::from_secs(60) {
+    for _ in 0..20_000 {
         // A peer that moves can have more to say than its ring has slots, so: a turn's worth.
         for _ in 0..32 {
             match end.receive(&mut buffer) {
@@ -308,12 +313,13 @@ fn a_hostile_process_that_writes_all_the_time_holds_nobody_up() {
         }
         end.publish_consumed();
         end.wake_if_asleep();
+        if fault.is_some() {
+            break;
+        }
+        std::thread::yield_now();
     }
     child.kill();
-    assert!(
-        fault.is_some(),
-        "no fault was found in a minute of nonsense"
-    );
+    fault.is_some()
 }
 
 #[test]

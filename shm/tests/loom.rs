@@ -3,7 +3,8 @@
 //! is weakened on purpose, and the model must then fail.
 //!
 //! Run by
-//! `RUSTFLAGS="--cfg loom" cargo test -p pheromone-shm --release --test loom --target-dir target/loom`.
+//! `RUSTFLAGS="--cfg loom" cargo test -p pheromone-shm --release --test loom --target-dir
+//! target/loom`.
 #![cfg(loom)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -156,8 +156,8 @@ PHR_FUNCTION(scribbles_a_word)
 
 static volatile int is_lying;
 
-/* Random words over the small shared mappings, rings among them; the first and the last word of each
- * cache line stay, so that what is in between passes for a message. */
+/* Random words over the small shared mappings, rings among them; the first and the last word of
+ * each cache line stay, so that what is in between passes for a message. */
 static void *lie(void *argument)
 {
     const int count = read_maps();

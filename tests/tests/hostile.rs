@@ -24,6 +24,7 @@ isolation = "none"
 [functions.scribbles_once]
 [functions.scribbles_for_ever]
 timeout = "500ms"
+init_timeout = "1s"
 [functions.scribbles_a_word]
 timeout = "5s"
 [functions.lies]
@@ -58,8 +59,8 @@ next = ["hop"]
     )
 }
 
-/// Calls `function` of the hostile app `times` times while chains run in the other app, all of which
-/// must arrive.
+/// Calls `function` of the hostile app `times` times while chains run in the other app, all of
+/// which must arrive.
 fn attack_beside_a_chain(function: &str, times: u32) {
     let (hostile, chain) = (hostile_app(), chain_app());
     let server = Server::start(&[&hostile, &chain]);

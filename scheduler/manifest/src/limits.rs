@@ -38,8 +38,8 @@ pub const SESSIONS_MAX: u32 = 1 << 24;
 pub const OBJECTS_MAX: u32 = 1 << 28;
 /// Inputs of one invocation, keys of one set, objects of one batch.
 pub const INPUTS_MAX: u32 = 1 << 24;
-/// Keys of all sets of an app, ranges written out: 4 Mi, at about 50 bytes each. A manifest of 1 MiB
-/// could ask for ten thousand million.
+/// Keys of all sets of an app, ranges written out: 4 Mi, at about 50 bytes each. A manifest of 1
+/// MiB could ask for ten thousand million.
 pub const SET_KEYS_MAX: usize = 1 << 22;
 /// Attempts of one invocation.
 pub const ATTEMPTS_MAX: u32 = 1_000_000;

@@ -1,5 +1,5 @@
-//! Manifests that nobody would write: huge, deep, binary, mutated. Each ends in diagnostics or in an
-//! app that the core takes, never in a panic.
+//! Manifests that nobody would write: huge, deep, binary, mutated. Each ends in diagnostics or in
+//! an app that the core takes, never in a panic.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

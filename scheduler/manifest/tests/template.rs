@@ -1,5 +1,5 @@
-//! Every template that can be had is an app that is right, builds without a warning, and says how it
-//! is run.
+//! Every template that can be had is an app that is right, builds without a warning, and says how
+//! it is run.
 
 use std::fs;
 use std::path::Path;

@@ -27,7 +27,8 @@ impl Default for NodeConfig {
             idle: Idle::Adaptive,
             scheduler_cores: None,
             executor_cores: None,
-            // Without /proc the name it was started by is the best guess; start reports a wrong one.
+            // Without /proc the name it was started by is the best guess; start reports a wrong
+            // one.
             program: std::env::current_exe()
                 .unwrap_or_else(|_| PathBuf::from(std::env::args_os().next().unwrap_or_default())),
             directory: None,

@@ -226,7 +226,8 @@ impl Node {
         self.probe(app, built)?;
         let version = self.introduce(app, built)?;
         if let Err(error) = self.await_ready(&version) {
-            // The error of the deployment is the one to tell; the rest is cleared as far as it goes.
+            // The error of the deployment is the one to tell; the rest is cleared as far as it
+            // goes.
             let _ = self.let_go(&version, Some(Duration::ZERO), true);
             return Err(error);
         }
@@ -526,8 +527,8 @@ impl Node {
         })
     }
 
-    /// Open sessions that requests have opened, at most [`SESSIONS_LISTED_MAX`](crate::SESSIONS_LISTED_MAX)
-    /// of them, by id.
+    /// Open sessions that requests have opened, at most
+    /// [`SESSIONS_LISTED_MAX`](crate::SESSIONS_LISTED_MAX) of them, by id.
     pub fn sessions(&self) -> Vec<SessionStatus> {
         self.ask_sessions(None)
     }

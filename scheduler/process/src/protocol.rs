@@ -16,7 +16,8 @@ pub const LINK_FD: i32 = 4;
 /// The memfd of the `node` page that executors watch.
 pub const BELL_FD: i32 = 5;
 
-/// Largest part list in one message (12 bytes each at most, 56 KiB): longer responses come in several.
+/// Largest part list in one message (12 bytes each at most, 56 KiB): longer responses come in
+/// several.
 pub const PARTS_PER_MESSAGE_MAX: usize = 4096;
 /// Extents per release message.
 pub const RELEASES_PER_MESSAGE_MAX: usize = 32;

@@ -8,7 +8,7 @@
 #define MAPPERS 4  /* the first number of the keys in bucket `partitions` */
 #define REDUCERS 4 /* the second one */
 
-/* ------------------------------------------------------------------------------- a table of words */
+/* --------------------------------------------------------------------------- a table of words */
 
 /* Words lie in the inputs; the table only points at them. */
 struct word {
@@ -86,7 +86,7 @@ static int is_letter(unsigned char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/* ------------------------------------------------------------------------------------ the functions */
+/* -------------------------------------------------------------------------------- the functions */
 
 /* A part of the request. */
 struct part {

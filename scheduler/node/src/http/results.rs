@@ -1,4 +1,5 @@
-//! Answers of calls that nobody waited for, and of calls with an `Idempotency-Key`, kept for a while.
+//! Answers of calls that nobody waited for, and of calls with an `Idempotency-Key`, kept for a
+//! while.
 //!
 //! Bounded in number and bytes over all apps; the oldest go first. A session that is forgotten goes
 //! on as before; only its answer cannot be fetched any more.

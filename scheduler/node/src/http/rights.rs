@@ -2,7 +2,8 @@
 //!
 //! Managing is a way out of every sandbox, so it needs the node's Unix socket and the node's own
 //! uid or root, from a process that the node has not started in any generation; or the bearer
-//! token. A loopback address proves nothing: any user and, through a browser, any web page reach it.
+//! token. A loopback address proves nothing: any user and, through a browser, any web page reach
+//! it.
 
 use std::fs;
 use std::io::Read;
