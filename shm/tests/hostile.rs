@@ -5,6 +5,7 @@ mod common;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Control, Random, extent, in_child};
 use pheromone_shm::control::{Garbled, SchedulerEnd};
@@ -283,8 +284,8 @@ fn an_executor_that_says_it_sleeps_and_does_not_holds_nobody_up() {
 
 #[test]
 fn a_hostile_process_that_writes_all_the_time_holds_nobody_up() {
-    let faults = (0..20).filter(|seed| is_found_out(*seed)).count();
-    assert!(faults > 0, "twenty liars, and none was found out");
+    let faults = (0..10).filter(|seed| is_found_out(*seed)).count();
+    assert!(faults > 0, "ten liars, and none was found out");
 }
 
 /// Lives for a while with a process that writes nonsense all the time. Whether there was a fault:
@@ -302,7 +303,7 @@ fn is_found_out(seed: u64) -> bool {
     });
     let mut buffer = MessageBuffer::default();
     let mut fault = None;
-    for _ in 0..20_000 {
+    for _ in 0..200 {
         // A peer that moves can have more to say than its ring has slots, so: a turn's worth.
         for _ in 0..32 {
             match end.receive(&mut buffer) {
@@ -316,7 +317,8 @@ fn is_found_out(seed: u64) -> bool {
         if fault.is_some() {
             break;
         }
-        std::thread::yield_now();
+        // The liar needs a core as well.
+        std::thread::sleep(Duration::from_micros(100));
     }
     child.kill();
     fault.is_some()

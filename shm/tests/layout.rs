@@ -1,0 +1,311 @@
+//! Every size and offset of shared memory, as `docs/layout.md` draws it. A change here is a change
+//! there, and both ends of every ring must be of one build.
+
+use pheromone_shm::doorbell::{ASLEEP_FOR_ROOM, ASLEEP_IDLE, AWAKE, SleepWord};
+use pheromone_shm::limits::{
+    BELL_BYTES, COLOURS, DISPATCH_SLOTS, LINK_ARGS_BYTES, LINK_SLOTS, PAGE_BYTES, PAGE_UNITS,
+    PUBLISH_SLOTS, RELEASE_SLOTS, RELEASES_PER_SLOT, down, link, node, up,
+};
+use pheromone_shm::message::{
+    Dispatch, Ending, Extent, FromExecutor, HeadersRef, Input, InputKey, Key, NO_DEADLINE, Target,
+    ToExecutor, UNIT_BYTES,
+};
+use pheromone_shm::ring::{SLOT_BYTES, Slot};
+use pheromone_shm::sync::FutexWord;
+use pheromone_shm::wire::{
+    ARGS_BYTES, INLINE_BYTES_MAX, INPUT_BYTES_MAX, InputList, MESSAGE_SLOTS_MAX, SLOT_DATA_BYTES,
+    decode_to_executor, encode_from_executor,
+};
+
+#[test]
+fn units_pages_and_slots_have_these_sizes() {
+    assert_eq!((UNIT_BYTES, PAGE_BYTES, PAGE_UNITS), (64, 4096, 64));
+    assert_eq!((size_of::<Slot>(), align_of::<Slot>()), (64, 64));
+    assert_eq!((SLOT_BYTES, SLOT_DATA_BYTES), (64, 56));
+    assert_eq!(
+        (MESSAGE_SLOTS_MAX, INLINE_BYTES_MAX, ARGS_BYTES),
+        (10, 560, 65_536)
+    );
+    assert_eq!((size_of::<FutexWord>(), size_of::<SleepWord>()), (4, 4));
+    assert_eq!(
+        (PUBLISH_SLOTS, DISPATCH_SLOTS, RELEASE_SLOTS),
+        (1024, 64, 256)
+    );
+    assert_eq!((RELEASES_PER_SLOT, COLOURS), (7, 64));
+    assert_eq!((LINK_SLOTS, LINK_ARGS_BYTES), (4096, 1 << 20));
+    assert_eq!((AWAKE, ASLEEP_IDLE, ASLEEP_FOR_ROOM), (0, 1, 2));
+}
+
+#[test]
+fn the_up_file_is_laid_out_as_drawn() {
+    assert_eq!(up::DISPATCH_CONSUMED, 0);
+    assert_eq!(up::RELEASE_CONSUMED, 64);
+    assert_eq!(up::ASLEEP, 128);
+    assert_eq!(up::PUBLISH, 0x1000);
+    assert_eq!(up::ARGS, 0x1_2000);
+    assert_eq!(up::BYTES, 0x2_2000);
+}
+
+#[test]
+fn the_down_file_is_laid_out_as_drawn() {
+    assert_eq!(down::PUBLISH_CONSUMED, 0);
+    assert_eq!(down::CREDIT, 64);
+    assert_eq!(down::SPIN, 128);
+    assert_eq!(down::WAKES, 132);
+    assert_eq!(down::CANCELLED, 192);
+    assert_eq!(down::DISPATCH, 0x1000);
+    assert_eq!(down::RELEASE, 0x3000);
+    assert_eq!(down::ARGS, 0x8000);
+    assert_eq!(down::BYTES, 0x1_8000);
+}
+
+#[test]
+fn the_node_page_and_the_link_are_laid_out_as_drawn() {
+    assert_eq!((node::ASLEEP, node::NEVER_SLEEPS, BELL_BYTES), (0, 4, 4096));
+    assert_eq!((link::CONSUMED, link::ASLEEP, link::WAKES), (0, 64, 68));
+    assert_eq!((link::RING, link::ARGS), (0x1000, 0x4_1000));
+    assert_eq!((link::HALF_BYTES, link::BYTES), (0x14_1000, 0x28_2000));
+}
+
+/// A message's bytes in hexadecimal, words apart.
+fn hex(bytes: &[u8]) -> String {
+    let words = bytes.chunks(8).map(|word| {
+        let bytes = word.iter().map(|byte| format!("{byte:02x}"));
+        bytes.collect::<String>()
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn said(message: &FromExecutor<'_>) -> String {
+    hex(&encode_from_executor(message).expect("it has the form"))
+}
+
+const EXTENT: Extent = Extent {
+    offset_units: 0x0403_0201,
+    len_units: 0x0807_0605,
+};
+
+#[test]
+fn publishes_and_forwards_are_these_bytes() {
+    let publish = |target, key, group| FromExecutor::Publish {
+        target,
+        extent: EXTENT,
+        size_bytes: 0x11,
+        key,
+        group,
+    };
+    assert_eq!(
+        said(&publish(Target::Bucket(0x0a09), Key::Named(b"key"), b"grp")),
+        "020000030300090a 0102030405060708 1100000000000000 6b6579677270"
+    );
+    assert_eq!(
+        said(&publish(Target::Next, Key::Auto(0x0d0c_0b0a), b"g")),
+        "0200050001000000 0102030405060708 1100000000000000 0a0b0c0d00000000 67"
+    );
+    let forward = |target, object, key| FromExecutor::Forward {
+        target,
+        object,
+        key,
+        group: b"",
+    };
+    assert_eq!(
+        said(&forward(Target::Function(7), u32::MAX, Key::Named(b"k"))),
+        "0300020100000700 ffffffff00000000 6b"
+    );
+    assert_eq!(
+        said(&forward(Target::Bucket(1), 2, Key::Auto(3))),
+        "0300040000000100 0200000003000000"
+    );
+}
+
+#[test]
+fn responses_and_completions_are_these_bytes() {
+    assert_eq!(
+        said(&FromExecutor::Respond {
+            extent: EXTENT,
+            size_bytes: 2,
+            http_status: 404,
+            content_type: b"a/b",
+        }),
+        "0400000300009401 0102030405060708 0200000000000000 612f62"
+    );
+    assert_eq!(
+        said(&FromExecutor::RespondParts {
+            more: true,
+            http_status: 200,
+            content_type: b"t",
+            objects: &[1, 0, 0, 0, 2, 0, 0, 0],
+        }),
+        "050001010000c800 0800000000000000 0100000002000000 74"
+    );
+    assert_eq!(
+        said(&FromExecutor::Complete {
+            status: -2,
+            ending: Ending::InitFailed,
+            discarded: 5,
+            message: b"why",
+        }),
+        "0600000200000300 feffffff05000000 776879"
+    );
+}
+
+#[test]
+fn questions_are_these_bytes() {
+    let (bucket, key) = (0x0201, &b"key"[..]);
+    for (message, bytes) in [
+        (FromExecutor::Ready, "0100000000000000"),
+        (
+            FromExecutor::Get {
+                bucket,
+                timeout_ns: 9,
+                key,
+            },
+            "0700000300000102 0900000000000000 6b6579",
+        ),
+        (
+            FromExecutor::ReleaseHold { bucket, key },
+            "0800000300000102 6b6579",
+        ),
+        (FromExecutor::FetchInputs { first: 5 }, "0900000005000000"),
+        (FromExecutor::FetchExtents { first: 6 }, "0a00000006000000"),
+        (
+            FromExecutor::NeedCredit { bytes: 7 },
+            "0b00000000000000 0700000000000000",
+        ),
+    ] {
+        assert_eq!(said(&message), bytes);
+    }
+}
+
+/// Bytes from hexadecimal, padded to whole slots.
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
+    let byte = |pair: &[u8]| {
+        let text = std::str::from_utf8(pair).expect("digits");
+        u8::from_str_radix(text, 16).expect("hexadecimal")
+    };
+    let mut bytes: Vec<u8> = digits.chunks(2).map(byte).collect();
+    bytes.resize(bytes.len().next_multiple_of(SLOT_DATA_BYTES), 0);
+    bytes
+}
+
+#[test]
+fn a_short_dispatch_is_one_slot_of_these_bytes() {
+    let slot = "0100010307000900 1100000000000000 2200000000000000 0500000006000000 \
+                0100020003000000 4400000000000000 5500000000000000";
+    let input = Input {
+        region: 1,
+        bucket: 2,
+        offset_units: 5,
+        size_bytes: 6,
+        session: 0x22,
+        arrival_ns: 0x55,
+        key: InputKey::Auto {
+            invocation: 0x44,
+            ordinal: 3,
+        },
+        group: b"",
+    };
+    let dispatch = Dispatch {
+        function: 7,
+        trigger: 9,
+        attempt: 1,
+        invocation: 0x11,
+        session: 0x22,
+        deadline_ns: NO_DEADLINE,
+        input_count: 1,
+        request: None,
+        headers: None,
+        parallelism: 3,
+        has_caller: true,
+    };
+    let bytes = bytes(slot);
+    assert_eq!(bytes.len(), SLOT_DATA_BYTES);
+    let inputs = InputList::single(input);
+    let expected = ToExecutor::Dispatch { dispatch, inputs };
+    assert_eq!(decode_to_executor(&bytes, None), Ok(expected));
+}
+
+#[test]
+fn a_long_dispatch_is_these_bytes() {
+    let head = "0200070007000900 1100000000000000 2200000000000000 3300000000000000 \
+                0200000005000000 0100000034120000";
+    let headers = "0800000009000000 0700000000000000";
+    let input = |name: &str, flags_and_lens: &str, ordinal: &str| {
+        format!(
+            "{flags_and_lens}000100ffff 05000000{ordinal} 0600000000000000 7700000000000000 \
+             8800000000000000 {name}"
+        )
+    };
+    let request = input("7265717565737400", "000700", "00000000");
+    let first = input("9900000000000000 6700000000000000", "040001", "0a000000");
+    let bytes = bytes(&format!("{head} {headers} {request} {first}"));
+    let object = |key, group| Input {
+        region: 1,
+        bucket: u16::MAX,
+        offset_units: 5,
+        size_bytes: 6,
+        session: 0x77,
+        arrival_ns: 0x88,
+        key,
+        group,
+    };
+    let auto = InputKey::Auto {
+        invocation: 0x99,
+        ordinal: 10,
+    };
+    let dispatch = Dispatch {
+        function: 7,
+        trigger: 9,
+        attempt: 2,
+        invocation: 0x11,
+        session: 0x22,
+        deadline_ns: 0x33,
+        input_count: 5,
+        request: Some(object(InputKey::Named(b"request"), b"")),
+        headers: Some(HeadersRef {
+            region: 7,
+            offset_units: 8,
+            size_bytes: 9,
+        }),
+        parallelism: 0x1234,
+        has_caller: true,
+    };
+    let inputs = InputList::single(object(auto, b"g"));
+    let expected = ToExecutor::Dispatch { dispatch, inputs };
+    assert_eq!(decode_to_executor(&bytes, None), Ok(expected));
+    assert_eq!(INPUT_BYTES_MAX, 552);
+}
+
+#[test]
+fn answers_are_these_bytes() {
+    for (hex, expected) in [
+        ("0600010000000000", ToExecutor::Credit { granted: true }),
+        ("0600000000000000", ToExecutor::Credit { granted: false }),
+        ("0700000009000000", ToExecutor::Adopt { extent_count: 9 }),
+        (
+            "0800000004000000 0100000000000000 0500000006000000",
+            ToExecutor::Extents {
+                first: 4,
+                extents: &[5, 0, 0, 0, 6, 0, 0, 0],
+            },
+        ),
+        ("0900000000000000", ToExecutor::Exit),
+        (
+            "05000000feffffff",
+            ToExecutor::Object {
+                status: -2,
+                input: None,
+            },
+        ),
+        (
+            "0400000003000000 0000000000000000",
+            ToExecutor::Inputs {
+                first: 3,
+                inputs: InputList::EMPTY,
+            },
+        ),
+    ] {
+        assert_eq!(decode_to_executor(&bytes(hex), None), Ok(expected), "{hex}");
+    }
+}
