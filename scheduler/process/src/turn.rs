@@ -1,6 +1,6 @@
 //! The loop: poll, step, flush, and sleep when nothing happens.
 //!
-//! One turn takes what the node said, up to [`MESSAGES_PER_EXECUTOR`] messages from every
+//! One turn takes what the node said, up to `MESSAGES_PER_EXECUTOR` messages from every
 //! executor that may speak, and the timers that are due; everything it caused goes out before the
 //! next turn. No system call is made while there is work but the wakes of sleepers.
 
