@@ -6,7 +6,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`file`] | sealed memory files, read-only descriptors of them |
+//! | [`mod@file`] | sealed memory files, read-only descriptors of them |
 //! | [`region`] | regions side by side in a window; a read-only view of the neighbours' |
 //! | [`allocator`] | extents within one region |
 //! | [`ring`] | single-producer rings of 64-byte slots |
