@@ -345,10 +345,22 @@ impl Node {
         let since = Instant::now();
         let mut pause = LOOK_FIRST;
         loop {
-            let condition = self.condition(version.id)?.ok_or_else(|| NodeError::Spec {
-                app: name(),
-                reason: "the scheduler refuses it".into(),
-            })?;
+            let left = READY_WAIT.saturating_sub(since.elapsed());
+            let Some(condition) = self.condition(version.id, left)? else {
+                // On a busy machine the answer is late; only one that has come is a refusal.
+                if since.elapsed() >= READY_WAIT {
+                    return Err(NodeError::NotReady {
+                        app: name(),
+                        after: READY_WAIT,
+                        ready: 0,
+                        wanted,
+                    });
+                }
+                return Err(NodeError::Spec {
+                    app: name(),
+                    reason: "the scheduler refuses it".into(),
+                });
+            };
             if let Some(reason) = condition.first_failure {
                 return Err(NodeError::Executor {
                     app: name(),
@@ -469,7 +481,11 @@ impl Node {
                 deployed: version.deployed,
                 leaving: version.is_leaving(),
                 executors: self.roster.of(version.id),
-                stats: self.condition(version.id).ok().flatten().map(|it| it.stats),
+                stats: self
+                    .condition(version.id, ANSWER_WAIT)
+                    .ok()
+                    .flatten()
+                    .map(|it| it.stats),
             })
             .collect()
     }
@@ -477,17 +493,17 @@ impl Node {
     /// Counters of an app's current version; `None` where there is no such app, or no answer.
     pub fn stats(&self, app: &str) -> Option<AppStats> {
         let id = self.registry().current.get(app)?.id;
-        self.condition(id)
+        self.condition(id, ANSWER_WAIT)
             .ok()
             .flatten()
             .map(|condition| condition.stats)
     }
 
-    /// Asks the scheduler about a version; `None` where it knows none.
-    fn condition(&self, app: u16) -> Result<Option<Condition>, NodeError> {
+    /// Asks the scheduler about a version; `None` where it knows none, or says nothing for so long.
+    fn condition(&self, app: u16, wait: Duration) -> Result<Option<Condition>, NodeError> {
         let (answer, hears) = bounded(1);
         self.gateway.tell(Command::Stats { app, answer });
-        match hears.recv_timeout(ANSWER_WAIT) {
+        match hears.recv_timeout(wait) {
             Ok(condition) => Ok(condition),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
