@@ -54,6 +54,7 @@ impl Settings {
     pub(super) fn read(reader: &Reader<'_>, section: &mut Section<'_>, with_files: bool) -> Self {
         let errors_before = reader.sink.errors();
         let mut settings = Self::default();
+        let whose = &section.name.clone();
         let source_place = section.place_of("source");
         let library_place = section.place_of("library");
         if let (Some(source), Some(library)) = (&source_place, &library_place) {
@@ -73,10 +74,15 @@ impl Settings {
                         .help("name at least one, or leave `source` out"),
                 );
             }
-            settings.source = Some(sources.iter().map(|file| source(reader, file)).collect());
+            settings.source = Some(
+                sources
+                    .iter()
+                    .map(|file| source(reader, whose, file))
+                    .collect(),
+            );
         }
         if let Some(file) = section.text("library", "NAME.so") {
-            settings.library = Some(existing_file(reader, &file, "library"));
+            settings.library = Some(existing_file(reader, whose, &file, "library"));
         }
         if let Some(flags) = section.texts("cflags", "-O3") {
             flags.iter().for_each(|flag| judge_flag(reader, flag));
@@ -85,11 +91,16 @@ impl Settings {
         if let Some(directories) = section.texts("include", "DIRECTORY") {
             let directories = directories
                 .iter()
-                .map(|name| existing_directory(reader, name));
+                .map(|name| existing_directory(reader, whose, name));
             settings.include = Some(directories.collect());
         }
         if let Some(libraries) = section.texts("link", "m") {
-            settings.link = Some(libraries.iter().map(|name| link(reader, name)).collect());
+            settings.link = Some(
+                libraries
+                    .iter()
+                    .map(|name| link(reader, whose, name))
+                    .collect(),
+            );
         }
         settings.only_for_sources = ["cflags", "include", "link"]
             .into_iter()
@@ -175,9 +186,9 @@ impl Language {
     }
 }
 
-fn source(reader: &Reader<'_>, name: &Placed<String>) -> PathBuf {
+fn source(reader: &Reader<'_>, whose: &str, name: &Placed<String>) -> PathBuf {
     let errors_before = reader.sink.errors();
-    let file = existing_file(reader, name, "source");
+    let file = existing_file(reader, whose, name, "source");
     if reader.sink.errors() == errors_before && Language::of(&file).is_none() {
         reader.sink.push(
             Diagnostic::error(format!(
@@ -204,13 +215,14 @@ pub(super) fn path(reader: &Reader<'_>, name: &Placed<String>) -> PathBuf {
     reader.directory.join(&name.value).components().collect()
 }
 
-fn existing_file(reader: &Reader<'_>, name: &Placed<String>, what: &str) -> PathBuf {
-    existing(reader, name, what, Path::is_file, "a file")
+fn existing_file(reader: &Reader<'_>, whose: &str, name: &Placed<String>, what: &str) -> PathBuf {
+    existing(reader, whose, name, what, Path::is_file, "a file")
 }
 
-fn existing_directory(reader: &Reader<'_>, name: &Placed<String>) -> PathBuf {
+fn existing_directory(reader: &Reader<'_>, whose: &str, name: &Placed<String>) -> PathBuf {
     existing(
         reader,
+        whose,
         name,
         "include directory",
         Path::is_dir,
@@ -220,6 +232,7 @@ fn existing_directory(reader: &Reader<'_>, name: &Placed<String>) -> PathBuf {
 
 fn existing(
     reader: &Reader<'_>,
+    whose: &str,
     name: &Placed<String>,
     what: &str,
     is_right: fn(&Path) -> bool,
@@ -234,12 +247,12 @@ fn existing(
     let shown = quote(&name.value);
     let (title, label) = if file.exists() {
         (
-            format!("the {what} {shown} is not {wanted}"),
+            format!("the {what} {shown} of {whose} is not {wanted}"),
             format!("not {wanted}"),
         )
     } else {
         (
-            format!("the {what} {shown} does not exist"),
+            format!("the {what} {shown} of {whose} does not exist"),
             "not found".into(),
         )
     };
@@ -292,7 +305,7 @@ fn judge_flag(reader: &Reader<'_>, flag: &Placed<String>) {
 }
 
 /// `m`, or a path to a library, absolute.
-fn link(reader: &Reader<'_>, name: &Placed<String>) -> String {
+fn link(reader: &Reader<'_>, whose: &str, name: &Placed<String>) -> String {
     if let Some(bare) = name.value.strip_prefix("-l") {
         reader.sink.push(
             Diagnostic::error(format!("{} is a flag, not a library", quote(&name.value)))
@@ -301,7 +314,7 @@ fn link(reader: &Reader<'_>, name: &Placed<String>) -> String {
         );
     }
     if name.value.contains('/') {
-        return existing_file(reader, name, "library")
+        return existing_file(reader, whose, name, "library")
             .to_string_lossy()
             .into_owned();
     }
