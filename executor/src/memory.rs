@@ -97,6 +97,12 @@ impl Memory {
         matches!(self.store, Store::Ready(_))
     }
 
+    /// Whether an extent of so many units can be had without looking for what has come back.
+    #[inline]
+    pub fn has_at_hand(&self, units: u64) -> bool {
+        matches!(&self.store, Store::Ready(allocator) if allocator.has_quick(units))
+    }
+
     /// The scheduler gives back an extent of an object that has died.
     pub fn release(&mut self, extent: Extent) {
         self.allocator().free(extent);

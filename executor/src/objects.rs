@@ -260,14 +260,23 @@ impl Outputs {
         self.unsent
     }
 
-    /// Calls this for every unsent object, then forgets all outputs.
-    pub fn finish(&mut self, mut discard: impl FnMut(&Object)) {
-        if self.unsent > 0 {
-            (0..self.objects.len())
-                .map(|number| self.objects.at(number))
-                .filter(|object| object.state.get() == State::Unsent)
-                .for_each(&mut discard);
+    /// Calls this for every unsent object, which is no longer its function's.
+    pub fn discard_unsent(&mut self, mut discard: impl FnMut(&Object)) {
+        if self.unsent == 0 {
+            return;
         }
+        for number in 0..self.objects.len() {
+            let object = self.objects.at(number);
+            if object.state.get() == State::Unsent {
+                object.state.set(State::Discarded);
+                discard(object);
+            }
+        }
+        self.unsent = 0;
+    }
+
+    /// Forgets all outputs.
+    pub fn clear(&mut self) {
         self.objects.clear();
         self.gone.clear();
         self.unsent = 0;
@@ -407,9 +416,10 @@ mod tests {
         }
         assert_eq!(outputs.unsent(), 100);
         let mut found = Vec::new();
-        outputs.finish(|object| found.push(object.size_bytes.get()));
+        outputs.discard_unsent(|object| found.push(object.size_bytes.get()));
         assert_eq!(found, (0..300).step_by(3).collect::<Vec<u64>>());
         assert_eq!(outputs.unsent(), 0);
+        outputs.discard_unsent(|_| unreachable!("an object is given back once"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::frame::{Broken, Frame, forget_auto_texts};
 use crate::library::{LoadError, Loaded};
 use crate::memory::Memory;
 use crate::names::Names;
-use crate::objects::{Outputs, State};
+use crate::objects::Outputs;
 use crate::output;
 use crate::protocol::{OutputKind, Program};
 use crate::threads;
@@ -607,17 +607,13 @@ impl Runtime {
         self.complete(ending, status, &text[..length]);
     }
 
-    /// Ends the attempt.
+    /// Ends the attempt. The scheduler is told first; what it need not wait for follows. Unsent
+    /// objects are given back before, since credit may fall once nothing is dispatched.
     fn complete(&mut self, ending: Ending, status: i32, message: &[u8]) {
         let discarded = self.outputs.unsent() as u32;
         let memory = &mut self.memory;
-        self.outputs.finish(|object| {
-            memory.give_back(object.extent.get());
-            object.state.set(State::Free);
-        });
-        self.ordinals.clear();
-        self.frame.clear();
-        forget_auto_texts();
+        self.outputs
+            .discard_unsent(|object| memory.give_back(object.extent.get()));
         let message = &message[..message.len().min(MESSAGE_BYTES_MAX)];
         self.say(&FromExecutor::Complete {
             status,
@@ -625,6 +621,10 @@ impl Runtime {
             discarded,
             message,
         });
+        self.outputs.clear();
+        self.ordinals.clear();
+        self.frame.clear();
+        forget_auto_texts();
     }
 }
 

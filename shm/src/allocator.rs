@@ -264,6 +264,15 @@ impl<P: Pages> Allocator<P> {
         true
     }
 
+    /// Whether an extent of this many units lies in a quick list: warm, and lent at once.
+    #[inline]
+    pub fn has_quick(&self, units: u64) -> bool {
+        let list = usize::try_from(units)
+            .ok()
+            .and_then(|at| self.quick.get(at));
+        list.is_some_and(|list| !list.is_empty())
+    }
+
     /// Lends an extent of this many units, its pages populated. Its content is whatever was there.
     ///
     /// # Errors

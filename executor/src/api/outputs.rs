@@ -189,8 +189,11 @@ impl Runtime {
             ));
         }
         self.refuse_if_cancelled()?;
-        self.drain_releases();
         let units = Extent::units_for(size_bytes);
+        if !self.memory.has_at_hand(units) {
+            // The ring's line was written by the other side: reading it costs a cache miss.
+            self.drain_releases();
+        }
         let mut lacking = self
             .memory
             .lacking_bytes(units, self.end.credit_total_bytes());
