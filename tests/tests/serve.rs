@@ -251,7 +251,8 @@ isolation = "none"
 "#
         );
         let app = App::with_functions(&manifest, FUNCTIONS);
-        let server = Server::start(&[&app]);
+        // What is still open at the end is not waited for.
+        let server = Server::start_with(&[&app], &["--drain", "1ms"]);
         server.tcp().post_and_leave("/v1/apps/leaving", "x");
         if cancelled {
             until("the session is cancelled", || {
