@@ -6,7 +6,7 @@
 
 use pheromone_shm::message::{Extent, ToExecutor};
 
-use crate::event::{EXTENTS_PER_MESSAGE_MAX, ExecutorId, Sink};
+use crate::event::{AppId, EXTENTS_PER_MESSAGE_MAX, ExecutorId, Sink};
 use crate::limits::START_TIMEOUT_NS;
 use crate::local::executor::State;
 use crate::local::judge::Fault;
@@ -29,8 +29,8 @@ impl Local {
         let executor = app.executor(id.slot);
         executor.adoption = extents;
         executor.adopted = 0;
-        let deadline_ns = self.now_ns.saturating_add(START_TIMEOUT_NS);
-        executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+        let deadline_ns = self.tables.now_ns.saturating_add(START_TIMEOUT_NS);
+        executor.timer = self.tables.timers.arm(deadline_ns, Timer::Executor(id));
         false
     }
 
@@ -52,7 +52,7 @@ impl Local {
         executor.adopted += piece.len();
         if executor.adopted == executor.adoption.len() {
             executor.adoption = Vec::new();
-            self.timers.cancel(&mut executor.timer);
+            self.tables.timers.cancel(&mut executor.timer);
             self.take_next(id, sink);
         }
         Ok(())
@@ -63,8 +63,8 @@ impl Local {
         let mut live = Vec::new();
         let mut next = self.apps[id.app].regions[usize::from(id.slot)].live;
         while let Some(object) = next.some() {
-            live.push((self.objects[object].extent, object));
-            next = self.objects[object].region_next;
+            live.push((self.tables.objects[object].extent, object));
+            next = self.tables.objects[object].region_next;
         }
         live.sort_unstable_by_key(|&(extent, _)| extent);
         let mut disjoint: Vec<(Extent, Ref<Object>)> = Vec::with_capacity(live.len());
@@ -74,7 +74,7 @@ impl Local {
                     let end = last.end_units().max(extent.end_units());
                     last.len_units = (end - u64::from(last.offset_units)) as u32;
                     let (merged, owner) = (*last, *owner);
-                    self.merge(owner, merged, object);
+                    self.merge(id.app, owner, merged, object);
                 }
                 _ => disjoint.push((extent, object)),
             }
@@ -83,16 +83,17 @@ impl Local {
     }
 
     /// Makes `owner` the owner of `merged`, and `part`, which lies in it, hold it.
-    fn merge(&mut self, owner: Ref<Object>, merged: Extent, part: Ref<Object>) {
-        self.unlink_from_region(part);
-        let charged =
-            |local: &Self| local.objects[owner].charge_bytes() + local.objects[part].charge_bytes();
+    fn merge(&mut self, app: AppId, owner: Ref<Object>, merged: Extent, part: Ref<Object>) {
+        self.tables.unlink_from_region(&mut self.apps[app], part);
+        let charged = |local: &Self| {
+            local.tables.objects[owner].charge_bytes() + local.tables.objects[part].charge_bytes()
+        };
         let before_bytes = charged(self);
-        self.objects[owner].extent = merged;
-        self.objects[part].root = owner;
-        self.objects.hold(owner);
+        self.tables.objects[owner].extent = merged;
+        self.tables.objects[part].root = owner;
+        self.tables.objects.hold(owner);
         let after_bytes = charged(self);
-        let ledger = &mut self.apps[self.objects[owner].app].ledger;
+        let ledger = &mut self.apps[app].ledger;
         ledger.charge(after_bytes);
         ledger.refund(before_bytes);
     }

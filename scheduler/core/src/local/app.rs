@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 
-use crate::event::AppId;
+use crate::event::{AppId, ExecutorId};
 use crate::limits::{OBJECT_CHARGE_BYTES_MIN, RESERVE_PART};
 use crate::local::executor::{Executor, ExecutorList};
 use crate::local::invocation::Invocation;
@@ -23,6 +23,7 @@ const PRIORITIES: usize = 16;
 
 /// The app.
 pub(super) struct App {
+    pub(super) id: AppId,
     pub(super) spec: Box<AppSpec>,
     pub(super) plan: Plan,
     pub(super) functions: Vec<FunctionState>,
@@ -104,7 +105,7 @@ pub(super) struct PoolState {
 }
 
 impl App {
-    pub(super) fn new(spec: Box<AppSpec>) -> Self {
+    pub(super) fn new(id: AppId, spec: Box<AppSpec>) -> Self {
         let plan = Plan::new(&spec);
         let functions: Vec<FunctionState> = spec
             .functions
@@ -119,6 +120,7 @@ impl App {
         let mut regions: Vec<Region> = (0..=slots).map(|_| Region::default()).collect();
         regions[slots].owned = true;
         Self {
+            id,
             ready: Ready::new(functions.len()),
             functions,
             executors: (0..slots).map(|_| Executor::default()).collect(),
@@ -136,6 +138,15 @@ impl App {
             plan,
             spec,
         }
+    }
+
+    /// An executor of this app.
+    pub(super) fn executor_id(&self, slot: u16) -> ExecutorId {
+        ExecutorId { app: self.id, slot }
+    }
+
+    pub(super) fn region(&mut self, slot: u16) -> &mut Region {
+        &mut self.regions[usize::from(slot)]
     }
 
     /// The name of a function, for messages.
@@ -158,6 +169,26 @@ impl App {
         }
     }
 
+    /// One more invocation of a function is running, and the turn passes on.
+    #[inline]
+    pub(super) fn started_running(&mut self, function: u16) {
+        self.stats.running += 1;
+        self.functions[usize::from(function)].running += 1;
+        self.turn(function);
+    }
+
+    /// A function has one invocation less running.
+    #[inline]
+    pub(super) fn stopped_running(&mut self, function: u16) {
+        self.stats.running -= 1;
+        let state = &mut self.functions[usize::from(function)];
+        let was_full = state.running == state.running_max;
+        state.running -= 1;
+        if was_full {
+            self.list(function);
+        }
+    }
+
     /// The function whose turn it is.
     #[inline]
     pub(super) fn next_ready(&mut self) -> Option<u16> {
@@ -175,7 +206,7 @@ impl App {
     /// Passes the turn on from the function that `next_ready` named, after one of its invocations
     /// has started.
     #[inline]
-    pub(super) fn turn(&mut self, function: u16) {
+    fn turn(&mut self, function: u16) {
         let state = &mut self.functions[usize::from(function)];
         if state.listed && self.ready.first() == Some((state.priority, function)) {
             self.ready.pop(state.priority);

@@ -14,7 +14,7 @@ use crate::local::app::App;
 use crate::local::executor::{ExecutorList, State};
 use crate::local::invocation::{Invocation, Place};
 use crate::local::session::End;
-use crate::local::{Local, Timer};
+use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
 
@@ -25,6 +25,17 @@ pub(super) struct Completion<'a> {
     pub(super) ending: Ending,
     pub(super) discarded: u32,
     pub(super) message: &'a [u8],
+}
+
+impl Completion<'_> {
+    /// Whether the function was there to be run.
+    fn has_run(&self) -> bool {
+        !matches!(self.ending, Ending::NotLoaded | Ending::InitFailed)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.status != 0 || !self.has_run()
+    }
 }
 
 impl Local {
@@ -40,7 +51,7 @@ impl Local {
                 break;
             }
             let next = of.functions[usize::from(function)].first;
-            let Some(slot) = choose(of, function, self.invocations[next].near) else {
+            let Some(slot) = choose(of, function, self.tables.invocations[next].near) else {
                 break;
             };
             self.start(ExecutorId { app, slot }, next, sink);
@@ -51,70 +62,8 @@ impl Local {
     /// Starts an invocation. The message goes first; the books follow.
     #[inline]
     fn start<S: Sink>(&mut self, id: ExecutorId, started: Ref<Invocation>, sink: &mut S) {
-        let invocation = &self.invocations[started];
-        let function = invocation.function;
-        let session = self
-            .session(invocation.session)
-            .expect("what is queued belongs to an open session");
-        let session = &self.sessions[session];
-        let app = &self.apps[id.app];
-        let plan = &app.plan.functions[usize::from(function)];
-        let deadline_ns = match plan.timeout_ns {
-            Some(timeout_ns) => session
-                .deadline_ns
-                .min(self.now_ns.saturating_add(timeout_ns)),
-            None => session.deadline_ns,
-        };
-        let dispatch = Dispatch {
-            function,
-            trigger: invocation.trigger,
-            attempt: invocation.attempt,
-            invocation: invocation.id,
-            session: session.id.0,
-            deadline_ns,
-            input_count: invocation.input_count,
-            request: session
-                .request_object
-                .some()
-                .map(|request| self.objects[request].input()),
-            headers: session.headers,
-            parallelism: app.spec.executors.max,
-            has_caller: session.has_caller,
-        };
-        let objects = &self.objects;
-        let inputs = invocation.held.iter().map(|&held| objects[held].input());
-        sink.dispatch(id, &dispatch, inputs);
-
-        let (request, headers) = (session.request_object, session.headers_object);
-        for held in [request, headers] {
-            if held.is_some() {
-                self.objects.hold(held);
-            }
-        }
-        self.unqueue(started);
-        let invocation = &mut self.invocations[started];
-        invocation.place = Place::Running(id.slot);
-        invocation.request = request;
-        invocation.headers = headers;
         let app = &mut self.apps[id.app];
-        app.stats.running += 1;
-        app.functions[usize::from(function)].running += 1;
-        app.turn(function);
-        let timeout_ns = app.plan.functions[usize::from(function)].timeout_ns;
-        let init_ns = app.plan.functions[usize::from(function)].init_timeout_ns;
-        app.set_state(id.slot, State::Busy);
-        let executor = app.executor(id.slot);
-        executor.open = started;
-        if let Some(timeout_ns) = timeout_ns {
-            let loading_ns = if executor.has_loaded(function) {
-                0
-            } else {
-                init_ns
-            };
-            let limit_ns = timeout_ns.saturating_add(loading_ns);
-            let deadline_ns = self.now_ns.saturating_add(limit_ns);
-            executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
-        }
+        self.tables.start(app, id.slot, started, sink);
         self.use_core(id, sink);
     }
 
@@ -130,37 +79,36 @@ impl Local {
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
         let finished = std::mem::take(&mut executor.open);
-        self.timers.cancel(&mut executor.timer);
+        self.tables.timers.cancel(&mut executor.timer);
         executor.completed = executor.completed.saturating_add(1);
-        let invocation = &self.invocations[finished];
-        let function = invocation.function;
-        let retires = completion.ending != Ending::Returned;
-        let failed = completion.status != 0
-            || matches!(completion.ending, Ending::NotLoaded | Ending::InitFailed);
-        if !matches!(completion.ending, Ending::NotLoaded | Ending::InitFailed) {
+        let function = self.tables.invocations[finished].function;
+        if completion.has_run() {
             executor.set_loaded(function);
         }
         app.stats.discarded_total += u64::from(completion.discarded);
         app.pool.quick_deaths = 0;
-        self.stopped_running(id.app, function);
-        let session = self.session(self.invocations[finished].session);
-        if let Some(session) = session {
-            self.leave_session(finished, session);
-        }
-        if failed && let Some(session) = session {
+        app.stopped_running(function);
+        let session = self.tables.leave_session(finished);
+        if completion.has_failed()
+            && let Some(session) = session
+        {
             let failure = self.failure(finished, id, completion);
             self.end_session(session, &End::Failed(failure), sink);
         }
-        self.trim_credit(id, sink);
-        if retires {
-            self.tell_to_leave(id, sink);
-        } else {
+        self.tables
+            .trim_credit(&mut self.apps[id.app], id.slot, sink);
+        if completion.ending == Ending::Returned {
             self.take_next(id, sink);
+        } else {
+            self.tell_to_leave(id, sink);
         }
         self.dispatch_ready(id.app, sink);
-        self.look_at_waiters(id.app);
-        self.finish(finished, sink);
-        if !failed && let Some(session) = session {
+        let app = &mut self.apps[id.app];
+        self.tables.look_at_waiters(app);
+        self.tables.finish(app, finished, sink);
+        if !completion.has_failed()
+            && let Some(session) = session
+        {
             self.settle(session, sink);
         }
     }
@@ -186,7 +134,7 @@ impl Local {
         id: ExecutorId,
         completion: &Completion<'_>,
     ) -> Failure {
-        let invocation = &self.invocations[finished];
+        let invocation = &self.tables.invocations[finished];
         let message = String::from_utf8_lossy(completion.message).into_owned();
         Failure {
             function: Some(invocation.function),
@@ -218,8 +166,11 @@ impl Local {
         let may_grow = self.may_grow(app);
         let of = &mut self.apps[app];
         if !of.asleep.is_empty() || may_grow {
-            let deadline_ns = self.now_ns.saturating_add(of.spec.limits.forward_delay_ns);
-            of.forward_timer = self.timers.arm(deadline_ns, Timer::Forward(app));
+            let deadline_ns = self
+                .tables
+                .now_ns
+                .saturating_add(of.spec.limits.forward_delay_ns);
+            of.forward_timer = self.tables.timers.arm(deadline_ns, Timer::Forward(app));
         }
     }
 
@@ -232,13 +183,15 @@ impl Local {
             let of = &self.apps[app];
             let overdue = of.ready_functions().find_map(|function| {
                 let first = of.functions[usize::from(function)].first;
-                let due_ns = self.invocations[first].queued_ns.saturating_add(delay_ns);
-                (due_ns <= self.now_ns).then_some((function, first))
+                let due_ns = self.tables.invocations[first]
+                    .queued_ns
+                    .saturating_add(delay_ns);
+                (due_ns <= self.tables.now_ns).then_some((function, first))
             });
             let Some((function, first)) = overdue else {
                 break;
             };
-            let near = self.invocations[first].near;
+            let near = self.tables.invocations[first].near;
             match best(of, &of.asleep, function, near) {
                 Some((slot, _)) => self.start(ExecutorId { app, slot }, first, sink),
                 None => {
@@ -250,6 +203,68 @@ impl Local {
             }
         }
         self.dispatch_ready(app, sink);
+    }
+}
+
+impl Tables {
+    /// Starts an invocation on an executor. The message goes first; the books follow.
+    #[inline]
+    fn start<S: Sink>(&mut self, app: &mut App, slot: u16, started: Ref<Invocation>, sink: &mut S) {
+        let id = app.executor_id(slot);
+        let invocation = &mut self.invocations[started];
+        let function = invocation.function;
+        let session = &self.sessions[invocation.session];
+        let timeout_ns = app.plan.functions[usize::from(function)].timeout_ns;
+        let deadline_ns = match timeout_ns {
+            Some(timeout_ns) => session
+                .deadline_ns
+                .min(self.now_ns.saturating_add(timeout_ns)),
+            None => session.deadline_ns,
+        };
+        let objects = &mut self.objects;
+        let dispatch = Dispatch {
+            function,
+            trigger: invocation.trigger,
+            attempt: invocation.attempt,
+            invocation: invocation.id,
+            session: session.id.0,
+            deadline_ns,
+            input_count: invocation.input_count,
+            request: session
+                .request_object
+                .some()
+                .map(|request| objects[request].input()),
+            headers: session.headers,
+            parallelism: app.spec.executors.max,
+            has_caller: session.has_caller,
+        };
+        let inputs = invocation.held.iter().map(|&held| objects[held].input());
+        sink.dispatch(id, &dispatch, inputs);
+
+        invocation.place = Place::Running(slot);
+        invocation.request = session.request_object;
+        invocation.headers = session.headers_object;
+        for held in [session.request_object, session.headers_object] {
+            if held.is_some() {
+                objects.hold(held);
+            }
+        }
+        self.unqueue(app, started);
+        app.started_running(function);
+        app.set_state(slot, State::Busy);
+        let executor = app.executor(slot);
+        executor.open = started;
+        if let Some(timeout_ns) = timeout_ns {
+            let loading_ns = if executor.has_loaded(function) {
+                0
+            } else {
+                app.plan.functions[usize::from(function)].init_timeout_ns
+            };
+            let limit_ns = timeout_ns.saturating_add(loading_ns);
+            let deadline_ns = self.now_ns.saturating_add(limit_ns);
+            let timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+            app.executor(slot).timer = timer;
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use pheromone_shm::message::{Extent, ToExecutor};
 use smallvec::SmallVec;
 
-use crate::event::{AppId, Cause, Death, ExecutorId, Failure, Sink};
+use crate::event::{Cause, Death, ExecutorId, Failure, Sink};
 use crate::limits::START_TIMEOUT_NS;
 use crate::local::app::App;
 use crate::local::invocation::Invocation;
@@ -228,8 +228,8 @@ impl Local {
         let executor = app.executor(id.slot);
         executor.incarnation = incarnation;
         executor.dying = false;
-        let deadline_ns = self.now_ns.saturating_add(START_TIMEOUT_NS);
-        executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+        let deadline_ns = self.tables.now_ns.saturating_add(START_TIMEOUT_NS);
+        executor.timer = self.tables.timers.arm(deadline_ns, Timer::Executor(id));
         if app.removing {
             self.tell_to_leave(id, sink);
         }
@@ -240,10 +240,10 @@ impl Local {
         self.start_succeeded(id.app);
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
-        self.timers.cancel(&mut executor.timer);
+        self.tables.timers.cancel(&mut executor.timer);
         let had_owner = executor.incarnation > 1;
         app.regions[usize::from(id.slot)].owned = true;
-        self.top_up(id, sink);
+        app.top_up(id.slot, sink);
         if had_owner && !self.start_adoption(id, sink) {
             return;
         }
@@ -258,7 +258,7 @@ impl Local {
         } else if app.executor(id.slot).dying {
             app.set_state(id.slot, State::Leaving);
         } else {
-            app.executor(id.slot).idle_since_ns = self.now_ns;
+            app.executor(id.slot).idle_since_ns = self.tables.now_ns;
             app.set_state(id.slot, State::Idle);
             self.rest(id, sink);
         }
@@ -270,9 +270,9 @@ impl Local {
         let grace_ns = app.spec.limits.cancel_grace_ns;
         app.set_state(id.slot, State::Leaving);
         let executor = app.executor(id.slot);
-        self.timers.cancel(&mut executor.timer);
-        let deadline_ns = self.now_ns.saturating_add(grace_ns);
-        executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+        self.tables.timers.cancel(&mut executor.timer);
+        let deadline_ns = self.tables.now_ns.saturating_add(grace_ns);
+        executor.timer = self.tables.timers.arm(deadline_ns, Timer::Executor(id));
         sink.send(id, &ToExecutor::Exit);
     }
 
@@ -284,10 +284,10 @@ impl Local {
         if executor.state != State::Busy {
             return;
         }
-        sink.cancel(id, self.invocations[executor.open].id);
-        self.timers.cancel(&mut executor.timer);
-        let deadline_ns = self.now_ns.saturating_add(grace_ns);
-        executor.timer = self.timers.arm(deadline_ns, Timer::Executor(id));
+        sink.cancel(id, self.tables.invocations[executor.open].id);
+        self.tables.timers.cancel(&mut executor.timer);
+        let deadline_ns = self.tables.now_ns.saturating_add(grace_ns);
+        executor.timer = self.tables.timers.arm(deadline_ns, Timer::Executor(id));
         self.refuse_credit(id, sink);
     }
 
@@ -298,8 +298,8 @@ impl Local {
         let reason = match executor.state {
             State::Starting | State::Adopting => KillReason::NotReady,
             State::Busy => {
-                let invocation = &self.invocations[executor.open];
-                if self.session(invocation.session).is_none() {
+                let invocation = &self.tables.invocations[executor.open];
+                if invocation.session.is_none() {
                     KillReason::Unwanted
                 } else {
                     let function = invocation.function;
@@ -322,7 +322,7 @@ impl Local {
         let app = &mut self.apps[id.app];
         app.set_state(id.slot, State::Killed);
         let executor = app.executor(id.slot);
-        self.timers.cancel(&mut executor.timer);
+        self.tables.timers.cancel(&mut executor.timer);
         executor.adoption = Vec::new();
         let why = match &reason {
             KillReason::Fault(why) | KillReason::TimedOut(why) => why,
@@ -342,7 +342,7 @@ impl Local {
         let open = app.executor(id.slot).open;
         let running = match open.some() {
             Some(open) => {
-                let name = app.function_name(self.invocations[open].function);
+                let name = app.function_name(self.tables.invocations[open].function);
                 format!(", running function `{name}`,")
             }
             None => String::new(),
@@ -391,7 +391,7 @@ impl Local {
         let open = std::mem::take(&mut executor.open);
         let completed = executor.completed;
         let reason = executor.kill_reason.take();
-        self.timers.cancel(&mut executor.timer);
+        self.tables.timers.cancel(&mut executor.timer);
         app.stats.deaths_total += 1;
         self.vacate(id, sink);
         self.note_death(id.app, before, completed, reason.as_ref(), (death, detail));
@@ -413,8 +413,8 @@ impl Local {
     pub(super) fn vacate<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
         self.stop_waiting_for_credit(id);
         self.withdraw_spin(id, sink);
-        self.forget_releases(id);
         let app = &mut self.apps[id.app];
+        self.tables.forget_releases(app, id.slot);
         app.regions[usize::from(id.slot)].owned = false;
         app.set_state(id.slot, State::Vacant);
         let executor = app.executor(id.slot);
@@ -425,7 +425,7 @@ impl Local {
         executor.completed = 0;
         executor.dying = false;
         app.ledger.take_back(credit.left_bytes());
-        self.look_at_waiters(id.app);
+        self.tables.look_at_waiters(app);
     }
 
     /// An invocation's process died under it.
@@ -436,33 +436,18 @@ impl Local {
         cause: Cause,
         sink: &mut S,
     ) {
-        let invocation = &self.invocations[open];
-        let (session, function) = (invocation.session, invocation.function);
+        let invocation = &self.tables.invocations[open];
         let failure = Failure {
-            function: Some(function),
+            function: Some(invocation.function),
             invocation: invocation.id,
             attempt: invocation.attempt,
             cause,
             executor: Some(id),
         };
-        self.stopped_running(id.app, function);
-        if let Some(session) = self.session(session) {
-            self.leave_session(open, session);
+        self.apps[id.app].stopped_running(invocation.function);
+        if let Some(session) = self.tables.leave_session(open) {
             self.end_session(session, &End::Failed(failure), sink);
         }
-        self.finish(open, sink);
-    }
-
-    /// A function has one invocation less running.
-    #[inline]
-    pub(super) fn stopped_running(&mut self, app: AppId, function: u16) {
-        let app = &mut self.apps[app];
-        app.stats.running -= 1;
-        let state = &mut app.functions[usize::from(function)];
-        let was_full = state.running == state.running_max;
-        state.running -= 1;
-        if was_full {
-            app.list(function);
-        }
+        self.tables.finish(&mut self.apps[id.app], open, sink);
     }
 }

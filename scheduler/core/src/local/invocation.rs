@@ -6,9 +6,10 @@
 use pheromone_shm::message::{NO_TRIGGER, REQUEST_OBJECT};
 use smallvec::SmallVec;
 
-use crate::event::{AppId, SessionId, Sink};
+use crate::event::Sink;
 use crate::limits::BUFFER_ENTRIES_KEPT;
-use crate::local::Local;
+use crate::local::Tables;
+use crate::local::app::App;
 use crate::local::object::Object;
 use crate::local::session::Session;
 use crate::slab::Ref;
@@ -17,8 +18,8 @@ use crate::slab::Ref;
 pub(super) struct Invocation {
     /// The same for all attempts.
     pub(super) id: u64,
-    pub(super) app: AppId,
-    pub(super) session: SessionId,
+    /// The session that waits for it; none once that has ended or need not wait any more.
+    pub(super) session: Ref<Session>,
     pub(super) function: u16,
     /// Cause, or `NO_TRIGGER`.
     pub(super) trigger: u16,
@@ -57,8 +58,7 @@ impl Default for Invocation {
     fn default() -> Self {
         Self {
             id: 0,
-            app: AppId(0),
-            session: SessionId(0),
+            session: Ref::NONE,
             function: 0,
             trigger: NO_TRIGGER,
             attempt: 1,
@@ -99,22 +99,32 @@ pub(super) struct Firing {
     pub(super) is_call: bool,
 }
 
-impl Local {
+impl Tables {
     /// Queues an invocation with one input.
     #[inline]
-    pub(super) fn fire_one(&mut self, firing: Firing, input: Ref<Object>) {
-        self.fire(firing, std::iter::once(input));
+    pub(super) fn fire_one(&mut self, app: &mut App, firing: Firing, input: Ref<Object>) {
+        self.fire(app, firing, std::iter::once(input));
     }
 
     /// Queues an invocation with these inputs, in this order, a hold on each.
-    pub(super) fn fire(&mut self, firing: Firing, inputs: impl Iterator<Item = Ref<Object>>) {
+    #[inline]
+    pub(super) fn fire(
+        &mut self,
+        app: &mut App,
+        firing: Firing,
+        inputs: impl Iterator<Item = Ref<Object>>,
+    ) {
         self.last_invocation += 1;
         let queued = self.invocations.take();
         let session = &mut self.sessions[firing.session];
+        let next = std::mem::replace(&mut session.invocations, queued);
+        session.busy += 1;
+        let function = &mut app.functions[usize::from(firing.function)];
+        let previous = std::mem::replace(&mut function.last, queued);
+
         let invocation = &mut self.invocations[queued];
         invocation.id = self.last_invocation;
-        invocation.app = session.app;
-        invocation.session = session.id;
+        invocation.session = firing.session;
         invocation.function = firing.function;
         invocation.trigger = firing.trigger;
         invocation.attempt = 1;
@@ -124,23 +134,18 @@ impl Local {
         invocation.is_call = firing.is_call;
         invocation.request = Ref::NONE;
         invocation.headers = Ref::NONE;
+        invocation.session_previous = Ref::NONE;
+        invocation.session_next = next;
+        invocation.queue_previous = previous;
+        invocation.queue_next = Ref::NONE;
         for input in inputs {
             self.objects.hold(input);
             invocation.held.push(input);
         }
         invocation.input_count = invocation.held.len() as u32;
-        session.busy += 1;
-        let next = std::mem::replace(&mut session.invocations, queued);
-        invocation.session_previous = Ref::NONE;
-        invocation.session_next = next;
-        invocation.queue_next = Ref::NONE;
 
-        let app = &mut self.apps[session.app];
         app.stats.queued += 1;
         app.stats.calls_waiting += u64::from(firing.is_call);
-        let function = &mut app.functions[usize::from(firing.function)];
-        let previous = std::mem::replace(&mut function.last, queued);
-        invocation.queue_previous = previous;
         if previous.is_none() {
             function.first = queued;
             app.list(firing.function);
@@ -153,10 +158,10 @@ impl Local {
     }
 
     /// Takes an invocation out of its function's queue.
-    pub(super) fn unqueue(&mut self, queued: Ref<Invocation>) {
+    #[inline]
+    pub(super) fn unqueue(&mut self, app: &mut App, queued: Ref<Invocation>) {
         let invocation = &self.invocations[queued];
         let (previous, next) = (invocation.queue_previous, invocation.queue_next);
-        let app = &mut self.apps[invocation.app];
         app.stats.queued -= 1;
         app.stats.calls_waiting -= u64::from(invocation.is_call);
         let function = &mut app.functions[usize::from(invocation.function)];
@@ -174,42 +179,52 @@ impl Local {
         }
     }
 
-    /// Takes an invocation off its session's list: the session no longer waits for it.
-    pub(super) fn leave_session(&mut self, leaving: Ref<Invocation>, session: Ref<Session>) {
-        let invocation = &self.invocations[leaving];
+    /// Takes an invocation off its session's list, where it is on one: the session no longer waits
+    /// for it. Answers with that session.
+    #[inline]
+    pub(super) fn leave_session(&mut self, leaving: Ref<Invocation>) -> Option<Ref<Session>> {
+        let invocation = &mut self.invocations[leaving];
+        let session = std::mem::take(&mut invocation.session).some()?;
         let (previous, next) = (invocation.session_previous, invocation.session_next);
-        self.sessions[session].busy -= 1;
+        let of = &mut self.sessions[session];
+        of.busy -= 1;
         if previous.is_some() {
             self.invocations[previous].session_next = next;
         } else {
-            self.sessions[session].invocations = next;
+            of.invocations = next;
         }
         if next.is_some() {
             self.invocations[next].session_previous = previous;
         }
+        Some(session)
     }
 
     /// Ends an invocation for good, in whatever way: its holds end and its slot is free.
-    pub(super) fn finish<S: Sink>(&mut self, finished: Ref<Invocation>, sink: &mut S) {
+    #[inline]
+    pub(super) fn finish<S: Sink>(
+        &mut self,
+        app: &mut App,
+        finished: Ref<Invocation>,
+        sink: &mut S,
+    ) {
+        app.stats.invocations_total += 1;
         let invocation = &mut self.invocations[finished];
-        let (request, headers) = (invocation.request, invocation.headers);
         if !invocation.parts.is_empty() {
             invocation.parts = Vec::new();
         }
-        self.apps[invocation.app].stats.invocations_total += 1;
-        for at in 0..self.invocations[finished].held.len() {
-            let held = self.invocations[finished].held[at];
-            self.drop_hold(held, sink);
+        let (request, headers) = (invocation.request, invocation.headers);
+        let mut held = std::mem::take(&mut invocation.held);
+        for &object in &held {
+            self.drop_hold(app, object, sink);
         }
         for object in [request, headers] {
             if object.is_some() {
-                self.drop_hold(object, sink);
+                self.drop_hold(app, object, sink);
             }
         }
-        let held = &mut self.invocations[finished].held;
         held.clear();
-        if held.capacity() > BUFFER_ENTRIES_KEPT {
-            *held = SmallVec::new();
+        if held.capacity() <= BUFFER_ENTRIES_KEPT {
+            self.invocations[finished].held = held;
         }
         self.invocations.give(finished);
     }

@@ -7,10 +7,8 @@ use pheromone_shm::message::{
     Extent, GROUP_BYTES_MAX, InputKey, KEY_BYTES_MAX, Key, REQUEST_OBJECT, Target,
 };
 
-use crate::event::ExecutorId;
-use crate::local::Local;
 use crate::local::app::App;
-use crate::local::executor::State;
+use crate::local::executor::{Executor, State};
 use crate::local::invocation::Invocation;
 use crate::local::object::Object;
 use crate::slab::Ref;
@@ -79,39 +77,39 @@ pub(super) enum Fault {
 /// What a message is called in a fault.
 pub(super) type Said = &'static str;
 
-impl Local {
-    /// The open invocation of an executor that says something which needs one. An executor that
-    /// waits for credit has nothing to say.
+impl Executor {
+    /// Its open invocation, for something said that needs one. An executor that waits for credit
+    /// has nothing to say.
     #[inline]
-    pub(super) fn open(&self, id: ExecutorId, said: Said) -> Result<Ref<Invocation>, Fault> {
-        let executor = &self.apps[id.app].executors[usize::from(id.slot)];
-        if executor.state != State::Busy {
+    pub(super) fn open(&self, said: Said) -> Result<Ref<Invocation>, Fault> {
+        if self.state != State::Busy {
             return Err(Fault::NotOpen(said));
         }
-        if self.waits_for_credit(id) {
+        if self.credit.is_wanted() {
             return Err(Fault::Waiting(said));
         }
-        Ok(executor.open)
+        Ok(self.open)
     }
+}
 
-    /// An extent and the size of the payload in it.
+impl App {
+    /// An extent that an executor names as its own, and the size of the payload in it.
     #[inline]
     pub(super) fn judge_payload(
         &self,
-        id: ExecutorId,
+        slot: u16,
         extent: Extent,
         size_bytes: u64,
     ) -> Result<(), Fault> {
-        let app = &self.apps[id.app];
         let Extent {
             offset_units,
             len_units,
         } = extent;
-        if len_units == 0 || extent.end_units() > app.span_units {
+        if len_units == 0 || extent.end_units() > self.span_units {
             return Err(Fault::Extent {
                 offset_units,
                 len_units,
-                span_units: app.span_units,
+                span_units: self.span_units,
             });
         }
         if size_bytes >= extent.len_bytes() {
@@ -120,39 +118,32 @@ impl Local {
                 len_units,
             });
         }
-        let most_bytes = app.spec.limits.object_size_bytes;
+        let most_bytes = self.spec.limits.object_size_bytes;
         if size_bytes > most_bytes {
             return Err(Fault::ObjectSize {
                 size_bytes,
                 most_bytes,
             });
         }
-        let region = &app.regions[usize::from(id.slot)];
-        if region.unreleased_count > app.spec.limits.objects {
-            return Err(Fault::Releases {
-                unreleased: region.unreleased_count,
-            });
+        let unreleased = self.regions[usize::from(slot)].unreleased_count;
+        if unreleased > self.spec.limits.objects {
+            return Err(Fault::Releases { unreleased });
         }
         Ok(())
     }
+}
 
-    /// The object that an invocation names.
-    pub(super) fn judge_object(
-        &self,
-        open: Ref<Invocation>,
-        object: u32,
-    ) -> Result<Ref<Object>, Fault> {
-        let invocation = &self.invocations[open];
-        invocation
-            .object(object)
-            .ok_or(if object == REQUEST_OBJECT {
-                Fault::NoRequest
-            } else {
-                Fault::Object {
-                    object,
-                    held: invocation.held.len(),
-                }
-            })
+impl Invocation {
+    /// The object that a message of it names.
+    pub(super) fn judge_object(&self, object: u32) -> Result<Ref<Object>, Fault> {
+        self.object(object).ok_or(if object == REQUEST_OBJECT {
+            Fault::NoRequest
+        } else {
+            Fault::Object {
+                object,
+                held: self.held.len(),
+            }
+        })
     }
 }
 
@@ -215,6 +206,7 @@ pub(super) fn judge_named(key: &[u8]) -> Result<(), Fault> {
 }
 
 /// A group; the empty one is none.
+#[inline]
 pub(super) fn judge_group(group: &[u8]) -> Result<(), Fault> {
     if group.len() > GROUP_BYTES_MAX {
         return Err(Fault::GroupLength(group.len()));
@@ -226,6 +218,7 @@ pub(super) fn judge_group(group: &[u8]) -> Result<(), Fault> {
 }
 
 /// A key with the invocation that it is unique in.
+#[inline]
 pub(super) fn full_key(key: Key<'_>, invocation: u64) -> InputKey<'_> {
     match key {
         Key::Auto(ordinal) => InputKey::Auto {

@@ -5,11 +5,15 @@
 //! object moves its charge from credit to use, so that publishing needs no decision. An object's
 //! bytes are free when it dies, not when its owner notices.
 
-use pheromone_shm::message::ToExecutor;
+use pheromone_shm::message::{Extent, ToExecutor};
 
-use crate::event::{AppId, ExecutorId, Sink};
-use crate::limits::{CREDIT_REFILL_BYTES_MIN, CREDIT_SLICE_BYTES, RESERVE_PART};
-use crate::local::{Local, Timer};
+use crate::event::{ExecutorId, Sink};
+use crate::limits::{
+    CREDIT_REFILL_BYTES_MIN, CREDIT_SLICE_BYTES, OBJECT_CHARGE_BYTES, RESERVE_PART,
+};
+use crate::local::app::App;
+use crate::local::judge::Fault;
+use crate::local::{Local, Tables, Timer};
 use crate::timer::TimerId;
 
 /// An app's account.
@@ -35,8 +39,15 @@ pub(super) struct Credit {
 
 impl Credit {
     /// Granted and not yet published.
+    #[inline]
     pub(super) fn left_bytes(&self) -> u64 {
         self.granted_total_bytes - self.charged_total_bytes
+    }
+
+    /// Whether the executor stands in `phr_create` and waits for an answer.
+    #[inline]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted_bytes.is_some()
     }
 }
 
@@ -84,60 +95,78 @@ impl Ledger {
     }
 }
 
-impl Local {
-    /// An executor's new object uses up credit. False: it has allocated more than it was granted.
+impl App {
+    /// Charges an extent to the executor that allocated it: its credit becomes use.
     #[inline]
-    pub(super) fn use_credit(&mut self, id: ExecutorId, bytes: u64) -> bool {
-        let app = &mut self.apps[id.app];
-        let credit = &mut app.executors[usize::from(id.slot)].credit;
-        if bytes > credit.left_bytes() {
-            return false;
+    pub(super) fn take_credit(&mut self, slot: u16, extent: Extent) -> Result<(), Fault> {
+        let bytes = extent.len_bytes() + OBJECT_CHARGE_BYTES;
+        let credit = &mut self.executors[usize::from(slot)].credit;
+        let left_bytes = credit.left_bytes();
+        if bytes > left_bytes {
+            let bytes = bytes - left_bytes;
+            return Err(Fault::Credit { bytes });
         }
         credit.charged_total_bytes += bytes;
-        app.ledger.granted_bytes -= bytes;
-        true
+        self.ledger.granted_bytes -= bytes;
+        Ok(())
     }
 
     /// Refills an executor's credit where it is below half of a slice.
     #[inline]
-    pub(super) fn top_up<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
-        let app = &mut self.apps[id.app];
-        let left_bytes = app.executors[usize::from(id.slot)].credit.left_bytes();
-        if left_bytes >= CREDIT_SLICE_BYTES / 2 {
-            return;
+    pub(super) fn top_up<S: Sink>(&mut self, slot: u16, sink: &mut S) {
+        let left_bytes = self.executor(slot).credit.left_bytes();
+        if left_bytes < CREDIT_SLICE_BYTES / 2 {
+            self.refill(slot, left_bytes, sink);
         }
-        let slice_bytes = self.slice_bytes(id.app, left_bytes);
+    }
+
+    #[cold]
+    fn refill<S: Sink>(&mut self, slot: u16, left_bytes: u64, sink: &mut S) {
+        let slice_bytes = self.slice_bytes(left_bytes);
         let bytes = slice_bytes.saturating_sub(left_bytes);
         if bytes >= CREDIT_REFILL_BYTES_MIN && left_bytes < slice_bytes / 2 {
-            self.grant(id, bytes, sink);
+            self.grant(slot, bytes, sink);
         }
     }
 
     /// What an executor that has so much left is kept supplied with: a slice, or less where memory
     /// or objects are short, so that the others have their share.
-    fn slice_bytes(&self, app: AppId, left_bytes: u64) -> u64 {
-        let of = &self.apps[app];
-        let sharers = u64::from(of.pool.taken.max(1)) * 2;
-        let fair_bytes = of.ledger.available_bytes().saturating_add(left_bytes) / sharers;
+    fn slice_bytes(&self, left_bytes: u64) -> u64 {
+        let sharers = u64::from(self.pool.taken.max(1)) * 2;
+        let fair_bytes = self.ledger.available_bytes().saturating_add(left_bytes) / sharers;
         CREDIT_SLICE_BYTES
             .min(fair_bytes)
-            .min(of.objects_left_bytes() / sharers)
+            .min(self.objects_left_bytes() / sharers)
     }
 
-    fn grant<S: Sink>(&mut self, id: ExecutorId, bytes: u64, sink: &mut S) {
-        let app = &mut self.apps[id.app];
-        app.ledger.granted_bytes += bytes;
-        let credit = &mut app.executor(id.slot).credit;
+    fn can_grant(&self, bytes: u64) -> bool {
+        bytes <= self.ledger.available_bytes() && !self.is_out_of_objects()
+    }
+
+    fn grant<S: Sink>(&mut self, slot: u16, bytes: u64, sink: &mut S) {
+        self.ledger.granted_bytes += bytes;
+        let credit = &mut self.executor(slot).credit;
         credit.granted_total_bytes += bytes;
-        sink.credit(id, credit.granted_total_bytes);
+        let total_bytes = credit.granted_total_bytes;
+        sink.credit(self.executor_id(slot), total_bytes);
     }
 
+    fn grant_wanted<S: Sink>(&mut self, slot: u16, bytes: u64, sink: &mut S) {
+        self.grant(slot, bytes, sink);
+        sink.send(
+            self.executor_id(slot),
+            &ToExecutor::Credit { granted: true },
+        );
+    }
+}
+
+impl Tables {
     /// Between two dispatches an executor has nothing allocated that is not published: credit far
     /// beyond a slice, of a large object that was discarded or made smaller, is taken back.
     #[inline]
-    pub(super) fn trim_credit<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
-        let app = &mut self.apps[id.app];
-        let credit = &mut app.executors[usize::from(id.slot)].credit;
+    pub(super) fn trim_credit<S: Sink>(&mut self, app: &mut App, slot: u16, sink: &mut S) {
+        let id = app.executor_id(slot);
+        let credit = &mut app.executor(slot).credit;
         let left_bytes = credit.left_bytes();
         if left_bytes <= 2 * CREDIT_SLICE_BYTES {
             return;
@@ -146,20 +175,29 @@ impl Local {
         credit.granted_total_bytes -= surplus_bytes;
         sink.credit(id, credit.granted_total_bytes);
         app.ledger.take_back(surplus_bytes);
-        self.look_at_waiters(id.app);
+        self.look_at_waiters(app);
     }
 
+    /// Something has changed for those who wait for credit: memory is free, or one less works.
+    #[inline]
+    pub(super) fn look_at_waiters(&mut self, app: &App) {
+        if !app.ledger.waiting.is_empty() && !self.short_of_memory.contains(&app.id) {
+            self.short_of_memory.push(app.id);
+        }
+    }
+}
+
+impl Local {
     /// `NeedCredit`: an executor stands in `phr_create`.
     pub(super) fn need_credit<S: Sink>(&mut self, id: ExecutorId, bytes: u64, sink: &mut S) {
         let app = &mut self.apps[id.app];
         let wait_ns = app.spec.limits.create_wait_ns;
         let open = app.executor(id.slot).open;
-        let cancelled = self.session(self.invocations[open].session).is_none();
-        if !cancelled && self.can_grant(id.app, bytes) {
-            self.grant_wanted(id, bytes, sink);
+        let cancelled = self.tables.invocations[open].session.is_none();
+        if !cancelled && app.can_grant(bytes) {
+            app.grant_wanted(id.slot, bytes, sink);
             return;
         }
-        let app = &mut self.apps[id.app];
         if cancelled
             || wait_ns == 0
             || bytes > app.ledger.quota_bytes
@@ -170,25 +208,9 @@ impl Local {
             app.ledger.waiting.push(id.slot);
             let credit = &mut app.executors[usize::from(id.slot)].credit;
             credit.wanted_bytes = Some(bytes);
-            let deadline_ns = self.now_ns.saturating_add(wait_ns);
-            credit.timer = self.timers.arm(deadline_ns, Timer::Credit(id));
+            let deadline_ns = self.tables.now_ns.saturating_add(wait_ns);
+            credit.timer = self.tables.timers.arm(deadline_ns, Timer::Credit(id));
         }
-    }
-
-    fn can_grant(&self, app: AppId, bytes: u64) -> bool {
-        let of = &self.apps[app];
-        bytes <= of.ledger.available_bytes() && !of.is_out_of_objects()
-    }
-
-    fn grant_wanted<S: Sink>(&mut self, id: ExecutorId, bytes: u64, sink: &mut S) {
-        self.grant(id, bytes, sink);
-        sink.send(id, &ToExecutor::Credit { granted: true });
-    }
-
-    /// Whether an executor stands in `phr_create` and waits for an answer.
-    pub(super) fn waits_for_credit(&self, id: ExecutorId) -> bool {
-        let executor = &self.apps[id.app].executors[usize::from(id.slot)];
-        executor.credit.wanted_bytes.is_some()
     }
 
     /// Refuses a waiting executor; nothing where it does not wait.
@@ -202,7 +224,7 @@ impl Local {
     pub(super) fn stop_waiting_for_credit(&mut self, id: ExecutorId) -> bool {
         let app = &mut self.apps[id.app];
         let credit = &mut app.executors[usize::from(id.slot)].credit;
-        self.timers.cancel(&mut credit.timer);
+        self.tables.timers.cancel(&mut credit.timer);
         let waited = credit.wanted_bytes.take().is_some();
         if waited {
             app.ledger.waiting.retain(|&slot| slot != id.slot);
@@ -210,19 +232,10 @@ impl Local {
         waited
     }
 
-    /// Something has changed for those who wait for credit: memory is free, or one less works.
-    #[inline]
-    pub(super) fn look_at_waiters(&mut self, app: AppId) {
-        let waiting = &self.apps[app].ledger.waiting;
-        if !waiting.is_empty() && !self.short_of_memory.contains(&app) {
-            self.short_of_memory.push(app);
-        }
-    }
-
     /// Serves those who wait for credit, in order, and refuses one where all who could free
     /// memory wait themselves.
     pub(super) fn serve_credit<S: Sink>(&mut self, sink: &mut S) {
-        while let Some(app) = self.short_of_memory.pop() {
+        while let Some(app) = self.tables.short_of_memory.pop() {
             if self.apps.get(app).is_none() {
                 continue;
             }
@@ -230,11 +243,11 @@ impl Local {
                 let id = ExecutorId { app, slot };
                 let wanted = self.apps[app].executor(slot).credit.wanted_bytes;
                 let wanted = wanted.expect("who waits wants something");
-                if !self.can_grant(app, wanted) {
+                if !self.apps[app].can_grant(wanted) {
                     break;
                 }
                 self.stop_waiting_for_credit(id);
-                self.grant_wanted(id, wanted, sink);
+                self.apps[app].grant_wanted(slot, wanted, sink);
             }
             let of = &self.apps[app];
             let all_wait = of.ledger.waiting.len() >= usize::from(of.pool.busy);

@@ -6,8 +6,7 @@
 use pheromone_shm::message::{Extent, FromExecutor, InputKey, Key, NO_BUCKET, Target, ToExecutor};
 
 use crate::event::{Cause, ExecutorId, Failure, Sink};
-use crate::limits::OBJECT_CHARGE_BYTES;
-use crate::local::Local;
+use crate::local::app::App;
 use crate::local::dispatch::Completion;
 use crate::local::executor::State;
 use crate::local::invocation::{Firing, Invocation};
@@ -18,6 +17,7 @@ use crate::local::name::{is_auto_text, key_text};
 use crate::local::object::{NewObject, Object, Payload};
 use crate::local::respond::Answer;
 use crate::local::session::{End, Session};
+use crate::local::{Local, Tables};
 use crate::slab::Ref;
 
 /// Statuses of `pheromone.h` that the core answers with: the numbers of Linux's errno, negative.
@@ -88,11 +88,9 @@ impl Local {
             self.fault(id, &fault.to_string(), sink);
             return;
         }
-        if self.apps[id.app].regions[usize::from(id.slot)]
-            .unreleased
-            .is_some()
-        {
-            self.flush_releases(id, sink);
+        let app = &mut self.apps[id.app];
+        if app.region(id.slot).unreleased.is_some() {
+            self.tables.flush_releases(app, id.slot, sink);
         }
     }
 
@@ -143,7 +141,7 @@ impl Local {
             FromExecutor::FetchInputs { first } => self.fetch_inputs(id, first, sink),
             FromExecutor::FetchExtents { first } => self.fetch_extents(id, first, sink),
             FromExecutor::NeedCredit { bytes } => {
-                self.open(id, "NeedCredit")?;
+                self.apps[id.app].executor(id.slot).open("NeedCredit")?;
                 self.need_credit(id, bytes, sink);
                 Ok(())
             }
@@ -174,15 +172,16 @@ impl Local {
         (key, group): (Key<'_>, &[u8]),
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let open = self.open(id, "Publish")?;
-        self.judge_payload(id, extent, size_bytes)?;
-        let invocation = &self.invocations[open];
-        let (function, producer) = (invocation.function, invocation.id);
-        judge_target(&self.apps[id.app], function, target)?;
+        let app = &mut self.apps[id.app];
+        let open = app.executor(id.slot).open("Publish")?;
+        app.judge_payload(id.slot, extent, size_bytes)?;
+        let invocation = &self.tables.invocations[open];
+        let function = invocation.function;
+        judge_target(app, function, target)?;
         judge_key(key, group)?;
-        self.take_credit(id, extent)?;
-        let Some(session) = self.session(self.invocations[open].session) else {
-            self.release_extent(id, extent, sink);
+        app.take_credit(id.slot, extent)?;
+        let Some(session) = invocation.session.some() else {
+            self.tables.release_extent(app, id.slot, extent, sink);
             return Ok(());
         };
         let publication = Publication {
@@ -194,34 +193,22 @@ impl Local {
             },
             target,
             function,
-            key: full_key(key, producer),
+            key: full_key(key, invocation.id),
             group,
             near: Some(id.slot),
         };
-        if self.is_taken(session, &publication) {
-            self.release_extent(id, extent, sink);
+        if self.tables.is_taken(session, &publication) {
+            self.tables.release_extent(app, id.slot, extent, sink);
             self.tell_duplicate(session, &publication, sink);
-        } else if self.names_are_full(session, &publication) {
-            self.release_extent(id, extent, sink);
+        } else if names_are_full(app, &publication) {
+            self.tables.release_extent(app, id.slot, extent, sink);
             self.fail_by_limit(open, session, id, sink);
         } else {
             let created = self.bring_in(session, &publication, sink);
-            self.drop_hold(created, sink);
+            self.tables.drop_hold(&mut self.apps[id.app], created, sink);
         }
-        self.top_up(id, sink);
+        self.apps[id.app].top_up(id.slot, sink);
         Ok(())
-    }
-
-    /// Charges an extent to the executor that allocated it.
-    #[inline]
-    pub(super) fn take_credit(&mut self, id: ExecutorId, extent: Extent) -> Result<(), Fault> {
-        let bytes = extent.len_bytes() + OBJECT_CHARGE_BYTES;
-        if self.use_credit(id, bytes) {
-            return Ok(());
-        }
-        let credit = &self.apps[id.app].executors[usize::from(id.slot)].credit;
-        let bytes = bytes - credit.left_bytes();
-        Err(Fault::Credit { bytes })
     }
 
     fn forward<S: Sink>(
@@ -232,32 +219,31 @@ impl Local {
         (key, group): (Key<'_>, &[u8]),
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let open = self.open(id, "Forward")?;
-        let forwarded = self.judge_object(open, object)?;
-        let invocation = &self.invocations[open];
-        judge_target(&self.apps[id.app], invocation.function, target)?;
+        let app = &mut self.apps[id.app];
+        let open = app.executor(id.slot).open("Forward")?;
+        let invocation = &self.tables.invocations[open];
+        let forwarded = invocation.judge_object(object)?;
+        judge_target(app, invocation.function, target)?;
         judge_key(key, group)?;
-        let Some(session) = self.session(invocation.session) else {
+        let Some(session) = invocation.session.some() else {
             return Ok(());
         };
         let publication = Publication {
-            payload: self.objects[forwarded].payload(forwarded),
+            payload: self.tables.objects[forwarded].payload(forwarded),
             target,
             function: invocation.function,
             key: full_key(key, invocation.id),
             group,
             near: Some(id.slot),
         };
-        if self.is_taken(session, &publication) {
+        if self.tables.is_taken(session, &publication) {
             self.tell_duplicate(session, &publication, sink);
-        } else if self.apps[id.app].is_out_of_objects()
-            || self.names_are_full(session, &publication)
-        {
+        } else if app.is_out_of_objects() || names_are_full(app, &publication) {
             // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
             self.fail_by_limit(open, session, id, sink);
         } else {
             let created = self.bring_in(session, &publication, sink);
-            self.drop_hold(created, sink);
+            self.tables.drop_hold(&mut self.apps[id.app], created, sink);
         }
         Ok(())
     }
@@ -271,20 +257,21 @@ impl Local {
         publication: &Publication<'_>,
         sink: &mut S,
     ) -> Ref<Object> {
-        let of = &self.sessions[session];
-        let app = of.app;
+        let of = &self.tables.sessions[session];
+        let id = of.app;
+        let app = &mut self.apps[id];
         let bucket = match publication.target {
             Target::Bucket(bucket) => bucket,
             Target::Next | Target::Function(_) => NO_BUCKET,
         };
-        let created = self.create(&NewObject {
-            app,
+        let new = NewObject {
             session: of.id,
             payload: publication.payload,
             bucket,
             key: publication.key,
             group: publication.group,
-        });
+        };
+        let created = self.tables.create(app, &new);
         let near = publication.near;
         let mut firing = Firing {
             session,
@@ -295,73 +282,27 @@ impl Local {
         };
         match publication.target {
             Target::Bucket(bucket) => {
-                self.offer(created, session, near, sink);
-                self.dispatch_ready(app, sink);
-                self.enter_bucket(created, session, bucket, publication.key);
+                self.tables.offer(app, created, session, near, sink);
+                self.dispatch_ready(id, sink);
+                let app = &mut self.apps[id];
+                self.tables
+                    .enter_bucket(app, created, session, bucket, publication.key);
             }
             Target::Function(function) => {
                 firing.function = function;
-                self.fire_one(firing, created);
-                self.dispatch_ready(app, sink);
+                self.tables.fire_one(app, firing, created);
+                self.dispatch_ready(id, sink);
             }
             Target::Next => {
                 let function = usize::from(publication.function);
-                for at in 0..self.apps[app].plan.functions[function].next.len() {
-                    firing.function = self.apps[app].plan.functions[function].next[at];
-                    self.fire_one(firing, created);
+                for at in 0..app.plan.functions[function].next.len() {
+                    firing.function = app.plan.functions[function].next[at];
+                    self.tables.fire_one(app, firing, created);
                 }
-                self.dispatch_ready(app, sink);
+                self.dispatch_ready(id, sink);
             }
         }
         created
-    }
-
-    /// Remembers an object's name, and has its bucket hold it.
-    #[inline]
-    fn enter_bucket(
-        &mut self,
-        entered: Ref<Object>,
-        session: Ref<Session>,
-        bucket: u16,
-        key: InputKey<'_>,
-    ) {
-        let of = &mut self.sessions[session];
-        let keeps = self.apps[of.app].plan.buckets[usize::from(bucket)].keeps;
-        let mut text = smallvec::SmallVec::new();
-        let named = match key {
-            InputKey::Named(_) => true,
-            InputKey::Auto { .. } => keeps && of.has_auto_names,
-        };
-        if named {
-            let key = key_text(key, &mut text);
-            let name = self
-                .names
-                .insert(of.id, bucket, key, entered, &mut of.names);
-            self.objects[entered].name = name;
-            self.apps[of.app].names += 1;
-        }
-        if keeps {
-            self.keep(entered, session);
-        }
-    }
-
-    /// Whether the identity has been taken, which automatic keys never are.
-    #[inline]
-    pub(super) fn is_taken(&self, session: Ref<Session>, publication: &Publication<'_>) -> bool {
-        let (Target::Bucket(bucket), InputKey::Named(key)) = (publication.target, publication.key)
-        else {
-            return false;
-        };
-        let session = self.sessions[session].id;
-        self.names.find(session, bucket, key).is_some()
-    }
-
-    /// Names stay until their session ends: they are bounded by the limit on objects.
-    fn names_are_full(&self, session: Ref<Session>, publication: &Publication<'_>) -> bool {
-        let named = matches!(publication.target, Target::Bucket(_))
-            && matches!(publication.key, InputKey::Named(_));
-        let app = &self.apps[self.sessions[session].app];
-        named && app.names >= u64::from(app.spec.limits.objects)
     }
 
     fn tell_duplicate<S: Sink>(
@@ -376,7 +317,7 @@ impl Local {
         };
         let function = publication.function;
         let text = |local: &Self| {
-            let app = &local.apps[local.sessions[session].app];
+            let app = &local.apps[local.tables.sessions[session].app];
             format!(
                 "function `{}` sent a second object `{}` into bucket `{}`; the first one stands",
                 app.function_name(function),
@@ -394,7 +335,7 @@ impl Local {
         id: ExecutorId,
         sink: &mut S,
     ) {
-        let invocation = &self.invocations[open];
+        let invocation = &self.tables.invocations[open];
         let most = self.apps[id.app].spec.limits.objects;
         let failure = Failure {
             function: Some(invocation.function),
@@ -415,7 +356,7 @@ impl Local {
         completion: &Completion<'_>,
         sink: &mut S,
     ) -> Result<(), Fault> {
-        self.open(id, "Complete")?;
+        self.apps[id.app].executor(id.slot).open("Complete")?;
         self.complete(id, completion, sink);
         Ok(())
     }
@@ -426,14 +367,14 @@ impl Local {
         first: u32,
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let open = self.open(id, "FetchInputs")?;
-        let invocation = &self.invocations[open];
+        let open = self.apps[id.app].executor(id.slot).open("FetchInputs")?;
+        let invocation = &self.tables.invocations[open];
         let count = invocation.input_count;
         if first >= count {
             return Err(Fault::FetchInputs { first, count });
         }
         let wanted = &invocation.held[first as usize..count as usize];
-        let inputs = wanted.iter().map(|&held| self.objects[held].input());
+        let inputs = wanted.iter().map(|&held| self.tables.objects[held].input());
         sink.inputs(id, first, inputs);
         Ok(())
     }
@@ -446,15 +387,16 @@ impl Local {
         timeout_ns: u64,
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let open = self.open(id, "Get")?;
-        judge_bucket(&self.apps[id.app], bucket)?;
+        let app = &mut self.apps[id.app];
+        let open = app.executor(id.slot).open("Get")?;
+        judge_bucket(app, bucket)?;
         judge_named(key)?;
-        let most = self.apps[id.app].spec.limits.inputs as usize;
-        let session = self.session(self.invocations[open].session);
-        let found = match session {
+        let most = app.spec.limits.inputs as usize;
+        let tables = &mut self.tables;
+        let found = match tables.invocations[open].session.some() {
             None => Err(status::ECANCELED),
-            Some(session) => match self.find_kept(session, bucket, key) {
-                Some(_) if self.invocations[open].held.len() >= most.saturating_mul(2) => {
+            Some(session) => match tables.find_kept(app, session, bucket, key) {
+                Some(_) if tables.invocations[open].held.len() >= most.saturating_mul(2) => {
                     Err(status::ENOMEM)
                 }
                 Some(found) => Ok(found),
@@ -464,9 +406,9 @@ impl Local {
         };
         let (status, input) = match found {
             Ok(found) => {
-                self.objects.hold(found);
-                self.invocations[open].held.push(found);
-                (0, Some(self.objects[found].input()))
+                tables.objects.hold(found);
+                tables.invocations[open].held.push(found);
+                (0, Some(tables.objects[found].input()))
             }
             Err(status) => (status, None),
         };
@@ -481,33 +423,82 @@ impl Local {
         key: &[u8],
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let open = self.open(id, "ReleaseHold")?;
-        judge_bucket(&self.apps[id.app], bucket)?;
+        let app = &mut self.apps[id.app];
+        let open = app.executor(id.slot).open("ReleaseHold")?;
+        judge_bucket(app, bucket)?;
         judge_named(key)?;
-        let session = self.session(self.invocations[open].session);
-        if let Some(session) = session
-            && let Some(kept) = self.find_kept(session, bucket, key)
+        if let Some(session) = self.tables.invocations[open].session.some()
+            && let Some(kept) = self.tables.find_kept(app, session, bucket, key)
         {
-            self.drop_kept(kept, session, sink);
+            self.tables.drop_kept(app, kept, session, sink);
         }
         Ok(())
+    }
+}
+
+impl Tables {
+    /// Remembers an object's name, and has its bucket hold it.
+    #[inline]
+    fn enter_bucket(
+        &mut self,
+        app: &mut App,
+        entered: Ref<Object>,
+        session: Ref<Session>,
+        bucket: u16,
+        key: InputKey<'_>,
+    ) {
+        let of = &mut self.sessions[session];
+        let keeps = app.plan.buckets[usize::from(bucket)].keeps;
+        let mut text = smallvec::SmallVec::new();
+        let named = match key {
+            InputKey::Named(_) => true,
+            InputKey::Auto { .. } => keeps && of.has_auto_names,
+        };
+        if named {
+            let key = key_text(key, &mut text);
+            let name = self
+                .names
+                .insert(of.id, bucket, key, entered, &mut of.names);
+            self.objects[entered].name = name;
+            app.names += 1;
+        }
+        if keeps {
+            self.keep(entered, session);
+        }
+    }
+
+    /// Whether the identity has been taken, which automatic keys never are.
+    #[inline]
+    pub(super) fn is_taken(&self, session: Ref<Session>, publication: &Publication<'_>) -> bool {
+        let (Target::Bucket(bucket), InputKey::Named(key)) = (publication.target, publication.key)
+        else {
+            return false;
+        };
+        let session = self.sessions[session].id;
+        self.names.find(session, bucket, key).is_some()
     }
 
     /// The object of this session that a bucket holds under a key, or the text of an automatic
     /// one. The first question for an automatic key has the session's entered as names.
-    fn find_kept(&mut self, session: Ref<Session>, bucket: u16, key: &[u8]) -> Option<Ref<Object>> {
+    fn find_kept(
+        &mut self,
+        app: &mut App,
+        session: Ref<Session>,
+        bucket: u16,
+        key: &[u8],
+    ) -> Option<Ref<Object>> {
         if key[0] == b'~' {
             if !is_auto_text(key) {
                 return None;
             }
-            self.name_automatic_keys(session);
+            self.name_automatic_keys(app, session);
         }
         let name = self.names.find(self.sessions[session].id, bucket, key)?;
         let found = self.names.object(name)?;
         self.objects[found].kept.then_some(found)
     }
 
-    fn name_automatic_keys(&mut self, session: Ref<Session>) {
+    fn name_automatic_keys(&mut self, app: &mut App, session: Ref<Session>) {
         let of = &mut self.sessions[session];
         if std::mem::replace(&mut of.has_auto_names, true) {
             return;
@@ -526,10 +517,18 @@ impl Local {
                     .names
                     .insert(of.id, input.bucket, key, kept, &mut of.names);
                 object.name = name;
-                self.apps[of.app].names += 1;
+                app.names += 1;
             }
         }
     }
+}
+
+/// Names stay until their session ends: they are bounded by the limit on objects.
+#[inline]
+fn names_are_full(app: &App, publication: &Publication<'_>) -> bool {
+    let named = matches!(publication.target, Target::Bucket(_))
+        && matches!(publication.key, InputKey::Named(_));
+    named && app.names >= u64::from(app.spec.limits.objects)
 }
 
 /// A key and group from outside, which are judged as a function's are.

@@ -65,21 +65,28 @@ enum Timer {
 
 /// The local scheduler.
 pub(crate) struct Local {
-    config: CoreConfig,
-    now_ns: u64,
     apps: Apps,
+    tables: Tables,
+    spinners: Spinners,
+    /// For the coordinator.
+    pub(crate) outgoing: VecDeque<ToCoordinator>,
+}
+
+/// What is there of all apps, and the time. What concerns a single app is a method of these tables
+/// that is given the app, so that the app is looked up once in each step; what may concern several
+/// apps, or choose among executors, is a method of [`Local`].
+struct Tables {
+    scheduler_index: u8,
+    now_ns: u64,
+    last_invocation: u64,
     sessions: Slab<Session>,
     objects: Slab<Object>,
     invocations: Slab<Invocation>,
     names: Names,
     states: SetStates,
     timers: Wheel<Timer>,
-    spinners: Spinners,
-    last_invocation: u64,
     /// Apps in which somebody waits for credit and something has changed.
     short_of_memory: Vec<AppId>,
-    /// For the coordinator.
-    pub(crate) outgoing: VecDeque<ToCoordinator>,
     scratch: Scratch,
 }
 
@@ -94,20 +101,22 @@ struct Scratch {
 impl Local {
     pub(crate) fn new(config: CoreConfig) -> Self {
         Self {
-            config,
-            now_ns: 0,
             apps: Apps::default(),
-            sessions: Slab::new(),
-            objects: Slab::new(),
-            invocations: Slab::new(),
-            names: Names::new(),
-            states: SetStates::new(),
-            timers: Wheel::new(),
+            tables: Tables {
+                scheduler_index: config.scheduler_index,
+                now_ns: 0,
+                last_invocation: u64::from(config.scheduler_index) << INVOCATION_BITS,
+                sessions: Slab::new(),
+                objects: Slab::new(),
+                invocations: Slab::new(),
+                names: Names::new(),
+                states: SetStates::new(),
+                timers: Wheel::new(),
+                short_of_memory: Vec::new(),
+                scratch: Scratch::default(),
+            },
             spinners: Spinners::new(&config),
-            last_invocation: u64::from(config.scheduler_index) << INVOCATION_BITS,
-            short_of_memory: Vec::new(),
             outgoing: VecDeque::new(),
-            scratch: Scratch::default(),
         }
     }
 
@@ -119,7 +128,7 @@ impl Local {
             Event::Message { executor, message } => self.message(executor, &message, sink),
             other => self.rare_event(other, sink),
         }
-        if !self.short_of_memory.is_empty() {
+        if !self.tables.short_of_memory.is_empty() {
             self.serve_credit(sink);
         }
     }
@@ -140,7 +149,7 @@ impl Local {
 
     /// See [`Core::next_timer_ns`](crate::Core::next_timer_ns).
     pub(crate) fn next_timer_ns(&self) -> Option<u64> {
-        (self.timers.armed() > 0).then(|| self.timers.next_ns())
+        (self.tables.timers.armed() > 0).then(|| self.tables.timers.next_ns())
     }
 
     pub(crate) fn stats(&self, app: AppId) -> Option<AppStats> {
@@ -159,12 +168,12 @@ impl Local {
 
     pub(crate) fn totals(&self) -> Totals {
         Totals {
-            sessions: u64::from(self.sessions.live()),
-            objects: u64::from(self.objects.live()),
-            invocations: u64::from(self.invocations.live()),
-            names: u64::from(self.names.live()),
-            trigger_states: u64::from(self.states.live()),
-            timers: u64::from(self.timers.armed()),
+            sessions: u64::from(self.tables.sessions.live()),
+            objects: u64::from(self.tables.objects.live()),
+            invocations: u64::from(self.tables.invocations.live()),
+            names: u64::from(self.tables.names.live()),
+            trigger_states: u64::from(self.tables.states.live()),
+            timers: u64::from(self.tables.timers.armed()),
         }
     }
 
@@ -174,7 +183,7 @@ impl Local {
             Event::Remove { app } => self.remove(app, sink),
             Event::Request(request) => self.request(&request, sink),
             Event::Cancel { session } => {
-                if let Some(session) = self.session(session) {
+                if let Some(session) = self.tables.session(session) {
                     self.end_session(session, &End::Cancelled, sink);
                 }
             }
@@ -200,7 +209,8 @@ impl Local {
             } => self.executor_died(executor, incarnation, death, detail, sink),
             Event::ReleaseRoom { executor } => {
                 if self.has_region(executor) {
-                    self.flush_releases(executor, sink);
+                    let app = &mut self.apps[executor.app];
+                    self.tables.flush_releases(app, executor.slot, sink);
                 }
             }
             Event::Tick => {}
@@ -210,16 +220,16 @@ impl Local {
     /// Lets time pass up to `now_ns`: what is due happens before anything else.
     #[inline(always)]
     fn pass_time<S: Sink>(&mut self, now_ns: u64, sink: &mut S) {
-        debug_assert!(now_ns >= self.now_ns, "time never goes back");
-        self.now_ns = self.now_ns.max(now_ns);
-        if self.now_ns >= self.timers.next_ns() {
+        debug_assert!(now_ns >= self.tables.now_ns, "time never goes back");
+        self.tables.now_ns = self.tables.now_ns.max(now_ns);
+        if self.tables.now_ns >= self.tables.timers.next_ns() {
             self.fire_timers(sink);
         }
     }
 
     #[cold]
     fn fire_timers<S: Sink>(&mut self, sink: &mut S) {
-        while let Some(timer) = self.timers.pop(self.now_ns) {
+        while let Some(timer) = self.tables.timers.pop(self.tables.now_ns) {
             match timer {
                 Timer::Deadline(session) => self.end_session(session, &End::TimedOut, sink),
                 Timer::Executor(id) => {
@@ -240,7 +250,7 @@ impl Local {
         }
         let unsupported = spec.unsupported();
         assert!(unsupported.is_empty(), "{unsupported:?}");
-        self.apps.insert(app, App::new(spec));
+        self.apps.insert(app, App::new(app, spec));
         self.mend_pool(app, sink);
     }
 
@@ -251,11 +261,12 @@ impl Local {
         if std::mem::replace(&mut of.removing, true) {
             return;
         }
-        let open: Vec<Ref<Session>> = self
-            .sessions
-            .refs()
-            .filter(|&session| self.sessions[session].app == app && !self.sessions[session].ended)
-            .collect();
+        let sessions = &self.tables.sessions;
+        let is_open = |&session: &Ref<Session>| {
+            let session = &sessions[session];
+            session.app == app && !session.ended
+        };
+        let open: Vec<Ref<Session>> = sessions.refs().filter(is_open).collect();
         for session in open {
             self.end_session(session, &End::Cancelled, sink);
         }
@@ -272,18 +283,16 @@ impl Local {
     /// Forgets an app that is being removed once nothing of it is left: no process, no session,
     /// no response that the node may still be reading.
     fn forget_if_empty<S: Sink>(&mut self, app: AppId, sink: &mut S) {
-        let of = &self.apps[app];
+        let of = &mut self.apps[app];
         if !of.removing || of.pool.taken > 0 || of.stats.sessions_open > 0 || of.untaken > 0 {
             return;
         }
         debug_assert_eq!(of.stats.objects_live, 0, "objects are held by what is gone");
         let slot = of.spec.ingress_slot();
-        let ingress = ExecutorId { app, slot };
-        self.flush_releases(ingress, sink);
-        self.forget_releases(ingress);
-        let of = &mut self.apps[app];
-        self.timers.cancel(&mut of.forward_timer);
-        self.timers.cancel(&mut of.pool.timer);
+        self.tables.flush_releases(of, slot, sink);
+        self.tables.forget_releases(of, slot);
+        self.tables.timers.cancel(&mut of.forward_timer);
+        self.tables.timers.cancel(&mut of.pool.timer);
         self.apps.remove(app);
         sink.removed(app);
     }

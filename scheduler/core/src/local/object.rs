@@ -7,15 +7,15 @@
 use pheromone_shm::message::{Extent, Input, InputKey, NO_BUCKET};
 use smallvec::SmallVec;
 
-use crate::event::{AppId, ExecutorId, SessionId, Sink};
+use crate::event::{SessionId, Sink};
 use crate::limits::OBJECT_CHARGE_BYTES;
-use crate::local::Local;
+use crate::local::Tables;
+use crate::local::app::App;
 use crate::local::name::Name;
 use crate::slab::{Ref, Slab};
 
 /// An object.
 pub(super) struct Object {
-    pub(super) app: AppId,
     /// Region of the payload.
     pub(super) region: u16,
     /// Its bucket, or `NO_BUCKET`.
@@ -47,7 +47,6 @@ pub(super) struct Object {
 impl Default for Object {
     fn default() -> Self {
         Self {
-            app: AppId(0),
             region: 0,
             bucket: NO_BUCKET,
             extent: Extent::default(),
@@ -73,7 +72,6 @@ impl Default for Object {
 /// What a new object is.
 #[derive(Clone, Copy)]
 pub(super) struct NewObject<'a> {
-    pub(super) app: AppId,
     pub(super) session: SessionId,
     pub(super) payload: Payload,
     pub(super) bucket: u16,
@@ -143,13 +141,12 @@ impl Slab<Object> {
     }
 }
 
-impl Local {
+impl Tables {
     /// A new object with one hold, its creator's, which ends by [`Self::drop_hold`].
     #[inline]
-    pub(super) fn create(&mut self, new: &NewObject<'_>) -> Ref<Object> {
+    pub(super) fn create(&mut self, app: &mut App, new: &NewObject<'_>) -> Ref<Object> {
         let created = self.objects.take();
         let object = &mut self.objects[created];
-        object.app = new.app;
         object.session = new.session;
         object.region = new.payload.region;
         object.extent = new.payload.extent;
@@ -178,93 +175,86 @@ impl Local {
         if !new.group.is_empty() {
             object.text.extend_from_slice(new.group);
         }
-        let charge_bytes = object.charge_bytes();
-        let app = &mut self.apps[new.app];
-        app.ledger.charge(charge_bytes);
+        app.ledger.charge(object.charge_bytes());
         app.stats.objects_live += 1;
         app.stats.objects_total += 1;
         match new.payload.root.some() {
             Some(root) => self.objects.hold(root),
-            None => self.link_into_region(created),
+            None => self.link_into_region(app, created),
         }
         created
     }
 
     /// One holder less; the last one's end is the object's.
     #[inline]
-    pub(super) fn drop_hold<S: Sink>(&mut self, held: Ref<Object>, sink: &mut S) {
+    pub(super) fn drop_hold<S: Sink>(&mut self, app: &mut App, held: Ref<Object>, sink: &mut S) {
         let object = &mut self.objects[held];
         debug_assert!(object.holds > 0, "a hold ends once");
         object.holds -= 1;
         if object.holds == 0 {
-            self.die(held, sink);
+            self.die(app, held, sink);
         }
     }
 
-    #[inline]
-    fn die<S: Sink>(&mut self, dead: Ref<Object>, sink: &mut S) {
+    #[inline(never)]
+    fn die<S: Sink>(&mut self, app: &mut App, dead: Ref<Object>, sink: &mut S) {
         let object = &self.objects[dead];
         debug_assert!(!object.kept, "a kept object is held");
-        let (root, name, app) = (object.root, object.name, object.app);
-        let of = &mut self.apps[app];
-        of.ledger.refund(object.charge_bytes());
-        of.stats.objects_live -= 1;
+        let (root, name) = (object.root, object.name);
+        app.ledger.refund(object.charge_bytes());
+        app.stats.objects_live -= 1;
         self.look_at_waiters(app);
         if name.is_some() {
             self.names.forget_object(name);
         }
         if root.is_some() {
             self.objects.give(dead);
-            self.drop_hold(root, sink);
+            self.drop_hold(app, root, sink);
         } else {
-            self.unlink_from_region(dead);
-            self.release(dead, sink);
+            self.unlink_from_region(app, dead);
+            self.release(app, dead, sink);
         }
     }
 
     /// Gives a dead root's memory back, now or when its owner has room.
-    fn release<S: Sink>(&mut self, dead: Ref<Object>, sink: &mut S) {
-        let object = &self.objects[dead];
-        let owner = ExecutorId {
-            app: object.app,
-            slot: object.region,
-        };
-        let region = &mut self.apps[owner.app].regions[usize::from(owner.slot)];
+    #[inline]
+    fn release<S: Sink>(&mut self, app: &mut App, dead: Ref<Object>, sink: &mut S) {
+        let object = &mut self.objects[dead];
+        let owner = app.executor_id(object.region);
+        let region = app.region(object.region);
         if !region.owned || region.unreleased.is_none() && sink.release(owner, object.extent) {
             self.objects.give(dead);
             return;
         }
         region.unreleased_count += 1;
-        let next = std::mem::replace(&mut region.unreleased, dead);
-        self.objects[dead].region_next = next;
+        object.region_next = std::mem::replace(&mut region.unreleased, dead);
     }
 
     /// Gives memory back that never became an object.
     pub(super) fn release_extent<S: Sink>(
         &mut self,
-        owner: ExecutorId,
+        app: &mut App,
+        slot: u16,
         extent: Extent,
         sink: &mut S,
     ) {
-        let region = &self.apps[owner.app].regions[usize::from(owner.slot)];
+        let owner = app.executor_id(slot);
+        let region = app.region(slot);
         if region.unreleased.is_none() && sink.release(owner, extent) {
             return;
         }
         let dead = self.objects.take();
         let object = &mut self.objects[dead];
-        object.app = owner.app;
-        object.region = owner.slot;
+        object.region = slot;
         object.extent = extent;
-        let region = &mut self.apps[owner.app].regions[usize::from(owner.slot)];
         region.unreleased_count += 1;
-        let next = std::mem::replace(&mut region.unreleased, dead);
-        self.objects[dead].region_next = next;
+        object.region_next = std::mem::replace(&mut region.unreleased, dead);
     }
 
     /// Tells an owner what it has had no room for, as far as it has room now.
-    #[inline]
-    pub(super) fn flush_releases<S: Sink>(&mut self, owner: ExecutorId, sink: &mut S) {
-        let region = &mut self.apps[owner.app].regions[usize::from(owner.slot)];
+    pub(super) fn flush_releases<S: Sink>(&mut self, app: &mut App, slot: u16, sink: &mut S) {
+        let owner = app.executor_id(slot);
+        let region = app.region(slot);
         while let Some(dead) = region.unreleased.some() {
             let object = &self.objects[dead];
             if !sink.release(owner, object.extent) {
@@ -278,8 +268,8 @@ impl Local {
 
     /// The owner is gone: what it would have been told is of no use to anybody. Its successor
     /// learns what is live, so everything else is free.
-    pub(super) fn forget_releases(&mut self, owner: ExecutorId) {
-        let region = &mut self.apps[owner.app].regions[usize::from(owner.slot)];
+    pub(super) fn forget_releases(&mut self, app: &mut App, slot: u16) {
+        let region = app.region(slot);
         region.unreleased_count = 0;
         while let Some(dead) = region.unreleased.some() {
             region.unreleased = self.objects[dead].region_next;
@@ -288,27 +278,25 @@ impl Local {
     }
 
     #[inline]
-    fn link_into_region(&mut self, created: Ref<Object>) {
-        let object = &self.objects[created];
-        let region = &mut self.apps[object.app].regions[usize::from(object.region)];
+    fn link_into_region(&mut self, app: &mut App, created: Ref<Object>) {
+        let object = &mut self.objects[created];
+        let region = app.region(object.region);
         let next = std::mem::replace(&mut region.live, created);
+        object.region_previous = Ref::NONE;
+        object.region_next = next;
         if next.is_some() {
             self.objects[next].region_previous = created;
         }
-        let object = &mut self.objects[created];
-        object.region_previous = Ref::NONE;
-        object.region_next = next;
     }
 
     #[inline]
-    pub(super) fn unlink_from_region(&mut self, dead: Ref<Object>) {
+    pub(super) fn unlink_from_region(&mut self, app: &mut App, dead: Ref<Object>) {
         let object = &self.objects[dead];
         let (previous, next) = (object.region_previous, object.region_next);
         if previous.is_some() {
             self.objects[previous].region_next = next;
         } else {
-            let region = usize::from(object.region);
-            self.apps[object.app].regions[region].live = next;
+            app.region(object.region).live = next;
         }
         if next.is_some() {
             self.objects[next].region_previous = previous;

@@ -31,7 +31,7 @@ impl Local {
         let of = &self.apps[app];
         !of.removing
             && of.pool.taken < of.spec.executors.max
-            && self.now_ns >= of.pool.not_before_ns
+            && self.tables.now_ns >= of.pool.not_before_ns
             && u64::from(of.pool.coming) < of.stats.queued
     }
 
@@ -41,9 +41,12 @@ impl Local {
         if of.removing || of.pool.taken >= of.spec.executors.max {
             return;
         }
-        if self.now_ns < of.pool.not_before_ns {
+        if self.tables.now_ns < of.pool.not_before_ns {
             if of.pool.timer == TimerId::NONE {
-                of.pool.timer = self.timers.arm(of.pool.not_before_ns, Timer::Pool(app));
+                of.pool.timer = self
+                    .tables
+                    .timers
+                    .arm(of.pool.not_before_ns, Timer::Pool(app));
             }
             return;
         }
@@ -54,7 +57,7 @@ impl Local {
             return;
         };
         // While starts fail or processes die young, one at a time.
-        of.pool.not_before_ns = self.now_ns + of.pool.pause_ns();
+        of.pool.not_before_ns = self.tables.now_ns + of.pool.pause_ns();
         let core = self.spinners.place();
         of.set_state(slot, State::Asked);
         of.executor(slot).core = core;
@@ -107,7 +110,7 @@ impl Local {
         let pool = &mut self.apps[app].pool;
         pool.failed_starts = 0;
         pool.last_failure.clear();
-        pool.not_before_ns = pool.not_before_ns.min(self.now_ns + pool.pause_ns());
+        pool.not_before_ns = pool.not_before_ns.min(self.tables.now_ns + pool.pause_ns());
     }
 
     /// Takes a death into account for the pace of replacement.
@@ -137,7 +140,7 @@ impl Local {
                 format!("a new process {how} before it was ready{detail}"),
             );
         } else if before != State::Leaving && completed == 0 {
-            let now_ns = self.now_ns;
+            let now_ns = self.tables.now_ns;
             let pool = &mut self.apps[app].pool;
             pool.quick_deaths = pool.quick_deaths.saturating_add(1);
             pool.not_before_ns = pool.not_before_ns.max(now_ns + pool.pause_ns());
@@ -145,7 +148,7 @@ impl Local {
     }
 
     fn start_failed(&mut self, app: AppId, why: String) {
-        let now_ns = self.now_ns;
+        let now_ns = self.tables.now_ns;
         let pool = &mut self.apps[app].pool;
         pool.failed_starts = pool.failed_starts.saturating_add(1);
         pool.last_failure = why;
@@ -165,10 +168,8 @@ impl Local {
         );
         for function in 0..of.functions.len() {
             while let Some(first) = self.apps[app].functions[function].first.some() {
-                let invocation = &self.invocations[first];
-                let session = self
-                    .session(invocation.session)
-                    .expect("what is queued belongs to an open session");
+                let invocation = &self.tables.invocations[first];
+                let session = invocation.session;
                 let failure = Failure {
                     function: Some(invocation.function),
                     invocation: invocation.id,

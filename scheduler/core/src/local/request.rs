@@ -57,8 +57,8 @@ impl Local {
             // A session has one caller, who opened it.
             Some(_) if request.has_caller => return Err(Refusal::Malformed),
             Some(id) => {
-                let found = self.session(id).ok_or(Refusal::SessionEnded)?;
-                if self.sessions[found].app != request.app {
+                let found = self.tables.session(id).ok_or(Refusal::SessionEnded)?;
+                if self.tables.sessions[found].app != request.app {
                     return Err(Refusal::SessionEnded);
                 }
                 Some(found)
@@ -80,8 +80,8 @@ impl Local {
             return Err(Refusal::Memory);
         }
         if let (Some(session), Door::Bucket { bucket, key, .. }) = (joined, &door) {
-            let session = self.sessions[session].id;
-            if key.is_some_and(|key| self.names.find(session, *bucket, key).is_some()) {
+            let session = self.tables.sessions[session].id;
+            if key.is_some_and(|key| self.tables.names.find(session, *bucket, key).is_some()) {
                 return Err(Refusal::Exists);
             }
         }
@@ -106,7 +106,7 @@ impl Local {
         };
         self.bring_headers(request, session, joined.is_some(), sink);
         self.bring_body(request, door, session, joined.is_some(), sink);
-        sink.accepted(request.id, self.sessions[session].id);
+        sink.accepted(request.id, self.tables.sessions[session].id);
         self.settle(session, sink);
     }
 
@@ -128,14 +128,15 @@ impl Local {
         };
         match *door {
             Door::Function(function) => {
-                let body = self.create(&NewObject {
-                    app: request.app,
-                    session: self.sessions[session].id,
+                let app = &mut self.apps[request.app];
+                let new = NewObject {
+                    session: self.tables.sessions[session].id,
                     payload,
                     bucket: NO_BUCKET,
                     key: InputKey::Named(REQUEST_KEY),
                     group: b"",
-                });
+                };
+                let body = self.tables.create(app, &new);
                 self.keep_request(body, session, keeps_request);
                 let firing = Firing {
                     session,
@@ -144,17 +145,19 @@ impl Local {
                     near: None,
                     is_call: true,
                 };
-                self.fire_one(firing, body);
+                let app = &mut self.apps[request.app];
+                self.tables.fire_one(app, firing, body);
                 self.dispatch_ready(request.app, sink);
-                self.drop_hold(body, sink);
+                let app = &mut self.apps[request.app];
+                self.tables.drop_hold(app, body, sink);
             }
             Door::Bucket { bucket, key, group } => {
                 // A put is an invocation of the outside: its automatic key has an id of its own.
-                self.last_invocation += 1;
+                self.tables.last_invocation += 1;
                 let key = match key {
                     Some(named) => InputKey::Named(named),
                     None => InputKey::Auto {
-                        invocation: self.last_invocation,
+                        invocation: self.tables.last_invocation,
                         ordinal: 0,
                     },
                 };
@@ -168,15 +171,16 @@ impl Local {
                 };
                 let body = self.bring_in(session, &publication, sink);
                 self.keep_request(body, session, keeps_request);
-                self.drop_hold(body, sink);
+                let app = &mut self.apps[request.app];
+                self.tables.drop_hold(app, body, sink);
             }
         }
     }
 
     fn keep_request(&mut self, body: Ref<Object>, session: Ref<Session>, keeps: bool) {
         if keeps {
-            self.objects.hold(body);
-            self.sessions[session].request_object = body;
+            self.tables.objects.hold(body);
+            self.tables.sessions[session].request_object = body;
         }
     }
 
@@ -191,11 +195,11 @@ impl Local {
         let Some((block, extent)) = request.headers else {
             return;
         };
-        let headers = self.create(&NewObject {
-            app: request.app,
-            session: self.sessions[session].id,
+        let app = &mut self.apps[request.app];
+        let new = NewObject {
+            session: self.tables.sessions[session].id,
             payload: Payload {
-                region: self.apps[request.app].spec.ingress_slot(),
+                region: app.spec.ingress_slot(),
                 extent,
                 size_bytes: u64::from(block.size_bytes),
                 root: Ref::NONE,
@@ -203,11 +207,12 @@ impl Local {
             bucket: NO_BUCKET,
             key: InputKey::Named(b"headers"),
             group: b"",
-        });
+        };
+        let headers = self.tables.create(app, &new);
         if joins {
-            self.drop_hold(headers, sink);
+            self.tables.drop_hold(app, headers, sink);
         } else {
-            let session = &mut self.sessions[session];
+            let session = &mut self.tables.sessions[session];
             session.headers = Some(block);
             session.headers_object = headers;
         }

@@ -3,11 +3,11 @@
 use pheromone_shm::message::{Extent, InputKey, NO_BUCKET};
 
 use crate::event::{ExecutorId, Part, Response, Sink};
-use crate::local::Local;
 use crate::local::invocation::Invocation;
 use crate::local::judge::Fault;
 use crate::local::object::{NewObject, Object, Payload};
 use crate::local::session::Session;
+use crate::local::{Local, Tables};
 use crate::slab::Ref;
 
 /// What goes with a response's body.
@@ -34,17 +34,19 @@ impl Local {
         answer: Answer<'_>,
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let open = self.open(id, "Respond")?;
-        self.judge_payload(id, extent, size_bytes)?;
+        let app = &mut self.apps[id.app];
+        let open = app.executor(id.slot).open("Respond")?;
+        app.judge_payload(id.slot, extent, size_bytes)?;
         answer.judge()?;
-        self.take_credit(id, extent)?;
+        app.take_credit(id.slot, extent)?;
         let Some(session) = self.answerable(open, sink) else {
-            self.release_extent(id, extent, sink);
+            let app = &mut self.apps[id.app];
+            self.tables.release_extent(app, id.slot, extent, sink);
             return Ok(());
         };
-        let body = self.create(&NewObject {
-            app: id.app,
-            session: self.sessions[session].id,
+        let app = &mut self.apps[id.app];
+        let new = NewObject {
+            session: self.tables.sessions[session].id,
             payload: Payload {
                 region: id.slot,
                 extent,
@@ -53,14 +55,15 @@ impl Local {
             },
             bucket: NO_BUCKET,
             key: InputKey::Auto {
-                invocation: self.invocations[open].id,
+                invocation: self.tables.invocations[open].id,
                 ordinal: u32::MAX,
             },
             group: b"",
-        });
-        self.answer(open, session, &[body], answer, sink);
-        self.drop_hold(body, sink);
-        self.top_up(id, sink);
+        };
+        let body = self.tables.create(app, &new);
+        self.tables.answer(open, session, &[body], answer, sink);
+        self.tables.drop_hold(app, body, sink);
+        app.top_up(id.slot, sink);
         Ok(())
     }
 
@@ -72,50 +75,53 @@ impl Local {
         answer: Answer<'_>,
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let open = self.open(id, "RespondParts")?;
+        let app = &mut self.apps[id.app];
+        let open = app.executor(id.slot).open("RespondParts")?;
         answer.judge()?;
         let (indices, rest) = objects.as_chunks::<4>();
         if !rest.is_empty() {
             return Err(Fault::PartList(objects.len()));
         }
-        let most = self.apps[id.app].spec.limits.inputs;
+        let most = app.spec.limits.inputs;
+        let invocation = &mut self.tables.invocations[open];
         for &index in indices {
-            let part = self.judge_object(open, u32::from_le_bytes(index))?;
-            let parts = &mut self.invocations[open].parts;
-            if parts.len() >= most as usize {
+            let part = invocation.judge_object(u32::from_le_bytes(index))?;
+            if invocation.parts.len() >= most as usize {
                 return Err(Fault::Parts { most });
             }
-            parts.push(part);
+            invocation.parts.push(part);
         }
         if more {
             return Ok(());
         }
-        let parts = std::mem::take(&mut self.invocations[open].parts);
+        let parts = std::mem::take(&mut invocation.parts);
         if let Some(session) = self.answerable(open, sink) {
-            self.answer(open, session, &parts, answer, sink);
+            self.tables.answer(open, session, &parts, answer, sink);
         }
         Ok(())
     }
 
     /// The session that an invocation may answer; where it may not, that is an error event.
     fn answerable<S: Sink>(&mut self, open: Ref<Invocation>, sink: &mut S) -> Option<Ref<Session>> {
-        let invocation = &self.invocations[open];
+        let invocation = &self.tables.invocations[open];
         let function = invocation.function;
-        let session = self.session(invocation.session)?;
-        let of = &self.sessions[session];
+        let session = invocation.session.some()?;
+        let of = &self.tables.sessions[session];
         let why = match (of.has_caller, of.answered_by) {
             (true, 0) => return Some(session),
             (true, _) => "responded, but the session had been answered before",
             (false, _) => "responded in a session without a caller",
         };
         let text = |local: &Self| {
-            let app = &local.apps[local.sessions[session].app];
+            let app = &local.apps[local.tables.sessions[session].app];
             format!("function `{}` {why}", app.function_name(function))
         };
         self.error_event(session, text, sink);
         None
     }
+}
 
+impl Tables {
     /// Answers the caller with these payloads, which are held until they have been read.
     fn answer<S: Sink>(
         &mut self,

@@ -8,11 +8,12 @@ use smallvec::SmallVec;
 
 use crate::event::{AppId, ExecutorId, Failure, Outcome, RequestId, SessionId, Sink};
 use crate::limits::{ERROR_EVENTS_TOLD, SESSION_CHARGE_BYTES, SESSION_SLOT_BITS, SESSIONS_MAX};
+use crate::local::app::App;
 use crate::local::invocation::{Invocation, Place};
 use crate::local::name::Name;
 use crate::local::object::Object;
 use crate::local::trigger::SetState;
-use crate::local::{Local, Timer};
+use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
 
@@ -90,7 +91,7 @@ pub(super) enum End {
 impl Local {
     /// Whether another session could be opened, over all apps.
     pub(super) fn has_room_for_session(&self) -> bool {
-        self.sessions.has_room(SESSIONS_MAX)
+        self.tables.sessions.has_room(SESSIONS_MAX)
     }
 
     pub(super) fn open_session(
@@ -100,9 +101,9 @@ impl Local {
         has_caller: bool,
         timeout_ns: Option<u64>,
     ) -> Ref<Session> {
-        let opened = self.sessions.take();
-        let scheduler = u64::from(self.config.scheduler_index);
-        let generation = u64::from(self.sessions.generation(opened));
+        let opened = self.tables.sessions.take();
+        let scheduler = u64::from(self.tables.scheduler_index);
+        let generation = u64::from(self.tables.sessions.generation(opened));
         let id = scheduler << (GENERATION_BITS + SESSION_SLOT_BITS)
             | generation << SESSION_SLOT_BITS
             | u64::from(opened.slot());
@@ -114,8 +115,8 @@ impl Local {
             (Some(asked), Some(most)) => Some(asked.min(most)),
             (asked, most) => asked.or(most),
         };
-        let response = std::mem::take(&mut self.sessions[opened].response);
-        self.sessions[opened] = Session {
+        let response = std::mem::take(&mut self.tables.sessions[opened].response);
+        self.tables.sessions[opened] = Session {
             id: SessionId(id),
             app,
             request,
@@ -124,51 +125,35 @@ impl Local {
             ..Session::default()
         };
         if let Some(timeout_ns) = timeout_ns {
-            let deadline_ns = self.now_ns.saturating_add(timeout_ns);
-            let session = &mut self.sessions[opened];
+            let deadline_ns = self.tables.now_ns.saturating_add(timeout_ns);
+            let session = &mut self.tables.sessions[opened];
             session.deadline_ns = deadline_ns;
-            session.deadline = self.timers.arm(deadline_ns, Timer::Deadline(opened));
+            session.deadline = self.tables.timers.arm(deadline_ns, Timer::Deadline(opened));
         }
         opened
-    }
-
-    /// The session of this id, while it is open.
-    #[inline]
-    pub(super) fn session(&self, id: SessionId) -> Option<Ref<Session>> {
-        let found = self.session_or_response(id)?;
-        (!self.sessions[found].ended).then_some(found)
-    }
-
-    /// The session of this id, while it is open or its response has not been taken.
-    fn session_or_response(&self, id: SessionId) -> Option<Ref<Session>> {
-        let slot = (id.0 & u64::from(SESSIONS_MAX - 1)) as u32;
-        let generation = (id.0 >> SESSION_SLOT_BITS) as u32;
-        let found = self.sessions.find(slot, generation)?;
-        (self.sessions[found].id == id).then_some(found)
     }
 
     /// Ends a session: tells its caller, drops what is queued, cancels what runs, frees the rest.
     pub(super) fn end_session<S: Sink>(&mut self, ending: Ref<Session>, end: &End, sink: &mut S) {
         self.tell_end(ending, end, sink);
-        let session = &mut self.sessions[ending];
+        let session = &mut self.tables.sessions[ending];
         session.ended = true;
-        self.timers.cancel(&mut session.deadline);
+        self.tables.timers.cancel(&mut session.deadline);
         self.drop_invocations(ending, sink);
-        self.drop_states(ending, sink);
-        self.drop_objects(ending, sink);
-        let session = &self.sessions[ending];
-        let app = &mut self.apps[session.app];
+        let app = &mut self.apps[self.tables.sessions[ending].app];
+        self.tables.drop_states(app, ending, sink);
+        self.tables.drop_objects(app, ending, sink);
         app.stats.sessions_open -= 1;
         app.ledger.refund(SESSION_CHARGE_BYTES);
-        if session.response.is_empty() {
-            self.sessions.give(ending);
+        if self.tables.sessions[ending].response.is_empty() {
+            self.tables.sessions.give(ending);
         } else {
             app.untaken += 1;
         }
     }
 
     fn tell_end<S: Sink>(&mut self, ending: Ref<Session>, end: &End, sink: &mut S) {
-        let session = &self.sessions[ending];
+        let session = &self.tables.sessions[ending];
         let answered = session.answered_by != 0;
         let app = &mut self.apps[session.app];
         let unanswered;
@@ -194,24 +179,80 @@ impl Local {
     }
 
     fn drop_invocations<S: Sink>(&mut self, ending: Ref<Session>, sink: &mut S) {
-        while let Some(dropped) = self.sessions[ending].invocations.some() {
-            self.leave_session(dropped, ending);
-            match self.invocations[dropped].place {
+        while let Some(dropped) = self.tables.sessions[ending].invocations.some() {
+            self.tables.leave_session(dropped);
+            let app = self.tables.sessions[ending].app;
+            match self.tables.invocations[dropped].place {
                 Place::Queued => {
-                    self.unqueue(dropped);
-                    self.finish(dropped, sink);
+                    let app = &mut self.apps[app];
+                    self.tables.unqueue(app, dropped);
+                    self.tables.finish(app, dropped, sink);
                 }
-                Place::Running(slot) => {
-                    let app = self.invocations[dropped].app;
-                    self.cancel_running(ExecutorId { app, slot }, sink);
-                }
+                Place::Running(slot) => self.cancel_running(ExecutorId { app, slot }, sink),
             }
         }
     }
 
-    fn drop_objects<S: Sink>(&mut self, ending: Ref<Session>, sink: &mut S) {
+    /// The node has read a response: its payloads are no longer held.
+    pub(super) fn response_taken<S: Sink>(
+        &mut self,
+        request: RequestId,
+        id: SessionId,
+        sink: &mut S,
+    ) {
+        let Some(taken) = self.tables.session_or_response(id) else {
+            return;
+        };
+        let session = &mut self.tables.sessions[taken];
+        if session.request != request || session.response.is_empty() {
+            return;
+        }
+        let (app, ended) = (session.app, session.ended);
+        while let Some(part) = self.tables.sessions[taken].response.pop() {
+            self.tables.drop_hold(&mut self.apps[app], part, sink);
+        }
+        if ended {
+            self.tables.sessions.give(taken);
+            self.apps[app].untaken -= 1;
+            self.forget_if_empty(app, sink);
+        }
+    }
+
+    /// Something is wrong in a session that goes on. The first few are told in words.
+    pub(super) fn error_event<S: Sink>(
+        &mut self,
+        session: Ref<Session>,
+        text: impl FnOnce(&Self) -> String,
+        sink: &mut S,
+    ) {
+        let of = &mut self.tables.sessions[session];
+        of.error_events = of.error_events.saturating_add(1);
+        let (app, id, count) = (of.app, of.id, of.error_events);
+        self.apps[app].stats.error_events_total += 1;
+        if count <= ERROR_EVENTS_TOLD {
+            sink.error_event(app, id, &text(self));
+        }
+    }
+}
+
+impl Tables {
+    /// The session of this id, while it is open.
+    #[inline]
+    pub(super) fn session(&self, id: SessionId) -> Option<Ref<Session>> {
+        let found = self.session_or_response(id)?;
+        (!self.sessions[found].ended).then_some(found)
+    }
+
+    /// The session of this id, while it is open or its response has not been taken.
+    pub(super) fn session_or_response(&self, id: SessionId) -> Option<Ref<Session>> {
+        let slot = (id.0 & u64::from(SESSIONS_MAX - 1)) as u32;
+        let generation = (id.0 >> SESSION_SLOT_BITS) as u32;
+        let found = self.sessions.find(slot, generation)?;
+        (self.sessions[found].id == id).then_some(found)
+    }
+
+    fn drop_objects<S: Sink>(&mut self, app: &mut App, ending: Ref<Session>, sink: &mut S) {
         let session = &mut self.sessions[ending];
-        let app = &mut self.apps[session.app];
         let mut names = std::mem::take(&mut session.names);
         while names.is_some() {
             app.names -= 1;
@@ -220,14 +261,14 @@ impl Local {
             }
         }
         while let Some(kept) = self.sessions[ending].kept.some() {
-            self.drop_kept(kept, ending, sink);
+            self.drop_kept(app, kept, ending, sink);
         }
         let session = &mut self.sessions[ending];
         let request = std::mem::take(&mut session.request_object);
         let headers = std::mem::take(&mut session.headers_object);
         for object in [request, headers] {
             if object.is_some() {
-                self.drop_hold(object, sink);
+                self.drop_hold(app, object, sink);
             }
         }
     }
@@ -248,6 +289,7 @@ impl Local {
     /// The bucket's hold ends.
     pub(super) fn drop_kept<S: Sink>(
         &mut self,
+        app: &mut App,
         kept: Ref<Object>,
         session: Ref<Session>,
         sink: &mut S,
@@ -263,47 +305,6 @@ impl Local {
         if next.is_some() {
             self.objects[next].kept_previous = previous;
         }
-        self.drop_hold(kept, sink);
-    }
-
-    /// The node has read a response: its payloads are no longer held.
-    pub(super) fn response_taken<S: Sink>(
-        &mut self,
-        request: RequestId,
-        id: SessionId,
-        sink: &mut S,
-    ) {
-        let Some(taken) = self.session_or_response(id) else {
-            return;
-        };
-        let session = &mut self.sessions[taken];
-        if session.request != request || session.response.is_empty() {
-            return;
-        }
-        let (app, ended) = (session.app, session.ended);
-        while let Some(part) = self.sessions[taken].response.pop() {
-            self.drop_hold(part, sink);
-        }
-        if ended {
-            self.sessions.give(taken);
-            self.apps[app].untaken -= 1;
-            self.forget_if_empty(app, sink);
-        }
-    }
-
-    /// Something is wrong in a session that goes on. The first few are told in words.
-    pub(super) fn error_event<S: Sink>(
-        &mut self,
-        session: Ref<Session>,
-        text: impl FnOnce(&Self) -> String,
-        sink: &mut S,
-    ) {
-        let of = &mut self.sessions[session];
-        of.error_events = of.error_events.saturating_add(1);
-        let (app, id, count) = (of.app, of.id, of.error_events);
-        self.apps[app].stats.error_events_total += 1;
-        if count <= ERROR_EVENTS_TOLD {
-            sink.error_event(app, id, &text(self));
-        }
+        self.drop_hold(app, kept, sink);
     }
 }

@@ -18,10 +18,10 @@ impl Local {
     /// Settles a session that may have become quiet, and starts what that fires.
     #[inline]
     pub(super) fn settle<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) {
-        if self.sessions[session].busy > 0 {
+        if self.tables.sessions[session].busy > 0 {
             return;
         }
-        if self.sessions[session].states.is_some() && !self.settle_states(session, sink) {
+        if self.tables.sessions[session].states.is_some() && !self.settle_states(session, sink) {
             return;
         }
         self.end_session(session, &End::Quiet, sink);
@@ -29,7 +29,7 @@ impl Local {
 
     /// Settles per-session triggers; whether the session is quiet and nothing is pending.
     fn settle_states<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) -> bool {
-        let app = self.sessions[session].app;
+        let app = self.tables.sessions[session].app;
         loop {
             let pending = self.pending(session);
             let at_end = |local: &Self, trigger: u16| {
@@ -37,17 +37,18 @@ impl Local {
             };
             for &(trigger, state) in &pending {
                 if at_end(self, trigger) == AtEnd::Fire {
-                    self.fire_set(state, session, None, sink);
+                    let of = &mut self.apps[app];
+                    self.tables.fire_set(of, state, session, None, sink);
                 }
             }
-            if self.sessions[session].busy > 0 {
+            if self.tables.sessions[session].busy > 0 {
                 self.dispatch_ready(app, sink);
                 return false;
             }
             let Some(&(trigger, state)) = pending.first() else {
                 return true;
             };
-            let answered = self.sessions[session].answered_by != 0;
+            let answered = self.tables.sessions[session].answered_by != 0;
             if at_end(self, trigger) == AtEnd::Fail && !answered {
                 let failure = Failure {
                     function: None,
@@ -59,17 +60,18 @@ impl Local {
                 self.end_session(session, &End::Failed(failure), sink);
                 return false;
             }
-            self.drop_set(state, sink);
-            self.apps[app].stats.dropped_total += 1;
+            let of = &mut self.apps[app];
+            of.stats.dropped_total += 1;
+            self.tables.drop_set(of, state, sink);
         }
     }
 
     /// The session's sets that wait for keys, in manifest order.
     fn pending(&mut self, session: Ref<Session>) -> SmallVec<[(u16, Ref<SetState>); 8]> {
         let mut pending = SmallVec::new();
-        let mut next = self.sessions[session].states;
+        let mut next = self.tables.sessions[session].states;
         while let Some(state) = next.some() {
-            let set = self.states.get(state);
+            let set = self.tables.states.get(state);
             if !set.fired {
                 pending.push((set.trigger, state));
             }
@@ -80,7 +82,7 @@ impl Local {
     }
 
     fn waiting_for(&mut self, app: AppId, state: Ref<SetState>) -> String {
-        let set = self.states.get(state);
+        let set = self.tables.states.get(state);
         let (count, missing) = (set.objects.len(), set.missing as usize);
         let app = &self.apps[app];
         let plan = &app.plan.triggers[usize::from(set.trigger)];

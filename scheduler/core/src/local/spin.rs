@@ -72,8 +72,8 @@ impl Local {
             && !state.timed
         {
             state.timed = true;
-            let deadline_ns = self.now_ns.saturating_add(budget_ns);
-            self.timers.arm(deadline_ns, Timer::Spin(core));
+            let deadline_ns = self.tables.now_ns.saturating_add(budget_ns);
+            self.tables.timers.arm(deadline_ns, Timer::Spin(core));
         }
     }
 
@@ -114,11 +114,11 @@ impl Local {
             return;
         }
         let deadline_ns = executor.idle_since_ns.saturating_add(budget_ns);
-        if deadline_ns <= self.now_ns {
+        if deadline_ns <= self.tables.now_ns {
             self.withdraw_spin(id, sink);
         } else {
             self.spinners.cores[usize::from(core)].timed = true;
-            self.timers.arm(deadline_ns, Timer::Spin(core));
+            self.tables.timers.arm(deadline_ns, Timer::Spin(core));
         }
     }
 }

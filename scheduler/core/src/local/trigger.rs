@@ -10,7 +10,8 @@ use hashbrown::HashTable;
 
 use crate::event::{SessionId, Sink};
 use crate::limits::BUFFER_ENTRIES_KEPT;
-use crate::local::Local;
+use crate::local::Tables;
+use crate::local::app::App;
 use crate::local::invocation::Firing;
 use crate::local::name::{AutoText, key_text};
 use crate::local::object::Object;
@@ -107,26 +108,26 @@ impl SetStates {
     }
 }
 
-impl Local {
+impl Tables {
     /// Offers an object to the triggers of its bucket. `near`: who wrote it.
     #[inline]
     pub(super) fn offer<S: Sink>(
         &mut self,
+        app: &mut App,
         offered: Ref<Object>,
         session: Ref<Session>,
         near: Option<u16>,
         sink: &mut S,
     ) {
         let object = &self.objects[offered];
-        let app = object.app;
         let bucket = usize::from(object.bucket);
         let key = object.input().key;
         let named = matches!(key, pheromone_shm::message::InputKey::Named(_));
-        let plan = &self.apps[app].plan.buckets[bucket];
+        let plan = &app.plan.buckets[bucket];
         if plan.is_plain(named) {
             for at in 0..plan.every.len() {
-                let trigger = self.apps[app].plan.buckets[bucket].every[at];
-                self.fire_trigger(trigger, session, near, &[offered]);
+                let trigger = app.plan.buckets[bucket].every[at];
+                self.fire_trigger(app, trigger, session, near, &[offered]);
             }
             return;
         }
@@ -135,7 +136,7 @@ impl Local {
         let key = key_text(key, &mut text);
         plan.matches(key, &mut self.scratch.globbed, &mut matches);
         for &found in &matches {
-            self.apply(found, offered, session, near, sink);
+            self.apply(app, found, offered, session, near, sink);
         }
         matches.clear();
         self.scratch.matches = matches;
@@ -143,15 +144,15 @@ impl Local {
 
     fn apply<S: Sink>(
         &mut self,
+        app: &mut App,
         found: Match,
         offered: Ref<Object>,
         session: Ref<Session>,
         near: Option<u16>,
         sink: &mut S,
     ) {
-        let app = self.sessions[session].app;
-        match self.apps[app].plan.triggers[usize::from(found.trigger)].action {
-            Action::Fire => self.fire_trigger(found.trigger, session, near, &[offered]),
+        match app.plan.triggers[usize::from(found.trigger)].action {
+            Action::Fire => self.fire_trigger(app, found.trigger, session, near, &[offered]),
             Action::Gather { keys } => {
                 let of = &mut self.sessions[session];
                 let state = self.states.of(of, found.trigger, keys);
@@ -164,7 +165,7 @@ impl Local {
                 set.objects[place] = offered;
                 set.missing -= 1;
                 if set.missing == 0 {
-                    self.fire_set(state, session, near, sink);
+                    self.fire_set(app, state, session, near, sink);
                 }
             }
         }
@@ -173,6 +174,7 @@ impl Local {
     /// Fires a set with what it has, in the listed order.
     pub(super) fn fire_set<S: Sink>(
         &mut self,
+        app: &mut App,
         state: Ref<SetState>,
         session: Ref<Session>,
         near: Option<u16>,
@@ -183,21 +185,21 @@ impl Local {
         let trigger = set.trigger;
         let mut objects = std::mem::take(&mut set.objects);
         objects.retain(|object| object.is_some());
-        self.fire_trigger(trigger, session, near, &objects);
+        self.fire_trigger(app, trigger, session, near, &objects);
         for &object in &objects {
-            self.drop_hold(object, sink);
+            self.drop_hold(app, object, sink);
         }
         self.keep_buffer(state, objects);
     }
 
     /// Drops what a state holds. It is remembered as fired, so that what comes later changes
     /// nothing.
-    pub(super) fn drop_set<S: Sink>(&mut self, state: Ref<SetState>, sink: &mut S) {
+    pub(super) fn drop_set<S: Sink>(&mut self, app: &mut App, state: Ref<SetState>, sink: &mut S) {
         let set = self.states.get(state);
         set.fired = true;
         let objects = std::mem::take(&mut set.objects);
         for object in objects.iter().filter_map(|object| object.some()) {
-            self.drop_hold(object, sink);
+            self.drop_hold(app, object, sink);
         }
         self.keep_buffer(state, objects);
     }
@@ -210,10 +212,15 @@ impl Local {
     }
 
     /// Frees all states of an ending session.
-    pub(super) fn drop_states<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) {
+    pub(super) fn drop_states<S: Sink>(
+        &mut self,
+        app: &mut App,
+        session: Ref<Session>,
+        sink: &mut S,
+    ) {
         while let Some(state) = self.sessions[session].states.some() {
             self.sessions[session].states = self.states.get(state).next;
-            self.drop_set(state, sink);
+            self.drop_set(app, state, sink);
             self.states.remove(state);
         }
     }
@@ -222,24 +229,22 @@ impl Local {
     #[inline]
     fn fire_trigger(
         &mut self,
+        app: &mut App,
         trigger: u16,
         session: Ref<Session>,
         near: Option<u16>,
         inputs: &[Ref<Object>],
     ) {
-        let app = self.sessions[session].app;
-        let functions = self.apps[app].plan.triggers[usize::from(trigger)]
-            .functions
-            .len();
-        for at in 0..functions {
+        let trigger_at = usize::from(trigger);
+        for at in 0..app.plan.triggers[trigger_at].functions.len() {
             let firing = Firing {
                 session,
-                function: self.apps[app].plan.triggers[usize::from(trigger)].functions[at],
+                function: app.plan.triggers[trigger_at].functions[at],
                 trigger,
                 near,
                 is_call: false,
             };
-            self.fire(firing, inputs.iter().copied());
+            self.fire(app, firing, inputs.iter().copied());
         }
     }
 }
