@@ -101,16 +101,17 @@ impl<T: Default> Slab<T> {
 
     /// Takes a slot into use, the last one given back first. Its value is what its last user left,
     /// or the default.
-    #[inline]
-    pub(crate) fn take(&mut self) -> Ref<T> {
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> (Ref<T>, &mut T) {
         self.live += 1;
         if let Some(slot) = self.free.some() {
             let entry = &mut self.slots[slot.slot as usize];
             self.free = entry.next_free;
             entry.generation += 1;
-            return slot;
+            return (slot, &mut entry.value);
         }
-        self.grow()
+        let slot = self.grow();
+        (slot, &mut self[slot])
     }
 
     #[cold]
@@ -198,24 +199,24 @@ mod tests {
     #[test]
     fn the_last_slot_given_back_is_taken_first() {
         let mut slab = Slab::<u64>::new();
-        let (a, b) = (slab.take(), slab.take());
+        let (a, b) = (slab.take().0, slab.take().0);
         slab.give(a);
         slab.give(b);
-        assert_eq!(slab.take(), b);
-        assert_eq!(slab.take(), a);
+        assert_eq!(slab.take().0, b);
+        assert_eq!(slab.take().0, a);
         assert_eq!(slab.live(), 2);
     }
 
     #[test]
     fn a_stale_generation_finds_nothing() {
         let mut slab = Slab::<u64>::new();
-        let a = slab.take();
+        let a = slab.take().0;
         let generation = slab.generation(a);
         assert_eq!(slab.find(a.slot(), generation), Some(a));
         slab.give(a);
         assert_eq!(slab.find(a.slot(), generation), None);
         assert_eq!(slab.find(a.slot(), generation + 1), None);
-        let again = slab.take();
+        let again = slab.take().0;
         assert_eq!(slab.find(again.slot(), generation), None);
         assert_eq!(slab.find(7, 1), None);
     }
@@ -223,11 +224,11 @@ mod tests {
     #[test]
     fn a_slot_out_of_generations_is_retired() {
         let mut slab = Slab::<u64>::new();
-        let a = slab.take();
+        let a = slab.take().0;
         slab.slots[0].generation = u32::MAX - 4;
         slab.give(a);
-        assert_eq!(slab.take(), a);
+        assert_eq!(slab.take().0, a);
         slab.give(a);
-        assert_ne!(slab.take(), a);
+        assert_ne!(slab.take().0, a);
     }
 }

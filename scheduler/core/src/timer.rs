@@ -91,9 +91,8 @@ impl<T: Copy> Wheel<T> {
 
     /// Fires `what` at `deadline_ns`, or as soon as it is looked for if that has passed.
     pub(crate) fn arm(&mut self, deadline_ns: u64, what: T) -> TimerId {
-        let slot = self.entries.take();
+        let (slot, entry) = self.entries.take();
         self.armed_ever += 1;
-        let entry = &mut self.entries[slot];
         entry.deadline_ns = deadline_ns;
         entry.order = self.armed_ever;
         entry.what = Some(what);
@@ -106,8 +105,14 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Disarms a timer; nothing happens where it has fired or been cancelled before.
+    #[inline]
     pub(crate) fn cancel(&mut self, id: &mut TimerId) {
-        let named = std::mem::take(id);
+        if *id != TimerId::NONE {
+            self.disarm(std::mem::take(id));
+        }
+    }
+
+    fn disarm(&mut self, named: TimerId) {
         let Some(slot) = self.entries.find(named.slot, named.generation) else {
             return;
         };

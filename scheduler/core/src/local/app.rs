@@ -3,7 +3,6 @@
 //! An app is there until nothing of it is left, so whoever holds something of an app may index
 //! [`Apps`] by its id.
 
-use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 
 use crate::event::{AppId, ExecutorId};
@@ -57,6 +56,8 @@ pub(super) struct FunctionState {
     pub(super) running_max: u32,
     priority: u8,
     listed: bool,
+    /// The next of its priority's ring of functions that are ready.
+    next_ready: u16,
 }
 
 impl FunctionState {
@@ -65,10 +66,12 @@ impl FunctionState {
     }
 }
 
-/// Functions with something queued that may start, by priority, in turn within each. Entries
-/// that no longer can are passed over when they come up.
+/// Functions with something queued that may start: a ring for each priority, served in turn and
+/// linked through the functions' states, whose last one is known here. Entries that no longer can
+/// start are passed over when they come up.
+#[derive(Default)]
 pub(super) struct Ready {
-    classes: [VecDeque<u16>; PRIORITIES],
+    last: [u16; PRIORITIES],
     occupied: u16,
 }
 
@@ -121,9 +124,11 @@ impl App {
         regions[slots].owned = true;
         Self {
             id,
-            ready: Ready::new(functions.len()),
+            ready: Ready::default(),
             functions,
-            executors: (0..slots).map(|_| Executor::default()).collect(),
+            executors: (0..slots)
+                .map(|_| Executor::new(spec.functions.len()))
+                .collect(),
             awake: ExecutorList::default(),
             asleep: ExecutorList::default(),
             regions,
@@ -141,10 +146,12 @@ impl App {
     }
 
     /// An executor of this app.
+    #[inline]
     pub(super) fn executor_id(&self, slot: u16) -> ExecutorId {
         ExecutorId { app: self.id, slot }
     }
 
+    #[inline]
     pub(super) fn region(&mut self, slot: u16) -> &mut Region {
         &mut self.regions[usize::from(slot)]
     }
@@ -154,18 +161,13 @@ impl App {
         &self.spec.functions[usize::from(function)].name
     }
 
-    /// Whether a function has something to start and may.
-    pub(super) fn can_start(&self, function: u16) -> bool {
-        self.functions[usize::from(function)].can_start()
-    }
-
     /// Puts a function on the list of those ready, where it is ready and not on it.
     #[inline]
     pub(super) fn list(&mut self, function: u16) {
         let state = &mut self.functions[usize::from(function)];
         if !state.listed && state.can_start() {
             state.listed = true;
-            self.ready.push(state.priority, function);
+            self.ready.push(&mut self.functions, function);
         }
     }
 
@@ -193,13 +195,13 @@ impl App {
     #[inline]
     pub(super) fn next_ready(&mut self) -> Option<u16> {
         loop {
-            let (class, function) = self.ready.first()?;
+            let function = self.ready.first(&self.functions)?;
             let state = &mut self.functions[usize::from(function)];
             if state.can_start() {
                 return Some(function);
             }
             state.listed = false;
-            self.ready.pop(class);
+            self.ready.pop(&mut self.functions);
         }
     }
 
@@ -207,20 +209,30 @@ impl App {
     /// has started.
     #[inline]
     fn turn(&mut self, function: u16) {
-        let state = &mut self.functions[usize::from(function)];
-        if state.listed && self.ready.first() == Some((state.priority, function)) {
-            self.ready.pop(state.priority);
+        if self.ready.first(&self.functions) == Some(function) {
+            self.ready.pop(&mut self.functions);
+            let state = &mut self.functions[usize::from(function)];
             state.listed = state.can_start();
             if state.listed {
-                self.ready.push(state.priority, function);
+                self.ready.push(&mut self.functions, function);
             }
         }
     }
 
+    /// Whether what is queued must wait for an executor that works, and whoever else could be woken
+    /// or started for it has been thought of, or is not there.
+    #[inline]
+    pub(super) fn must_wait(&self) -> bool {
+        let nobody_else = self.asleep.is_empty() && self.pool.taken >= self.spec.executors.max;
+        self.awake.is_empty()
+            && self.pool.busy > 0
+            && (nobody_else || self.forward_timer != TimerId::NONE)
+    }
+
     /// Functions that are ready, those to be served first first.
     pub(super) fn ready_functions(&self) -> impl Iterator<Item = u16> {
-        let listed = self.ready.classes.iter().flatten().copied();
-        listed.filter(|&function| self.can_start(function))
+        let listed = self.ready.iter(&self.functions);
+        listed.filter(|&function| self.functions[usize::from(function)].can_start())
     }
 
     /// Whether less than a part of the objects is left: the edge refuses then.
@@ -243,33 +255,60 @@ impl App {
 }
 
 impl Ready {
-    fn new(functions: usize) -> Self {
-        Self {
-            classes: std::array::from_fn(|_| VecDeque::with_capacity(functions)),
-            occupied: 0,
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.occupied == 0
+    }
+
+    #[inline]
+    fn push(&mut self, functions: &mut [FunctionState], pushed: u16) {
+        let class = functions[usize::from(pushed)].priority;
+        let last = std::mem::replace(&mut self.last[usize::from(class)], pushed);
+        let first = if self.occupied >> class & 1 == 1 {
+            std::mem::replace(&mut functions[usize::from(last)].next_ready, pushed)
+        } else {
+            self.occupied |= 1 << class;
+            pushed
+        };
+        functions[usize::from(pushed)].next_ready = first;
+    }
+
+    /// The last function of the first priority that has any.
+    #[inline]
+    fn last_of_first(&self) -> Option<u16> {
+        let last = self.last.get(self.occupied.trailing_zeros() as usize);
+        last.copied()
+    }
+
+    #[inline]
+    fn first(&self, functions: &[FunctionState]) -> Option<u16> {
+        let last = self.last_of_first()?;
+        Some(functions[usize::from(last)].next_ready)
+    }
+
+    /// Removes the first.
+    #[inline]
+    fn pop(&mut self, functions: &mut [FunctionState]) {
+        let Some(last) = self.last_of_first() else {
+            return;
+        };
+        let popped = functions[usize::from(last)].next_ready;
+        if popped == last {
+            self.occupied &= self.occupied - 1;
+        } else {
+            functions[usize::from(last)].next_ready = functions[usize::from(popped)].next_ready;
         }
     }
 
-    fn push(&mut self, class: u8, function: u16) {
-        self.classes[usize::from(class)].push_back(function);
-        self.occupied |= 1 << class;
-    }
-
-    fn first(&self) -> Option<(u8, u16)> {
-        if self.occupied == 0 {
-            return None;
-        }
-        let class = self.occupied.trailing_zeros() as u8;
-        let function = self.classes[usize::from(class)].front()?;
-        Some((class, *function))
-    }
-
-    fn pop(&mut self, class: u8) {
-        let functions = &mut self.classes[usize::from(class)];
-        functions.pop_front();
-        if functions.is_empty() {
-            self.occupied &= !(1 << class);
-        }
+    fn iter<'a>(&'a self, functions: &'a [FunctionState]) -> impl Iterator<Item = u16> + 'a {
+        let occupied = (0..PRIORITIES).filter(|class| self.occupied >> class & 1 == 1);
+        occupied.flat_map(|class| {
+            let last = self.last[class];
+            let next = |function: u16| functions[usize::from(function)].next_ready;
+            std::iter::successors(Some(next(last)), move |&function| {
+                (function != last).then(|| next(function))
+            })
+        })
     }
 }
 
@@ -278,10 +317,12 @@ impl Ready {
 pub(super) struct Apps(Vec<Option<Box<App>>>);
 
 impl Apps {
+    #[inline]
     pub(super) fn get(&self, id: AppId) -> Option<&App> {
         self.0.get(usize::from(id.0))?.as_deref()
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: AppId) -> Option<&mut App> {
         self.0.get_mut(usize::from(id.0))?.as_deref_mut()
     }
@@ -303,7 +344,7 @@ impl Apps {
 impl Index<AppId> for Apps {
     type Output = App;
 
-    #[inline]
+    #[inline(always)]
     fn index(&self, id: AppId) -> &App {
         self.0[usize::from(id.0)]
             .as_deref()
@@ -312,7 +353,7 @@ impl Index<AppId> for Apps {
 }
 
 impl IndexMut<AppId> for Apps {
-    #[inline]
+    #[inline(always)]
     fn index_mut(&mut self, id: AppId) -> &mut App {
         self.0[usize::from(id.0)]
             .as_deref_mut()

@@ -40,8 +40,15 @@ impl Completion<'_> {
 
 impl Local {
     /// Starts what is queued while an executor can be had for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn dispatch_ready<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        let of = &self.apps[app];
+        if !of.ready.is_empty() && !of.must_wait() {
+            self.dispatch_listed(app, sink);
+        }
+    }
+
+    fn dispatch_listed<S: Sink>(&mut self, app: AppId, sink: &mut S) {
         loop {
             let of = &mut self.apps[app];
             let Some(function) = of.next_ready() else {
@@ -60,11 +67,11 @@ impl Local {
     }
 
     /// Starts an invocation. The message goes first; the books follow.
-    #[inline]
     fn start<S: Sink>(&mut self, id: ExecutorId, started: Ref<Invocation>, sink: &mut S) {
         let app = &mut self.apps[id.app];
         self.tables.start(app, id.slot, started, sink);
-        self.use_core(id, sink);
+        let core = app.executor(id.slot).core;
+        self.use_core(id, core, sink);
     }
 
     /// The open attempt of an executor has come back: its next work goes out first, then the
@@ -115,7 +122,7 @@ impl Local {
 
     /// The next invocation for an executor that has nothing open and is awake; idleness if there
     /// is none. Whatever else is idle has been offered the queue before, so there is no choice.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_next<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
         let app = &mut self.apps[id.app];
         let stays = !app.removing && !app.executor(id.slot).dying;

@@ -5,7 +5,6 @@
 //! state goes through [`App::set_state`], which keeps the counts and lists right.
 
 use pheromone_shm::message::{Extent, ToExecutor};
-use smallvec::SmallVec;
 
 use crate::event::{Cause, Death, ExecutorId, Failure, Sink};
 use crate::limits::START_TIMEOUT_NS;
@@ -66,7 +65,7 @@ pub(super) struct Executor {
     /// The open dispatch. (One queued behind it would stand beside it here.)
     pub(super) open: Ref<Invocation>,
     /// Functions it has run before, as bits.
-    loaded: SmallVec<[u64; 2]>,
+    loaded: Box<[u64]>,
     /// Invocations it has completed.
     pub(super) completed: u32,
     pub(super) credit: Credit,
@@ -82,6 +81,14 @@ pub(super) struct Executor {
 }
 
 impl Executor {
+    /// A vacant slot of an app with so many functions.
+    pub(super) fn new(functions: usize) -> Self {
+        Self {
+            loaded: vec![0; functions.div_ceil(64)].into(),
+            ..Self::default()
+        }
+    }
+
     /// Whether there is a process.
     pub(super) fn is_alive(&self) -> bool {
         !matches!(self.state, State::Vacant | State::Asked)
@@ -89,20 +96,12 @@ impl Executor {
 
     #[inline]
     pub(super) fn has_loaded(&self, function: u16) -> bool {
-        let word = self.loaded.get(usize::from(function) / 64);
-        word.is_some_and(|word| word >> (function % 64) & 1 == 1)
+        self.loaded[usize::from(function) / 64] >> (function % 64) & 1 == 1
     }
 
     #[inline]
     pub(super) fn set_loaded(&mut self, function: u16) {
-        if self.has_loaded(function) {
-            return;
-        }
-        let word = usize::from(function) / 64;
-        if self.loaded.len() <= word {
-            self.loaded.resize(word + 1, 0);
-        }
-        self.loaded[word] |= 1 << (function % 64);
+        self.loaded[usize::from(function) / 64] |= 1 << (function % 64);
     }
 }
 
@@ -145,6 +144,7 @@ impl ExecutorList {
 }
 
 impl App {
+    #[inline]
     pub(super) fn executor(&mut self, slot: u16) -> &mut Executor {
         &mut self.executors[usize::from(slot)]
     }
@@ -161,12 +161,15 @@ impl App {
     /// Changes a slot's state, its place in the lists, and the counts.
     #[inline]
     pub(super) fn set_state(&mut self, slot: u16, state: State) {
-        let executor = &mut self.executors[usize::from(slot)];
+        if self.executor(slot).state != state {
+            self.change_state(slot, state);
+        }
+    }
+
+    fn change_state(&mut self, slot: u16, state: State) {
+        let executor = self.executor(slot);
         let awake = executor.may_spin;
         let before = std::mem::replace(&mut executor.state, state);
-        if before == state {
-            return;
-        }
         if let Some(count) = self.count(before) {
             *count -= 1;
         }
@@ -421,7 +424,7 @@ impl Local {
         self.spinners.leave_core(executor.core);
         let credit = std::mem::take(&mut executor.credit);
         executor.adoption = Vec::new();
-        executor.loaded.clear();
+        executor.loaded.fill(0);
         executor.completed = 0;
         executor.dying = false;
         app.ledger.take_back(credit.left_bytes());

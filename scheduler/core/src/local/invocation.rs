@@ -101,13 +101,13 @@ pub(super) struct Firing {
 
 impl Tables {
     /// Queues an invocation with one input.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fire_one(&mut self, app: &mut App, firing: Firing, input: Ref<Object>) {
         self.fire(app, firing, std::iter::once(input));
     }
 
     /// Queues an invocation with these inputs, in this order, a hold on each.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fire(
         &mut self,
         app: &mut App,
@@ -115,14 +115,13 @@ impl Tables {
         inputs: impl Iterator<Item = Ref<Object>>,
     ) {
         self.last_invocation += 1;
-        let queued = self.invocations.take();
+        let (queued, invocation) = self.invocations.take();
         let session = &mut self.sessions[firing.session];
         let next = std::mem::replace(&mut session.invocations, queued);
         session.busy += 1;
         let function = &mut app.functions[usize::from(firing.function)];
         let previous = std::mem::replace(&mut function.last, queued);
 
-        let invocation = &mut self.invocations[queued];
         invocation.id = self.last_invocation;
         invocation.session = firing.session;
         invocation.function = firing.function;
@@ -158,7 +157,7 @@ impl Tables {
     }
 
     /// Takes an invocation out of its function's queue.
-    #[inline]
+    #[inline(always)]
     pub(super) fn unqueue(&mut self, app: &mut App, queued: Ref<Invocation>) {
         let invocation = &self.invocations[queued];
         let (previous, next) = (invocation.queue_previous, invocation.queue_next);

@@ -112,7 +112,7 @@ impl App {
     }
 
     /// Refills an executor's credit where it is below half of a slice.
-    #[inline]
+    #[inline(always)]
     pub(super) fn top_up<S: Sink>(&mut self, slot: u16, sink: &mut S) {
         let left_bytes = self.executor(slot).credit.left_bytes();
         if left_bytes < CREDIT_SLICE_BYTES / 2 {

@@ -3,9 +3,11 @@
 //! A message of an invocation whose session has ended is still judged, but does nothing; memory
 //! that it names goes back to its owner.
 
-use pheromone_shm::message::{Extent, FromExecutor, InputKey, Key, NO_BUCKET, Target, ToExecutor};
+use pheromone_shm::message::{
+    Extent, FromExecutor, InputKey, Key, NO_BUCKET, NO_TRIGGER, Target, ToExecutor,
+};
 
-use crate::event::{Cause, ExecutorId, Failure, Sink};
+use crate::event::{AppId, Cause, ExecutorId, Failure, Sink};
 use crate::local::app::App;
 use crate::local::dispatch::Completion;
 use crate::local::executor::State;
@@ -13,7 +15,7 @@ use crate::local::invocation::{Firing, Invocation};
 use crate::local::judge::{
     Fault, full_key, judge_bucket, judge_group, judge_key, judge_named, judge_target,
 };
-use crate::local::name::{is_auto_text, key_text};
+use crate::local::name::{AutoText, is_auto_text, key_text};
 use crate::local::object::{NewObject, Object, Payload};
 use crate::local::respond::Answer;
 use crate::local::session::{End, Session};
@@ -31,13 +33,31 @@ mod status {
 /// An object on its way into a session.
 #[derive(Clone, Copy)]
 pub(super) struct Publication<'a> {
-    pub(super) payload: Payload,
+    pub(super) object: NewObject<'a>,
+    pub(super) session: Ref<Session>,
     pub(super) target: Target,
     /// The direct object's functions are this one's `next`.
     pub(super) function: u16,
-    pub(super) key: InputKey<'a>,
-    pub(super) group: &'a [u8],
     pub(super) near: Option<u16>,
+}
+
+impl Publication<'_> {
+    /// The identity that it takes, where somebody has chosen one.
+    #[inline]
+    fn name(&self) -> Option<(u16, &[u8])> {
+        match (self.target, self.object.key) {
+            (Target::Bucket(bucket), InputKey::Named(key)) => Some((bucket, key)),
+            _ => None,
+        }
+    }
+}
+
+/// Where an object for this target is.
+fn bucket_of(target: Target) -> u16 {
+    match target {
+        Target::Bucket(bucket) => bucket,
+        Target::Next | Target::Function(_) => NO_BUCKET,
+    }
 }
 
 impl Local {
@@ -176,35 +196,40 @@ impl Local {
         let open = app.executor(id.slot).open("Publish")?;
         app.judge_payload(id.slot, extent, size_bytes)?;
         let invocation = &self.tables.invocations[open];
-        let function = invocation.function;
-        judge_target(app, function, target)?;
+        judge_target(app, invocation.function, target)?;
         judge_key(key, group)?;
         app.take_credit(id.slot, extent)?;
         let Some(session) = invocation.session.some() else {
             self.tables.release_extent(app, id.slot, extent, sink);
             return Ok(());
         };
+        let payload = Payload {
+            region: id.slot,
+            extent,
+            size_bytes,
+            root: Ref::NONE,
+        };
         let publication = Publication {
-            payload: Payload {
-                region: id.slot,
-                extent,
-                size_bytes,
-                root: Ref::NONE,
+            object: NewObject {
+                session: self.tables.sessions[session].id,
+                payload,
+                bucket: bucket_of(target),
+                key: full_key(key, invocation.id),
+                group,
             },
+            session,
             target,
-            function,
-            key: full_key(key, invocation.id),
-            group,
+            function: invocation.function,
             near: Some(id.slot),
         };
-        if self.tables.is_taken(session, &publication) {
+        if self.tables.is_taken(&publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
-            self.tell_duplicate(session, &publication, sink);
+            self.tell_duplicate(id.app, &publication, sink);
         } else if names_are_full(app, &publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
             self.fail_by_limit(open, session, id, sink);
         } else {
-            let created = self.bring_in(session, &publication, sink);
+            let created = self.bring_in(id.app, &publication, sink);
             self.tables.drop_hold(&mut self.apps[id.app], created, sink);
         }
         self.apps[id.app].top_up(id.slot, sink);
@@ -229,20 +254,25 @@ impl Local {
             return Ok(());
         };
         let publication = Publication {
-            payload: self.tables.objects[forwarded].payload(forwarded),
+            object: NewObject {
+                session: self.tables.sessions[session].id,
+                payload: self.tables.objects[forwarded].payload(forwarded),
+                bucket: bucket_of(target),
+                key: full_key(key, invocation.id),
+                group,
+            },
+            session,
             target,
             function: invocation.function,
-            key: full_key(key, invocation.id),
-            group,
             near: Some(id.slot),
         };
-        if self.tables.is_taken(session, &publication) {
-            self.tell_duplicate(session, &publication, sink);
+        if self.tables.is_taken(&publication) {
+            self.tell_duplicate(id.app, &publication, sink);
         } else if app.is_out_of_objects() || names_are_full(app, &publication) {
             // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
             self.fail_by_limit(open, session, id, sink);
         } else {
-            let created = self.bring_in(session, &publication, sink);
+            let created = self.bring_in(id.app, &publication, sink);
             self.tables.drop_hold(&mut self.apps[id.app], created, sink);
         }
         Ok(())
@@ -250,84 +280,42 @@ impl Local {
 
     /// Makes an object of a publication that has been found right and starts what it fires. The
     /// caller ends the creator's hold.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bring_in<S: Sink>(
         &mut self,
-        session: Ref<Session>,
+        id: AppId,
         publication: &Publication<'_>,
         sink: &mut S,
     ) -> Ref<Object> {
-        let of = &self.tables.sessions[session];
-        let id = of.app;
         let app = &mut self.apps[id];
-        let bucket = match publication.target {
-            Target::Bucket(bucket) => bucket,
-            Target::Next | Target::Function(_) => NO_BUCKET,
-        };
-        let new = NewObject {
-            session: of.id,
-            payload: publication.payload,
-            bucket,
-            key: publication.key,
-            group: publication.group,
-        };
-        let created = self.tables.create(app, &new);
-        let near = publication.near;
-        let mut firing = Firing {
-            session,
-            function: publication.function,
-            trigger: pheromone_shm::message::NO_TRIGGER,
-            near,
-            is_call: false,
-        };
-        match publication.target {
-            Target::Bucket(bucket) => {
-                self.tables.offer(app, created, session, near, sink);
-                self.dispatch_ready(id, sink);
-                let app = &mut self.apps[id];
-                self.tables
-                    .enter_bucket(app, created, session, bucket, publication.key);
-            }
-            Target::Function(function) => {
-                firing.function = function;
-                self.tables.fire_one(app, firing, created);
-                self.dispatch_ready(id, sink);
-            }
-            Target::Next => {
-                let function = usize::from(publication.function);
-                for at in 0..app.plan.functions[function].next.len() {
-                    firing.function = app.plan.functions[function].next[at];
-                    self.tables.fire_one(app, firing, created);
-                }
-                self.dispatch_ready(id, sink);
-            }
+        let created = self.tables.create(app, &publication.object);
+        self.tables.deliver(app, created, publication, sink);
+        self.dispatch_ready(id, sink);
+        if let Target::Bucket(bucket) = publication.target {
+            let app = &mut self.apps[id];
+            self.tables.enter_bucket(app, created, bucket, publication);
         }
         created
     }
 
-    fn tell_duplicate<S: Sink>(
-        &mut self,
-        session: Ref<Session>,
-        publication: &Publication<'_>,
-        sink: &mut S,
-    ) {
-        let (Target::Bucket(bucket), InputKey::Named(key)) = (publication.target, publication.key)
-        else {
+    #[cold]
+    fn tell_duplicate<S: Sink>(&mut self, app: AppId, publication: &Publication<'_>, sink: &mut S) {
+        let Some((bucket, key)) = publication.name() else {
             return;
         };
-        let function = publication.function;
         let text = |local: &Self| {
-            let app = &local.apps[local.tables.sessions[session].app];
+            let app = &local.apps[app];
             format!(
                 "function `{}` sent a second object `{}` into bucket `{}`; the first one stands",
-                app.function_name(function),
+                app.function_name(publication.function),
                 String::from_utf8_lossy(key),
                 app.spec.buckets[usize::from(bucket)].name,
             )
         };
-        self.error_event(session, text, sink);
+        self.error_event(publication.session, text, sink);
     }
 
+    #[cold]
     fn fail_by_limit<S: Sink>(
         &mut self,
         open: Ref<Invocation>,
@@ -437,24 +425,54 @@ impl Local {
 }
 
 impl Tables {
+    /// Starts what a new object fires: its direct consumers, or the triggers of its bucket.
+    #[inline(always)]
+    fn deliver<S: Sink>(
+        &mut self,
+        app: &mut App,
+        created: Ref<Object>,
+        publication: &Publication<'_>,
+        sink: &mut S,
+    ) {
+        let Publication { session, near, .. } = *publication;
+        let direct = |function: u16| Firing {
+            session,
+            function,
+            trigger: NO_TRIGGER,
+            near,
+            is_call: false,
+        };
+        match publication.target {
+            Target::Bucket(_) => self.offer(app, created, session, near, sink),
+            Target::Function(function) => self.fire_one(app, direct(function), created),
+            Target::Next => {
+                let sender = usize::from(publication.function);
+                for at in 0..app.plan.functions[sender].next.len() {
+                    let next = app.plan.functions[sender].next[at];
+                    self.fire_one(app, direct(next), created);
+                }
+            }
+        }
+    }
+
     /// Remembers an object's name, and has its bucket hold it.
     #[inline]
     fn enter_bucket(
         &mut self,
         app: &mut App,
         entered: Ref<Object>,
-        session: Ref<Session>,
         bucket: u16,
-        key: InputKey<'_>,
+        publication: &Publication<'_>,
     ) {
-        let of = &mut self.sessions[session];
+        let of = &mut self.sessions[publication.session];
         let keeps = app.plan.buckets[usize::from(bucket)].keeps;
-        let mut text = smallvec::SmallVec::new();
+        let key = publication.object.key;
         let named = match key {
             InputKey::Named(_) => true,
             InputKey::Auto { .. } => keeps && of.has_auto_names,
         };
         if named {
+            let mut text = AutoText::new();
             let key = key_text(key, &mut text);
             let name = self
                 .names
@@ -463,19 +481,17 @@ impl Tables {
             app.names += 1;
         }
         if keeps {
-            self.keep(entered, session);
+            self.keep(entered, publication.session);
         }
     }
 
     /// Whether the identity has been taken, which automatic keys never are.
     #[inline]
-    pub(super) fn is_taken(&self, session: Ref<Session>, publication: &Publication<'_>) -> bool {
-        let (Target::Bucket(bucket), InputKey::Named(key)) = (publication.target, publication.key)
-        else {
-            return false;
-        };
-        let session = self.sessions[session].id;
-        self.names.find(session, bucket, key).is_some()
+    pub(super) fn is_taken(&self, publication: &Publication<'_>) -> bool {
+        publication.name().is_some_and(|(bucket, key)| {
+            let session = publication.object.session;
+            self.names.find(session, bucket, key).is_some()
+        })
     }
 
     /// The object of this session that a bucket holds under a key, or the text of an automatic
@@ -511,7 +527,7 @@ impl Tables {
             if let InputKey::Auto { .. } = input.key
                 && object.name.is_none()
             {
-                let mut text = smallvec::SmallVec::new();
+                let mut text = AutoText::new();
                 let key = key_text(input.key, &mut text);
                 let name = self
                     .names
@@ -526,9 +542,7 @@ impl Tables {
 /// Names stay until their session ends: they are bounded by the limit on objects.
 #[inline]
 fn names_are_full(app: &App, publication: &Publication<'_>) -> bool {
-    let named = matches!(publication.target, Target::Bucket(_))
-        && matches!(publication.key, InputKey::Named(_));
-    named && app.names >= u64::from(app.spec.limits.objects)
+    publication.name().is_some() && app.names >= u64::from(app.spec.limits.objects)
 }
 
 /// A key and group from outside, which are judged as a function's are.

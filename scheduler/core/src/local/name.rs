@@ -87,8 +87,7 @@ impl Names {
         list: &mut Ref<Name>,
     ) -> Ref<Name> {
         let hash = self.hash(session, bucket, key);
-        let inserted = self.names.take();
-        let name = &mut self.names[inserted];
+        let (inserted, name) = self.names.take();
         name.session = session;
         name.bucket = bucket;
         name.key.clear();

@@ -143,10 +143,9 @@ impl Slab<Object> {
 
 impl Tables {
     /// A new object with one hold, its creator's, which ends by [`Self::drop_hold`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn create(&mut self, app: &mut App, new: &NewObject<'_>) -> Ref<Object> {
-        let created = self.objects.take();
-        let object = &mut self.objects[created];
+        let (created, object) = self.objects.take();
         object.session = new.session;
         object.region = new.payload.region;
         object.extent = new.payload.extent;
@@ -178,15 +177,22 @@ impl Tables {
         app.ledger.charge(object.charge_bytes());
         app.stats.objects_live += 1;
         app.stats.objects_total += 1;
-        match new.payload.root.some() {
-            Some(root) => self.objects.hold(root),
-            None => self.link_into_region(app, created),
+        if new.payload.root.is_some() {
+            self.objects.hold(new.payload.root);
+            return created;
+        }
+        let live = &mut app.region(new.payload.region).live;
+        let next = std::mem::replace(live, created);
+        object.region_previous = Ref::NONE;
+        object.region_next = next;
+        if next.is_some() {
+            self.objects[next].region_previous = created;
         }
         created
     }
 
     /// One holder less; the last one's end is the object's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn drop_hold<S: Sink>(&mut self, app: &mut App, held: Ref<Object>, sink: &mut S) {
         let object = &mut self.objects[held];
         debug_assert!(object.holds > 0, "a hold ends once");
@@ -243,8 +249,7 @@ impl Tables {
         if region.unreleased.is_none() && sink.release(owner, extent) {
             return;
         }
-        let dead = self.objects.take();
-        let object = &mut self.objects[dead];
+        let (dead, object) = self.objects.take();
         object.region = slot;
         object.extent = extent;
         region.unreleased_count += 1;
@@ -274,18 +279,6 @@ impl Tables {
         while let Some(dead) = region.unreleased.some() {
             region.unreleased = self.objects[dead].region_next;
             self.objects.give(dead);
-        }
-    }
-
-    #[inline]
-    fn link_into_region(&mut self, app: &mut App, created: Ref<Object>) {
-        let object = &mut self.objects[created];
-        let region = app.region(object.region);
-        let next = std::mem::replace(&mut region.live, created);
-        object.region_previous = Ref::NONE;
-        object.region_next = next;
-        if next.is_some() {
-            self.objects[next].region_previous = created;
         }
     }
 

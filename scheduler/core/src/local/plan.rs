@@ -38,7 +38,7 @@ pub(super) struct TriggerPlan {
     pub(super) index: u16,
     pub(super) action: Action,
     pub(super) at_end: AtEnd,
-    pub(super) functions: SmallVec<[u16; 4]>,
+    pub(super) functions: Box<[u16]>,
 }
 
 /// One bucket.
@@ -54,8 +54,8 @@ pub(super) struct BucketPlan {
 
 /// One function.
 pub(super) struct FunctionPlan {
-    pub(super) next: SmallVec<[u16; 4]>,
-    pub(super) calls: SmallVec<[u16; 4]>,
+    pub(super) next: Box<[u16]>,
+    pub(super) calls: Box<[u16]>,
     /// Buckets that it may publish into, as bits; `None`: any.
     sends: Option<Vec<u64>>,
     pub(super) timeout_ns: Option<u64>,
@@ -93,8 +93,8 @@ impl Plan {
             .functions
             .iter()
             .map(|function| FunctionPlan {
-                next: SmallVec::from_slice(&function.next),
-                calls: SmallVec::from_slice(&function.calls),
+                next: function.next.as_slice().into(),
+                calls: function.calls.as_slice().into(),
                 sends: function
                     .sends
                     .as_ref()
@@ -180,7 +180,7 @@ fn bucket_plan(index: u16, bucket: &BucketSpec, triggers: &mut Vec<TriggerPlan>)
             index: place,
             action,
             at_end: trigger.at_end,
-            functions: SmallVec::from_slice(&trigger.functions),
+            functions: trigger.functions.as_slice().into(),
         });
     }
     plan.globs = globs.build().expect("validated: each pattern is a glob");

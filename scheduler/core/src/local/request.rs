@@ -162,14 +162,19 @@ impl Local {
                     },
                 };
                 let publication = Publication {
-                    payload,
+                    object: NewObject {
+                        session: self.tables.sessions[session].id,
+                        payload,
+                        bucket,
+                        key,
+                        group,
+                    },
+                    session,
                     target: Target::Bucket(bucket),
                     function: 0,
-                    key,
-                    group,
                     near: None,
                 };
-                let body = self.bring_in(session, &publication, sink);
+                let body = self.bring_in(request.app, &publication, sink);
                 self.keep_request(body, session, keeps_request);
                 let app = &mut self.apps[request.app];
                 self.tables.drop_hold(app, body, sink);

@@ -101,7 +101,7 @@ impl Local {
         has_caller: bool,
         timeout_ns: Option<u64>,
     ) -> Ref<Session> {
-        let opened = self.tables.sessions.take();
+        let (opened, _) = self.tables.sessions.take();
         let scheduler = u64::from(self.tables.scheduler_index);
         let generation = u64::from(self.tables.sessions.generation(opened));
         let id = scheduler << (GENERATION_BITS + SESSION_SLOT_BITS)

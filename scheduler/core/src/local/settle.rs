@@ -16,11 +16,14 @@ use crate::spec::{AtEnd, TriggerKind};
 
 impl Local {
     /// Settles a session that may have become quiet, and starts what that fires.
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) {
-        if self.tables.sessions[session].busy > 0 {
-            return;
+        if self.tables.sessions[session].busy == 0 {
+            self.settle_quiet(session, sink);
         }
+    }
+
+    fn settle_quiet<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) {
         if self.tables.sessions[session].states.is_some() && !self.settle_states(session, sink) {
             return;
         }

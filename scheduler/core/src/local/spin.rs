@@ -51,8 +51,7 @@ impl Spinners {
 impl Local {
     /// An executor has been given work: it is the one of its core that may spin afterwards.
     #[inline]
-    pub(super) fn use_core<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
-        let core = self.apps[id.app].executor(id.slot).core;
+    pub(super) fn use_core<S: Sink>(&mut self, id: ExecutorId, core: u16, sink: &mut S) {
         if self.spinners.cores[usize::from(core)].spinner != Some(id) {
             self.grant_spin(id, core, sink);
         }

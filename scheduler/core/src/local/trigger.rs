@@ -79,8 +79,7 @@ impl SetStates {
         if let Some(&found) = self.table.find(hash, same) {
             return found;
         }
-        let made = self.states.take();
-        let state = &mut self.states[made];
+        let (made, state) = self.states.take();
         state.session = id;
         state.trigger = trigger;
         state.fired = false;
