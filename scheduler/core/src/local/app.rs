@@ -221,7 +221,7 @@ impl App {
 
     /// Whether what is queued must wait for an executor that works, and whoever else could be woken
     /// or started for it has been thought of, or is not there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn must_wait(&self) -> bool {
         let nobody_else = self.asleep.is_empty() && self.pool.taken >= self.spec.executors.max;
         self.awake.is_empty()

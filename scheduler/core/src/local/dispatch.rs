@@ -13,6 +13,7 @@ use crate::limits::SLEEPERS_LOOKED_AT;
 use crate::local::app::App;
 use crate::local::executor::{ExecutorList, State};
 use crate::local::invocation::{Invocation, Place};
+use crate::local::judge::Fault;
 use crate::local::session::End;
 use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
@@ -82,42 +83,42 @@ impl Local {
         id: ExecutorId,
         completion: &Completion<'_>,
         sink: &mut S,
-    ) {
+    ) -> Result<(), Fault> {
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
-        let finished = std::mem::take(&mut executor.open);
+        let finished = executor.open("Complete")?;
+        executor.open = Ref::NONE;
         self.tables.timers.cancel(&mut executor.timer);
-        executor.completed = executor.completed.saturating_add(1);
         let function = self.tables.invocations[finished].function;
         if completion.has_run() {
             executor.set_loaded(function);
         }
-        app.stats.discarded_total += u64::from(completion.discarded);
-        app.pool.quick_deaths = 0;
         app.stopped_running(function);
-        let session = self.tables.leave_session(finished);
-        if completion.has_failed()
-            && let Some(session) = session
-        {
-            let failure = self.failure(finished, id, completion);
-            self.end_session(session, &End::Failed(failure), sink);
+        if completion.has_failed() {
+            self.fail_session(finished, id, completion, sink);
         }
-        self.tables
-            .trim_credit(&mut self.apps[id.app], id.slot, sink);
+        let app = &mut self.apps[id.app];
+        self.tables.trim_credit(app, id.slot, sink);
         if completion.ending == Ending::Returned {
             self.take_next(id, sink);
         } else {
             self.tell_to_leave(id, sink);
         }
+
+        let app = &mut self.apps[id.app];
+        let executor = app.executor(id.slot);
+        executor.completed = executor.completed.saturating_add(1);
+        app.pool.quick_deaths = 0;
+        app.stats.discarded_total += u64::from(completion.discarded);
+        let session = self.tables.leave_session(finished);
         self.dispatch_ready(id.app, sink);
         let app = &mut self.apps[id.app];
         self.tables.look_at_waiters(app);
         self.tables.finish(app, finished, sink);
-        if !completion.has_failed()
-            && let Some(session) = session
-        {
+        if let Some(session) = session {
             self.settle(session, sink);
         }
+        Ok(())
     }
 
     /// The next invocation for an executor that has nothing open and is awake; idleness if there
@@ -135,15 +136,21 @@ impl Local {
         }
     }
 
-    fn failure(
-        &self,
+    /// Ends the session of an attempt that has failed, unless it has ended before.
+    #[cold]
+    fn fail_session<S: Sink>(
+        &mut self,
         finished: Ref<Invocation>,
         id: ExecutorId,
         completion: &Completion<'_>,
-    ) -> Failure {
+        sink: &mut S,
+    ) {
+        let Some(session) = self.tables.leave_session(finished) else {
+            return;
+        };
         let invocation = &self.tables.invocations[finished];
         let message = String::from_utf8_lossy(completion.message).into_owned();
-        Failure {
+        let failure = Failure {
             function: Some(invocation.function),
             invocation: invocation.id,
             attempt: invocation.attempt,
@@ -156,7 +163,8 @@ impl Local {
                 },
             },
             executor: Some(id),
-        }
+        };
+        self.end_session(session, &End::Failed(failure), sink);
     }
 
     /// Work is left over: somebody must come for it, now or after `forward_delay`.

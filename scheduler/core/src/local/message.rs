@@ -92,7 +92,7 @@ impl Local {
                 ending,
                 discarded,
                 message,
-            } => self.completed(
+            } => self.complete(
                 id,
                 &Completion {
                     status,
@@ -224,13 +224,16 @@ impl Local {
         };
         if self.tables.is_taken(&publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
-            self.tell_duplicate(id.app, &publication, sink);
+            self.tell_duplicate(open, target, publication.object.key, sink);
         } else if names_are_full(app, &publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
             self.fail_by_limit(open, session, id, sink);
         } else {
             let created = self.bring_in(id.app, &publication, sink);
-            self.tables.drop_hold(&mut self.apps[id.app], created, sink);
+            let app = &mut self.apps[id.app];
+            self.tables.drop_hold(app, created, sink);
+            app.top_up(id.slot, sink);
+            return Ok(());
         }
         self.apps[id.app].top_up(id.slot, sink);
         Ok(())
@@ -267,7 +270,7 @@ impl Local {
             near: Some(id.slot),
         };
         if self.tables.is_taken(&publication) {
-            self.tell_duplicate(id.app, &publication, sink);
+            self.tell_duplicate(open, target, publication.object.key, sink);
         } else if app.is_out_of_objects() || names_are_full(app, &publication) {
             // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
             self.fail_by_limit(open, session, id, sink);
@@ -293,26 +296,36 @@ impl Local {
         self.dispatch_ready(id, sink);
         if let Target::Bucket(bucket) = publication.target {
             let app = &mut self.apps[id];
-            self.tables.enter_bucket(app, created, bucket, publication);
+            let key = publication.object.key;
+            self.tables
+                .enter_bucket(app, created, publication.session, bucket, key);
         }
         created
     }
 
     #[cold]
-    fn tell_duplicate<S: Sink>(&mut self, app: AppId, publication: &Publication<'_>, sink: &mut S) {
-        let Some((bucket, key)) = publication.name() else {
+    fn tell_duplicate<S: Sink>(
+        &mut self,
+        open: Ref<Invocation>,
+        target: Target,
+        key: InputKey<'_>,
+        sink: &mut S,
+    ) {
+        let invocation = &self.tables.invocations[open];
+        let (session, function) = (invocation.session, invocation.function);
+        let (Target::Bucket(bucket), InputKey::Named(key)) = (target, key) else {
             return;
         };
         let text = |local: &Self| {
-            let app = &local.apps[app];
+            let app = &local.apps[local.tables.sessions[session].app];
             format!(
                 "function `{}` sent a second object `{}` into bucket `{}`; the first one stands",
-                app.function_name(publication.function),
+                app.function_name(function),
                 String::from_utf8_lossy(key),
                 app.spec.buckets[usize::from(bucket)].name,
             )
         };
-        self.error_event(publication.session, text, sink);
+        self.error_event(session, text, sink);
     }
 
     #[cold]
@@ -336,17 +349,6 @@ impl Local {
             executor: Some(id),
         };
         self.end_session(session, &End::Failed(failure), sink);
-    }
-
-    fn completed<S: Sink>(
-        &mut self,
-        id: ExecutorId,
-        completion: &Completion<'_>,
-        sink: &mut S,
-    ) -> Result<(), Fault> {
-        self.apps[id.app].executor(id.slot).open("Complete")?;
-        self.complete(id, completion, sink);
-        Ok(())
     }
 
     fn fetch_inputs<S: Sink>(
@@ -461,12 +463,12 @@ impl Tables {
         &mut self,
         app: &mut App,
         entered: Ref<Object>,
+        session: Ref<Session>,
         bucket: u16,
-        publication: &Publication<'_>,
+        key: InputKey<'_>,
     ) {
-        let of = &mut self.sessions[publication.session];
+        let of = &mut self.sessions[session];
         let keeps = app.plan.buckets[usize::from(bucket)].keeps;
-        let key = publication.object.key;
         let named = match key {
             InputKey::Named(_) => true,
             InputKey::Auto { .. } => keeps && of.has_auto_names,
@@ -481,7 +483,7 @@ impl Tables {
             app.names += 1;
         }
         if keeps {
-            self.keep(entered, publication.session);
+            self.keep(entered, session);
         }
     }
 
