@@ -67,7 +67,7 @@ impl Local {
         self.wait_for_executor(app, sink);
     }
 
-    /// Starts an invocation. The message goes first; the books follow.
+    /// Starts an invocation on an executor, which is the one of its core that may spin from now on.
     fn start<S: Sink>(&mut self, id: ExecutorId, started: Ref<Invocation>, sink: &mut S) {
         let app = &mut self.apps[id.app];
         self.tables.start(app, id.slot, started, sink);

@@ -72,9 +72,9 @@ pub(crate) struct Local {
     pub(crate) outgoing: VecDeque<ToCoordinator>,
 }
 
-/// What is there of all apps, and the time. What concerns a single app is a method of these tables
-/// that is given the app, so that the app is looked up once in each step; what may concern several
-/// apps, or choose among executors, is a method of [`Local`].
+/// What is there of all apps, and the time. What keeps the books of a single app is a method of
+/// these tables that is given the app, so that it need not look it up for every entry; what may
+/// concern several apps, or choose among executors, is a method of [`Local`].
 struct Tables {
     scheduler_index: u8,
     now_ns: u64,
