@@ -86,33 +86,44 @@ static int ask_the_node(const char *socket_path, const char *request)
     return status;
 }
 
-/* Tries to manage the node, itself and from a grandchild; answers with both statuses. */
+/* In a process of its own: starts another one and leaves it behind, which asks once it is an
+ * orphan, writes what it was told, and ends. A forked process does not have the shared memory, so
+ * nothing here may point into it. */
+static void ask_as_an_orphan(const char *socket_path, const char *request, int answers)
+{
+    const pid_t parent = getpid();
+    const pid_t orphan = fork();
+    int status;
+
+    if (orphan != 0)
+        _exit(orphan < 0);
+    while (getppid() == parent)
+        usleep(1000);
+    status = ask_the_node(socket_path, request);
+    _exit(write(answers, &status, sizeof status) != (ssize_t)sizeof status);
+}
+
+/* Tries to manage the node, itself and from an orphaned grandchild; answers with both statuses. */
 PHR_FUNCTION(reaches_for_the_node)
 {
     static const char request[] = "DELETE /v1/apps/victim HTTP/1.1\r\nHost: localhost\r\n"
                                   "Content-Length: 0\r\nConnection: close\r\n\r\n";
-    int status, grandchild = 0, pipes[2];
+    int own, orphans, ended, pipes[2];
     char path[108], text[64];
     pid_t child;
 
-    /* A forked child does not have the shared memory. */
     snprintf(path, sizeof path, "%s", (const char *)phr_data(phr_input(ctx, 0)));
-    status = ask_the_node(path, request);
+    own = ask_the_node(path, request);
     CHECK(pipe(pipes) == 0);
     child = fork();
     CHECK(child >= 0);
-    if (child == 0) {
-        if (fork() == 0) {
-            grandchild = ask_the_node(path, request);
-            if (write(pipes[1], &grandchild, sizeof grandchild) < 0)
-                _exit(1);
-        }
-        _exit(0);
-    }
-    CHECK(waitpid(child, NULL, 0) == child);
+    if (child == 0)
+        ask_as_an_orphan(path, request, pipes[1]);
+    CHECK(waitpid(child, &ended, 0) == child);
+    CHECK(ended == 0);
     close(pipes[1]);
-    CHECK(read(pipes[0], &grandchild, sizeof grandchild) == (ssize_t)sizeof grandchild);
+    CHECK(read(pipes[0], &orphans, sizeof orphans) == (ssize_t)sizeof orphans);
     close(pipes[0]);
-    snprintf(text, sizeof text, "%d %d", status, grandchild);
+    snprintf(text, sizeof text, "%d %d", own, orphans);
     return phr_respond_data(ctx, text, strlen(text));
 }
