@@ -8,8 +8,7 @@
 use std::collections::VecDeque;
 
 use pheromone_core::spec::{
-    AppSpec, BucketIndex, Entry, FunctionIndex, GroupClose, Isolation, Keep, OnFailure, Scope,
-    TriggerKind,
+    AppSpec, BucketIndex, Entry, FunctionIndex, GroupClose, Keep, OnFailure, Scope, TriggerKind,
 };
 
 use crate::diagnostics::{Diagnostic, clip, quote};
@@ -27,7 +26,6 @@ pub(crate) fn whole(spec: &AppSpec, places: &Places, sink: &Sink) {
         // Where something is wrong, what looks odd may only follow from it.
         return;
     }
-    check.isolation();
     check.unreached_functions();
     check.unread_buckets();
     check.kept_cycles();
@@ -59,22 +57,6 @@ impl Check<'_> {
                 .at(&self.places.app.head, "`entry` is missing")
                 .help(format!("add entry = \"{}\"", clip(&first.name))),
         );
-    }
-
-    fn isolation(&self) {
-        let level = match self.spec.isolation {
-            Isolation::None => return,
-            Isolation::Standard => "standard",
-            Isolation::Strict => "strict",
-        };
-        let default = if self.places.app.has("isolation") {
-            ""
-        } else {
-            " (the default)"
-        };
-        self.sink.push(Diagnostic::warning(format!(
-            "isolation `{level}`{default} is not in this build yet: functions run as under `none`"
-        )));
     }
 
     /// Functions that no trigger fires and no other function that is reached names.

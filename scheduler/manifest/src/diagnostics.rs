@@ -109,6 +109,10 @@ impl Diagnostics {
         }
     }
 
+    pub(crate) fn leave_out(&mut self, more: usize) {
+        self.left_out += more;
+    }
+
     pub(crate) fn sort(&mut self) {
         self.list.sort_by_key(|diagnostic| match &diagnostic.place {
             Some((place, _)) => (true, place.start),

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostics::{Diagnostic, Diagnostics, Place, quote};
+use crate::diagnostics::{Diagnostic, Diagnostics, Place, clip, quote};
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::names::nearest;
 use crate::units::{self, Mistake};
@@ -36,6 +36,11 @@ impl Sink {
             self.errors.set(self.errors.get() + 1);
         }
         self.found.borrow_mut().push(diagnostic);
+    }
+
+    /// Counts so many more that are not worth telling.
+    pub(crate) fn leave_out(&self, more: usize) {
+        self.found.borrow_mut().leave_out(more);
     }
 
     /// Errors so far.
@@ -201,7 +206,11 @@ impl<'a> Section<'a> {
             };
             let help = match near {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("{} takes {}", self.name, list(&self.asked)),
+                None => {
+                    let mut known = self.asked.clone();
+                    known.sort_unstable();
+                    format!("{} takes {}", self.name, list(&known))
+                }
             };
             self.sink.push(
                 Diagnostic::error(format!("unknown key {key} in {}", self.name))
@@ -482,10 +491,12 @@ impl<'a> Section<'a> {
                 let help = if name.starts_with('[') {
                     format!("write it as a section {name}")
                 } else {
-                    format!(
-                        "write it as {} = {{ ... }}",
-                        quote(field.key).trim_matches('`')
-                    )
+                    let example = match field.key {
+                        "executors" => "min = 1, max = 8",
+                        "config" | "env" => "NAME = \"value\"",
+                        _ => "...",
+                    };
+                    format!("write it as {} = {{ {example} }}", clip(field.key))
                 };
                 self.wrong_type(field, "a table", help);
                 None

@@ -6,6 +6,9 @@ use pheromone_core::spec::REGION_SPAN_BYTES_MAX;
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Diagnostics kept; the rest is counted. More than a person reads at once.
 pub const DIAGNOSTICS_MAX: usize = 100;
+/// Errors of TOML itself that are told; the rest is counted. One slip has few consequences, and
+/// what is no manifest at all has one error a line.
+pub const SYNTAX_ERRORS_MAX: usize = 5;
 /// Characters of the manifest that one message quotes.
 pub const QUOTE_CHARS_MAX: usize = 80;
 

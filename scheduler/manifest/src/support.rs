@@ -1,14 +1,62 @@
-//! What this build does not carry out yet, as errors at the fields that ask for it. The core
-//! decides ([`AppSpec::unsupported`]); here only the places are found.
+//! What this build does not carry out yet. Where an app would do something else than its manifest
+//! says, that is an error at the field that asks for it: the core decides
+//! ([`AppSpec::unsupported`]), here only the places are found. Where it does the same with less
+//! protection, that is a warning.
 
-use pheromone_core::spec::{AppSpec, OnFailure, Retain, TriggerKind};
+use pheromone_core::spec::{AppSpec, Isolation, OnFailure, Retain, TriggerKind};
 
+use crate::app::FunctionProgram;
 use crate::diagnostics::Diagnostic;
 use crate::document::Sink;
 use crate::read::{FieldPlaces, Places};
 
-/// Reports each such field of an app that is otherwise right.
-pub(crate) fn judge(spec: &AppSpec, places: &Places, sink: &Sink) {
+/// Reports each such field.
+pub(crate) fn judge(spec: &AppSpec, programs: &[FunctionProgram], places: &Places, sink: &Sink) {
+    refuse(spec, places, sink);
+    if sink.errors() == 0 {
+        warn(spec, programs, places, sink);
+    }
+}
+
+/// Protection that the app asks for, and has not.
+fn warn(spec: &AppSpec, programs: &[FunctionProgram], places: &Places, sink: &Sink) {
+    let level = match spec.isolation {
+        Isolation::None => None,
+        Isolation::Standard => Some("standard"),
+        Isolation::Strict => Some("strict"),
+    };
+    if let Some(level) = level {
+        let default = if places.app.has("isolation") {
+            ""
+        } else {
+            " (the default)"
+        };
+        sink.push(Diagnostic::warning(format!(
+            "isolation `{level}`{default} is not in this build yet: functions run as under `none` \
+             (isolation = \"none\" accepts that)"
+        )));
+    }
+    if spec.weight != 1 {
+        sink.push(
+            Diagnostic::warning("`weight` is not in this build yet")
+                .at(places.app.of_field("weight"), "has no effect")
+                .help("apps share the machine as the kernel shares it; bound each by `executors`"),
+        );
+    }
+    let limited = programs
+        .iter()
+        .zip(&places.functions)
+        .filter(|(program, _)| program.private_memory_bytes.is_some());
+    for (_, places) in limited {
+        sink.push(
+            Diagnostic::warning("`private_memory` is not in this build yet")
+                .at(places.of_field("private_memory"), "has no effect")
+                .help("processes have no limit of their own; bound the node's from outside"),
+        );
+    }
+}
+
+fn refuse(spec: &AppSpec, places: &Places, sink: &Sink) {
     let sentences = spec.unsupported();
     if sentences.is_empty() {
         return;

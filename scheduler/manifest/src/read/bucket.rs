@@ -73,7 +73,14 @@ impl Context<'_> {
                         quote(name),
                         quote(&spec.name)
                     ))
-                    .at(&place, "again")
+                    .at(
+                        &place,
+                        if field_places.has("name") {
+                            "again"
+                        } else {
+                            "called so for want of a `name`"
+                        },
+                    )
                     .beside(&first, "first here")
                     .help("give one of them another `name`"),
                 );

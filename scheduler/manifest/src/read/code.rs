@@ -206,9 +206,9 @@ fn source(reader: &Reader<'_>, whose: &str, name: &Placed<String>) -> PathBuf {
 pub(super) fn path(reader: &Reader<'_>, name: &Placed<String>) -> PathBuf {
     if name.value.is_empty() {
         reader.sink.push(
-            Diagnostic::error("an empty path")
+            Diagnostic::error("a path is empty")
                 .at(&name.place, "no name")
-                .help("name a file"),
+                .help("name a file or directory, from the manifest's directory on"),
         );
     }
     reader.without_zero(&name.value, &name.place);
@@ -245,32 +245,28 @@ fn existing(
         return file;
     }
     let shown = quote(&name.value);
-    let (title, label) = if file.exists() {
-        (
-            format!("the {what} {shown} of {whose} is not {wanted}"),
-            format!("not {wanted}"),
-        )
+    let diagnostic = if file.exists() {
+        Diagnostic::error(format!("the {what} {shown} of {whose} is not {wanted}"))
+            .at(&name.place, format!("not {wanted}"))
+            .help(format!("name {wanted}"))
     } else {
-        (
-            format!("the {what} {shown} of {whose} does not exist"),
-            "not found".into(),
-        )
+        let near = if reader.sink.is_full() {
+            None
+        } else {
+            neighbour(&file)
+        };
+        let help = match near {
+            Some(near) => {
+                let near = Path::new(&name.value).with_file_name(near);
+                format!("did you mean \"{}\"?", near.display())
+            }
+            None => "paths begin at the manifest's directory".into(),
+        };
+        Diagnostic::error(format!("the {what} {shown} of {whose} does not exist"))
+            .at(&name.place, "not found")
+            .help(help)
     };
-    let near = if reader.sink.is_full() {
-        None
-    } else {
-        neighbour(&file)
-    };
-    let help = match near {
-        Some(near) => {
-            let near = Path::new(&name.value).with_file_name(near);
-            format!("did you mean \"{}\"?", near.display())
-        }
-        None => "paths begin at the manifest's directory".into(),
-    };
-    reader
-        .sink
-        .push(Diagnostic::error(title).at(&name.place, label).help(help));
+    reader.sink.push(diagnostic);
     file
 }
 

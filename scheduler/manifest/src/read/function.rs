@@ -1,6 +1,7 @@
 //! The sections `[functions.NAME]`.
 
 use std::collections::HashMap;
+use std::env::VarError;
 
 use pheromone_core::spec::{Backoff, FunctionSpec, OnFailure, SerialBy};
 use toml::de::DeValue;
@@ -115,8 +116,8 @@ fn serial_width(reader: &Reader<'_>, section: &mut Section<'_>, has_serial_by: b
     let width = section.number("serial_width", 1..=CONCURRENCY_MAX);
     if let Some(place) = place.filter(|_| !has_serial_by && width.is_some()) {
         reader.sink.push(
-            Diagnostic::error("`serial_width` without `serial_by`")
-                .at(&place, "how many of what?")
+            Diagnostic::error("`serial_width` goes with `serial_by`")
+                .at(&place, "so many alike at once, but alike in what?")
                 .help("add serial_by = \"key\" (or group, session), or leave it out"),
         );
     }
@@ -217,11 +218,18 @@ fn environment(reader: &Reader<'_>, section: &mut Section<'_>) -> Vec<(String, S
         }
         match std::env::var(&name) {
             Ok(value) => variables.push((name, value)),
-            Err(error) => reader.sink.push(
-                Diagnostic::warning(format!("`env_from`: {}: {error}", quote(&name)))
-                    .at(&place, "the function will not see it")
-                    .help("set it where the node is started, or give it a value in `env`"),
-            ),
+            Err(error) => {
+                let why = match error {
+                    VarError::NotPresent => "is not set",
+                    VarError::NotUnicode(_) => "is not UTF-8",
+                };
+                let title = format!("`env_from`: the variable {} {why}", quote(&name));
+                reader.sink.push(
+                    Diagnostic::warning(title)
+                        .at(&place, "the function will not see it")
+                        .help("set it where the node is started, or give it a value in `env`"),
+                );
+            }
         }
     }
     variables

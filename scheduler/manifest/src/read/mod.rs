@@ -24,7 +24,9 @@ use toml::de::DeTable;
 use crate::app::App;
 use crate::diagnostics::{Diagnostic, Diagnostics, Place, quote};
 use crate::document::{Field, Placed, Section, Sink, as_text, list};
-use crate::limits::{BUCKETS_MAX, FUNCTIONS_MAX, MANIFEST_BYTES_MAX, SET_KEYS_MAX};
+use crate::limits::{
+    BUCKETS_MAX, FUNCTIONS_MAX, MANIFEST_BYTES_MAX, SET_KEYS_MAX, SYNTAX_ERRORS_MAX,
+};
 use crate::names::{is_name, nearest};
 use crate::{check, support};
 
@@ -85,9 +87,13 @@ pub fn parse_with(
         sink.push(too_large(file_name));
         return Err(sink.finish());
     }
-    let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
+    let (document, mut errors) = DeTable::parse_recoverable(text);
+    errors.sort_by_key(|error| error.span().map_or(text.len(), |span| span.start));
+    for error in errors.iter().take(SYNTAX_ERRORS_MAX) {
         sink.push(syntax_error(error, text));
+    }
+    if errors.len() > SYNTAX_ERRORS_MAX {
+        sink.leave_out(errors.len() - SYNTAX_ERRORS_MAX);
     }
     // What the parser put together after an error is a guess; judging it would mislead.
     let app = if errors.is_empty() {
@@ -505,7 +511,7 @@ fn whole(
         }
     }
     if options.purpose == Purpose::Run {
-        support::judge(&spec, &places, sink);
+        support::judge(&spec, &programs, &places, sink);
     }
     Some(App {
         spec,

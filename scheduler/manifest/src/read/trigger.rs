@@ -350,7 +350,7 @@ impl Trigger<'_, '_, '_> {
         let skip = self.section.boolean("skip_ended");
         if let Some(skip) = skip.as_ref().filter(|_| self.scope == Scope::Session) {
             self.push(
-                Diagnostic::error("`skip_ended` is of bucket scope")
+                Diagnostic::error("`skip_ended` goes with scope = \"bucket\"")
                     .at(&skip.place, "this trigger gathers per session")
                     .help("leave it out: a session's objects go with their session"),
             );
@@ -431,19 +431,21 @@ impl Trigger<'_, '_, '_> {
     /// Whether a function may send an object under this key.
     fn judge_key(&self, key: &str, place: &Place) -> bool {
         let problem = if key.is_empty() {
-            ("an empty key", "a key has 1 to 255 bytes".to_owned())
+            ("a key is empty".to_owned(), "a key has 1 to 255 bytes")
         } else if key.len() > KEY_BYTES_MAX {
             (
-                "a key of over 255 bytes",
-                format!("this one has {}", key.len()),
+                format!("a key has {} bytes", key.len()),
+                "a key has 1 to 255 bytes",
             )
         } else if key.starts_with('~') {
-            let help = "keys that begin with `~` are made by the system: no function can send one";
-            ("a reserved key", help.to_owned())
+            (
+                format!("the key {} is reserved", quote(key)),
+                "keys that begin with `~` are made by the system: no function can send one",
+            )
         } else if key.contains('\0') {
             (
-                "a key with a zero byte",
-                "keys are C strings: no function can send it".to_owned(),
+                "a key holds a zero byte".to_owned(),
+                "keys are C strings: no function can send it",
             )
         } else {
             return true;
@@ -633,7 +635,7 @@ impl Trigger<'_, '_, '_> {
                     .help("add expire = \"1m\": no session's end forgets its rounds"),
             ),
             Some(place) if self.scope == Scope::Session => self.push(
-                Diagnostic::error("`expire` is of bucket scope")
+                Diagnostic::error("`expire` goes with scope = \"bucket\"")
                     .at(&place, "this trigger gathers per session")
                     .help("leave it out: a round is forgotten at its session's end"),
             ),
@@ -654,9 +656,9 @@ impl Trigger<'_, '_, '_> {
         let after_place = self.section.place_of("after");
         if let (Some(sources), Some(after)) = (&sources_place, &after_place) {
             self.push(
-                Diagnostic::error("a `dynamic_group` is closed by `sources` or by `after`")
-                    .at(after, "by quiet")
-                    .beside(sources, "by count")
+                Diagnostic::error("a `dynamic_group` has either `sources` or `after`")
+                    .at(after, "closes when this function and its causes are done")
+                    .beside(sources, "closes after so many sources")
                     .help("leave one of the two out"),
             );
         }
@@ -736,7 +738,7 @@ fn range_problem(
     match mistake {
         RangeMistake::Backwards(range) => problem(
             format!("the range {} runs backwards", quote(range)),
-            "no key",
+            "ends before it begins",
             "write the smaller number first".into(),
         ),
         RangeMistake::Malformed(range) => problem(
@@ -752,10 +754,12 @@ fn range_problem(
         RangeMistake::TooMany => problem(
             format!("more than {inputs} keys in one set"),
             "too many",
-            "an invocation takes at most `inputs` of [app.limits]".into(),
+            "a set fires one invocation, which takes at most `inputs` of [app.limits]: raise it, \
+             or wait for fewer keys"
+                .into(),
         ),
         RangeMistake::TooLong => problem(
-            "a key of over 255 bytes".into(),
+            "a key has over 255 bytes".into(),
             "no object can have it",
             "a key has 1 to 255 bytes".into(),
         ),
