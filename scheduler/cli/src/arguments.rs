@@ -16,7 +16,7 @@ use crate::{
     propagate_version = true,
     arg_required_else_help = true,
     max_term_width = 100,
-    after_help = "Start with `pheromone new my-app`, then `pheromone run my-app/app.toml`."
+    after_help = "Start with `pheromone new my-app`: it says how to run what it has made."
 )]
 pub struct Cli {
     /// What to do.

@@ -1,9 +1,9 @@
 //! `pheromone new`: a directory with an app that works, to start from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use pheromone_manifest::Template;
 
 use crate::exit::{Failure, Status};
@@ -19,22 +19,54 @@ pub struct Options {
     #[arg(
         long,
         default_value = "chain",
-        value_parser = PossibleValuesParser::new(Template::ALL.map(Template::name))
+        value_parser = PossibleValuesParser::new(Template::ALL.map(offer))
             .try_map(|name| name.parse::<Template>())
     )]
     template: Template,
+}
+
+/// A template as `--help` shows it. One that this build cannot run is not offered; asked for, it is
+/// refused with what it lacks.
+fn offer(template: Template) -> PossibleValue {
+    PossibleValue::new(template.name())
+        .help(template.about())
+        .hide(!template.is_available())
 }
 
 /// `pheromone new`.
 pub fn execute(options: &Options) -> Result<Status, Failure> {
     pheromone_manifest::new(&options.directory, options.template)
         .map_err(|error| Failure::usage(error.to_string()))?;
-    let manifest = options.directory.join("app.toml");
     let text = format!(
-        "made {}: read its README.md, then\n\n    pheromone run {}\n",
+        "made {}: read its README.md, or try\n\n    cd {}\n    {}\n",
         options.directory.display(),
-        manifest.display()
+        shell_word(&options.directory),
+        options.template.example()
     );
     terminal::print(&text)?;
     Ok(Status::Success)
+}
+
+/// A path as a shell takes it: in quotes where it has something that means more than itself.
+fn shell_word(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@".contains(c);
+    if path.chars().all(is_plain) {
+        path
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_typed_survives_the_shell() {
+        let word = |path: &str| shell_word(Path::new(path));
+        assert_eq!(word("apps/my-app.1"), "apps/my-app.1");
+        assert_eq!(word("my app"), "'my app'");
+        assert_eq!(word("it's $HOME"), "'it'\\''s $HOME'");
+    }
 }

@@ -80,13 +80,31 @@ pub enum BuildError {
         error: io::Error,
     },
     /// A file or directory of the build cannot be used.
-    #[error("cannot build in {}: {error}", path.display())]
+    #[error("cannot build in {}: {error}{}", path.display(), remedy(error))]
     Io {
         /// Which.
         path: PathBuf,
         /// Why.
         error: io::Error,
     },
+}
+
+/// What to do about a file that cannot be used, where that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    if is_refused(error) {
+        "\nlibraries are built beside the manifest: make its directory writable, copy the app, or \
+         let its owner run `pheromone build`"
+    } else {
+        ""
+    }
+}
+
+/// Whether it may only be read.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 fn show_failures(failures: &[CompilerMessage]) -> String {
@@ -188,7 +206,11 @@ fn lock(directory: &Path, options: &BuildOptions<'_>) -> Result<fs::File, BuildE
         path: path.clone(),
         error,
     };
-    let file = fs::File::create(&path).map_err(fail)?;
+    let file = match fs::File::create(&path) {
+        // Whoever may not write here can still find everything up to date.
+        Err(error) if is_refused(&error) => fs::File::open(&path).map_err(|_| fail(error))?,
+        created => created.map_err(fail)?,
+    };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
@@ -517,7 +539,7 @@ impl Work<'_> {
             move |error| BuildError::Io { path, error }
         };
         // The time, by the clock of this file system, after which a change is not compiled in.
-        fs::write(output, []).map_err(io(output))?;
+        fs::write(output, []).map_err(io(&task.output))?;
         let begun = state_of(output).map_err(io(output))?.0;
         let (program, arguments) = task.command.split_first().expect("a compiler has a name");
         let mut command = Command::new(program);

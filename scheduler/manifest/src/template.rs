@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::{fs, io};
 
 use crate::diagnostics::clip;
+use crate::document::list;
 use crate::limits::NAME_BYTES_MAX;
 use crate::names::is_app_name;
 
@@ -63,6 +64,16 @@ impl Template {
         }
     }
 
+    /// The command that runs it on its example, in its directory.
+    pub fn example(self) -> &'static str {
+        match self {
+            Self::Fanout => "pheromone run app.toml --arg 10000000",
+            Self::Chain | Self::Mapreduce | Self::Stream | Self::Batch => {
+                "pheromone run app.toml --input input.txt"
+            }
+        }
+    }
+
     /// What this build lacks for it.
     fn needs(self) -> Option<&'static str> {
         match self {
@@ -112,8 +123,10 @@ impl fmt::Display for Template {
 
 /// No template has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no template `{0}`: the templates are chain, fanout, mapreduce, stream and batch")]
-pub struct UnknownTemplate(String);
+#[error("there is no template `{name}`: this build has {}", available())]
+pub struct UnknownTemplate {
+    name: String,
+}
 
 impl FromStr for Template {
     type Err = UnknownTemplate;
@@ -122,7 +135,7 @@ impl FromStr for Template {
         let template = Self::ALL
             .into_iter()
             .find(|template| template.name() == name);
-        template.ok_or_else(|| UnknownTemplate(clip(name)))
+        template.ok_or_else(|| UnknownTemplate { name: clip(name) })
     }
 }
 
@@ -131,8 +144,8 @@ impl FromStr for Template {
 pub enum NewError {
     /// It needs what this build does not carry out.
     #[error(
-        "the template `{template}` needs {needs}, which are not in this build yet; \
-         it has {}",
+        "the template `{template}` needs {needs}, which are not in this build yet; the templates \
+         of this build are {}",
         available()
     )]
     Unavailable {
@@ -161,8 +174,7 @@ fn available() -> String {
     let names = Template::ALL
         .into_iter()
         .filter(|template| template.is_available());
-    let names: Vec<_> = names.map(|template| format!("`{template}`")).collect();
-    names.join(", ")
+    list(&names.map(Template::name).collect::<Vec<_>>())
 }
 
 /// Begins an app in `directory`, which is made, or empty. Returns the files written, the manifest

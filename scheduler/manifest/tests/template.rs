@@ -53,7 +53,7 @@ fn a_readme_names_the_app_and_how_to_run_it() {
         new(&place, template).unwrap_or_else(|error| panic!("{error}"));
         let readme = fs::read_to_string(place.join("README.md")).expect("it is there");
         assert!(readme.starts_with("# mine\n"), "{readme}");
-        assert!(readme.contains("pheromone run app.toml"), "{readme}");
+        assert!(readme.contains(template.example()), "{readme}");
         for line in readme.lines().filter(|line| line.contains("--input ")) {
             let file = line.split("--input ").nth(1).expect("it has one").trim();
             assert!(place.join(file).is_file(), "{file} comes with {template}");
