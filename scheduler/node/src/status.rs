@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pheromone_scheduler::protocol::AppStatsMessage;
 use serde::Serialize;
@@ -16,7 +16,8 @@ pub struct AppStatus {
     pub name: String,
     /// Counts up with each deployment of the name, from 1.
     pub version: u32,
-    /// When it was deployed.
+    /// When it was deployed; told as milliseconds since 1970.
+    #[serde(rename = "deployed_unix_ms", serialize_with = "as_unix_ms")]
     pub deployed: SystemTime,
     /// It takes no new sessions, and goes when its last has ended.
     pub leaving: bool,
@@ -120,6 +121,11 @@ pub struct SessionStatus {
     pub open: bool,
     /// It has responded and goes on.
     pub answered: bool,
+}
+
+fn as_unix_ms<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    serializer.serialize_u128(since.as_millis())
 }
 
 fn as_text<S: serde::Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {

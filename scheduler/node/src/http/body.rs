@@ -14,7 +14,7 @@ use super::answer::Problem;
 const FRAME_WAIT: Duration = Duration::from_secs(30);
 /// Bytes of all bodies on their way in: one of the default largest object's size, and as much for
 /// everybody else.
-const ALL_BODIES_BYTES_MAX: usize = 2 << 30;
+pub const ALL_BODIES_BYTES_MAX: usize = 2 << 30;
 /// What a permit of the semaphore stands for.
 const PERMIT_BYTES: usize = 64 * 1024;
 /// Space reserved at once for a body whose length is announced: the rest must really come.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::answer::{Answer, Problem, SESSION_HEADER, accepted, json_response};
 use super::duration;
+use super::parts::{Path, Query};
 use super::results::{Found, IdempotencyKey, Later, Place, Results};
 use super::server::Shared;
 use crate::gateway::{Command, GatewayHandle};
@@ -28,7 +29,9 @@ const PASSED_ON: [&str; 2] = ["content-type", "traceparent"];
 const PASSED_ON_PREFIX: &str = "pheromone-";
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
-/// Place of a key in `/v1/apps/{app}/buckets/{bucket}/objects/{key}`.
+/// Places of the names in `/v1/apps/{app}/buckets/{bucket}/objects/{key}`.
+const APP_SEGMENT: usize = 3;
+const BUCKET_SEGMENT: usize = 5;
 const KEY_SEGMENT: usize = 7;
 
 /// `?wait=`.
@@ -59,17 +62,23 @@ pub async fn call_function(
     call(state, app, To::Function(function), wait, headers, body).await
 }
 
-/// `PUT /v1/apps/{app}/buckets/{bucket}/objects/{key}`: a put. The key may be any bytes.
+/// `PUT /v1/apps/{app}/buckets/{bucket}/objects/{key}`: a put. The key may be any bytes, which
+/// the framework's path variables may not.
 pub async fn put_named(
     State(shared): State<Arc<Shared>>,
-    Path((app, bucket, _)): Path<(String, String, String)>,
     Query(wait): Query<Wait>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let segment = uri.path().split('/').nth(KEY_SEGMENT).unwrap_or_default();
-    let key = percent_decoded(segment)?;
+    let segment = |at: usize| {
+        let segment = uri.path().split('/').nth(at).unwrap_or_default();
+        percent_decoded(segment)
+    };
+    // A name that is no text is nobody's, and refused as any other that is not there.
+    let name = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let (app, bucket) = (name(segment(APP_SEGMENT)?), name(segment(BUCKET_SEGMENT)?));
+    let key = segment(KEY_SEGMENT)?;
     put(&shared, app, bucket, Some(key), wait, headers, body).await
 }
 

@@ -18,6 +18,7 @@ mod calls;
 mod duration;
 mod manage;
 mod metrics;
+mod parts;
 mod patience;
 mod results;
 mod rights;
@@ -27,6 +28,7 @@ use std::path::Path;
 
 use pheromone_manifest::{App, Built};
 
+pub use body::ALL_BODIES_BYTES_MAX;
 pub use rights::{Token, TokenError};
 pub use server::{ServeConfig, ServeError, Server};
 

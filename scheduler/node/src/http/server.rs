@@ -46,6 +46,8 @@ const WRITE_WAIT: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Longest path of a socket: `sockaddr_un.sun_path` without its zero byte.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Threads that serve.
 const WORKERS: usize = 2;
 
@@ -73,7 +75,7 @@ pub enum ServeError {
         address: SocketAddr,
     },
     /// An address that cannot be had.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}; name another by --listen (port 0: a free one)")]
     Address {
         /// Which.
         address: SocketAddr,
@@ -87,6 +89,17 @@ pub enum ServeError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A socket that nobody could connect to.
+    #[error(
+        "the socket's path {} has {} bytes, and a socket's path at most {SOCKET_PATH_BYTES_MAX}; \
+         name a shorter one by --socket",
+        path.display(),
+        path.as_os_str().len()
+    )]
+    PathTooLong {
+        /// Which.
+        path: PathBuf,
     },
     /// Another node listens on that socket.
     #[error("another node listens on the socket {}; name another by --socket", path.display())]
@@ -267,11 +280,17 @@ fn listen_unix(path: &Path) -> Result<UnixListener, ServeError> {
         path: path.to_owned(),
         source,
     };
+    // It could be made, under another name, but not connected to.
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        return Err(ServeError::PathTooLong {
+            path: path.to_owned(),
+        });
+    }
     if let Ok(old) = fs::symlink_metadata(path) {
         if !old.file_type().is_socket() {
             return Err(refused(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                "a file that is no socket is there",
+                "something that is no socket is there; name another by --socket",
             )));
         }
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
