@@ -114,33 +114,6 @@ fn graph_draws_in_every_format() {
 }
 
 #[test]
-fn every_template_that_this_build_can_run_works() {
-    let inputs = [
-        ("chain", "3\n"),
-        ("fanout", "3\n"),
-        ("mapreduce", "one two two\n"),
-    ];
-    for (template, input) in inputs {
-        let app = App::new("");
-        app.command(["new", "mine", "--template", template])
-            .finish()
-            .exits(0);
-        app.command(["check", "mine/app.toml"]).finish().exits(0);
-        let run = app
-            .run_in("mine")
-            .args(["--input", "-"])
-            .input(input)
-            .finish()
-            .exits(0);
-        assert!(!run.stdout.is_empty(), "{template} answers nothing");
-        // It does not write over what is there.
-        app.command(["new", "mine", "--template", template])
-            .finish()
-            .exits(2);
-    }
-}
-
-#[test]
 fn build_compiles_once_and_again_when_the_source_has_changed() {
     let app = App::example("chain");
     app.command(["build", "app.toml"]).finish().exits(0);
@@ -166,6 +139,9 @@ fn invoke_runs_one_function_alone_and_lists_what_it_published() {
     for part in ["part-0", "part-7", "parts"] {
         assert!(text.contains(part), "no {part} in:\n{text}");
     }
+    let run = app.command(["invoke", "app.toml", "split", "--arg", "two words", "--json"]);
+    let text = run.finish().exits(0).text();
+    assert!(text.contains("part-0"), "no part-0 in:\n{text}");
 }
 
 #[test]

@@ -124,6 +124,13 @@ fn every_end_of_a_session_has_its_http_status() {
     client
         .ask("POST", "/v1/apps/served/functions/echo", &unreadable, "x")
         .is(400);
+    for path in [
+        "/v1/apps/served/functions/echo?wait=maybe",
+        "/v1/apps/served/functions/%ff",
+    ] {
+        let problem = client.post(path, "x").is(400).json();
+        assert!(problem["error"].is_string(), "{path}: {problem}");
+    }
     server.stop().exits(0);
 }
 
@@ -166,6 +173,9 @@ fn a_put_triggers_and_may_wait_and_join_a_session() {
     let escaped = "/v1/apps/served/buckets/described/objects/a%7Cb%2Fc%20d?wait=true";
     let answer = client.ask("PUT", escaped, &[], "payload").is(200);
     assert_eq!(answer.text(), "described a|b/c d  payload");
+    let bytes = "/v1/apps/served/buckets/described/objects/%ff%01?wait=true";
+    let answer = client.ask("PUT", bytes, &[], "x").is(200);
+    assert_eq!(answer.body, b"described \xff\x01  x");
     let automatic = client
         .post("/v1/apps/served/buckets/described?wait=true", "x")
         .is(200);

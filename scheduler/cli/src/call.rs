@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use hyper::Method;
 
 use crate::client::{Answer, Question, Target, part, timeout_header};
@@ -19,10 +20,10 @@ use crate::{duration, terminal};
 )]
 pub struct Options {
     /// The app
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", value_parser = NonEmptyStringValueParser::new())]
     app: String,
     /// The function (default: the app's entry)
-    #[arg(value_name = "FUNCTION")]
+    #[arg(value_name = "FUNCTION", value_parser = NonEmptyStringValueParser::new())]
     function: Option<String>,
     /// The request's body: a file, or - for standard input
     #[arg(long, value_name = "FILE")]
@@ -43,7 +44,7 @@ pub struct Options {
 /// `pheromone call`.
 pub fn execute(options: Options) -> Result<Status, Failure> {
     let body = match (&options.input, options.arg) {
-        (Some(path), _) => Inputs::default().read(path)?,
+        (Some(path), _) => Inputs::of_node().read(path)?,
         (None, Some(text)) => text.into_bytes(),
         (None, None) => Vec::new(),
     };

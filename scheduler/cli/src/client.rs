@@ -1,6 +1,10 @@
 //! Talks to a running node: HTTP over its Unix socket, one request per command.
 
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,6 +13,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::exit::Failure;
@@ -24,22 +29,37 @@ pub struct Target {
 
 impl Target {
     /// The path that was given, or the usual one.
-    pub fn path(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(default_socket)
+    pub fn path(&self) -> Result<PathBuf, Failure> {
+        self.socket.clone().map_or_else(default_socket, Ok)
     }
 }
 
 /// Where a node of this user has its socket unless told otherwise.
-pub fn default_socket() -> PathBuf {
+pub fn default_socket() -> Result<PathBuf, Failure> {
     let uid = rustix::process::geteuid().as_raw();
     default_socket_of(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), uid)
 }
 
-fn default_socket_of(runtime_directory: Option<PathBuf>, uid: u32) -> PathBuf {
+fn default_socket_of(runtime_directory: Option<PathBuf>, uid: u32) -> Result<PathBuf, Failure> {
+    const SOCKET: &str = "pheromone.sock";
     match runtime_directory {
         // The specification: a relative path is to be ignored.
-        Some(directory) if directory.is_absolute() => directory.join("pheromone.sock"),
-        _ => PathBuf::from(format!("/tmp/pheromone-{uid}/pheromone.sock")),
+        Some(directory) if directory.is_absolute() => Ok(directory.join(SOCKET)),
+        _ => own_directory(format!("/tmp/pheromone-{uid}").into(), uid)
+            .map(|directory| directory.join(SOCKET)),
+    }
+}
+
+/// Anybody can make a directory in /tmp before its user does, and so pass for that user's node:
+/// one that is somebody else's is refused. One that is not there is made by the node.
+fn own_directory(directory: PathBuf, uid: u32) -> Result<PathBuf, Failure> {
+    match std::fs::symlink_metadata(&directory) {
+        Ok(found) if !found.is_dir() || found.uid() != uid => Err(Failure::failed(format!(
+            "{} is not a directory of yours (it belongs to uid {}): name a socket by --socket",
+            directory.display(),
+            found.uid()
+        ))),
+        _ => Ok(directory),
     }
 }
 
@@ -82,7 +102,7 @@ impl Question<'_> {
 
     /// Asks the node and waits for its answer.
     pub fn ask(self, target: &Target) -> Result<Answer, Failure> {
-        let path = target.path();
+        let path = target.path()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -104,7 +124,9 @@ impl Question<'_> {
                 path.display()
             ))
         })?;
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let (mut sender, connection) = handshake(TokioIo::new(Listening(stream)))
+            .await
+            .map_err(lost)?;
         let driver = tokio::spawn(connection);
         let mut request = Request::builder()
             .method(self.method)
@@ -160,6 +182,49 @@ impl Answer {
     }
 }
 
+/// A connection whose other end may hang up before it has taken everything: a node answers what is
+/// too big at once. What it has said by then is still read; without this, the client would only
+/// know that it cannot write.
+struct Listening(UnixStream);
+
+impl AsyncRead for Listening {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.0).poll_write(context, bytes) {
+            Poll::Ready(Err(error)) if has_hung_up(&error) => Poll::Ready(Ok(bytes.len())),
+            written => written,
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+fn has_hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
 /// Whether JSON is a problem of the node's, and no function's response: it says what is wrong, and
 /// where a session was opened, how that has ended.
 fn is_problem(body: &[u8], has_session: bool) -> bool {
@@ -209,12 +274,31 @@ mod tests {
 
     #[test]
     fn the_socket_is_in_the_runtime_directory_or_below_tmp() {
-        let in_runtime = default_socket_of(Some("/run/user/7".into()), 7);
+        let in_runtime = default_socket_of(Some("/run/user/7".into()), 7).expect("a path");
         assert_eq!(in_runtime, PathBuf::from("/run/user/7/pheromone.sock"));
         for none in [None, Some(PathBuf::from("relative"))] {
-            let path = default_socket_of(none, 7);
-            assert_eq!(path, PathBuf::from("/tmp/pheromone-7/pheromone.sock"));
+            let path = default_socket_of(none, 4_000_000_007).expect("nobody has made it");
+            let expected = "/tmp/pheromone-4000000007/pheromone.sock";
+            assert_eq!(path, PathBuf::from(expected));
         }
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_not_trusted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let own = rustix::process::geteuid().as_raw();
+        let path = directory.path().to_owned();
+        assert_eq!(own_directory(path.clone(), own).expect("own"), path);
+        let failure = own_directory(path.clone(), own + 1).expect_err("not theirs");
+        assert!(format!("{failure:?}").contains("--socket"), "{failure:?}");
+        let link = path.join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        assert!(own_directory(link, own).is_err(), "leads anywhere");
+        let absent = path.join("absent");
+        assert_eq!(
+            own_directory(absent.clone(), own).expect("to be made"),
+            absent
+        );
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub struct Options {
     /// this order
     #[arg(long, value_name = "FILE")]
     input: Vec<PathBuf>,
+    /// An input as text; several as with --input
+    #[arg(long, value_name = "TEXT", conflicts_with = "input")]
+    arg: Vec<String>,
     /// The bucket that the inputs come from, instead of a call
     #[arg(long, value_name = "BUCKET")]
     bucket: Option<String>,
@@ -110,12 +113,10 @@ pub fn execute(options: Options) -> Result<Status, Failure> {
             "standard input is the debugger's: give the input as a file",
         ));
     }
-    let mut inputs = Inputs::default();
-    let bodies = options
-        .input
-        .iter()
-        .map(|path| inputs.read(path))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut inputs = Inputs::of_app(app.spec.limits.object_size_bytes);
+    let texts = options.arg.iter().map(|text| Ok(text.clone().into_bytes()));
+    let files = options.input.iter().map(|path| inputs.read(path));
+    let bodies = texts.chain(files).collect::<Result<Vec<_>, _>>()?;
     let request = match &options.request {
         Some(path) => Some(inputs.read(path)?),
         None => None,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use hyper::Method;
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ pub struct DeployOptions {
 #[derive(Args, Debug)]
 pub struct RemoveOptions {
     /// The app
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", value_parser = NonEmptyStringValueParser::new())]
     app: String,
     /// How long open sessions may go on before they are cancelled, as in 30s
     #[arg(long, value_name = "D", default_value = "0s", value_parser = duration::parse)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use hyper::Method;
 
 use crate::client::{Question, Target, part, timeout_header};
@@ -19,13 +20,13 @@ use crate::{call, duration};
 )]
 pub struct Options {
     /// The app
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", value_parser = NonEmptyStringValueParser::new())]
     app: String,
     /// The bucket
-    #[arg(value_name = "BUCKET")]
+    #[arg(value_name = "BUCKET", value_parser = NonEmptyStringValueParser::new())]
     bucket: String,
     /// The key (default: an automatic one)
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     key: Option<String>,
     /// The group
     #[arg(long, value_name = "G")]
@@ -52,7 +53,7 @@ pub struct Options {
 /// `pheromone put`.
 pub fn execute(options: Options) -> Result<Status, Failure> {
     let body = match (&options.input, &options.arg) {
-        (Some(path), _) => Inputs::default().read(path)?,
+        (Some(path), _) => Inputs::of_node().read(path)?,
         (None, Some(text)) => text.clone().into_bytes(),
         (None, None) => Vec::new(),
     };

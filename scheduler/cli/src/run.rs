@@ -186,7 +186,7 @@ fn refuse_what_comes_later(options: &Options) -> Result<(), Failure> {
 
 /// What is to be called: the puts, then the inputs.
 fn jobs(app: &App, options: &Options) -> Result<Vec<Job>, Failure> {
-    let mut inputs = Inputs::default();
+    let mut inputs = Inputs::of_app(app.spec.limits.object_size_bytes);
     let mut jobs = Vec::new();
     for words in options.put.chunks_exact(PUT_WORDS) {
         jobs.push(put_job(app, words, &mut inputs)?);

@@ -32,7 +32,12 @@ pub struct Options {
     #[arg(value_name = "APP.toml")]
     manifests: Vec<PathBuf>,
     /// Address for calls, puts and metrics. Beyond loopback it needs a token file
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:7070",
+        value_parser = address
+    )]
     listen: Vec<SocketAddr>,
     /// Unix socket for everything, for this user alone (default: $XDG_RUNTIME_DIR/pheromone.sock,
     /// or /tmp/pheromone-UID/pheromone.sock)
@@ -83,6 +88,13 @@ impl From<IdlePolicy> for Idle {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CpuList(Vec<u32>);
 
+/// An address with its port, for clap.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an address in numbers with its port, as in 127.0.0.1:7070 or [::1]:7070".to_owned()
+    })
+}
+
 /// Most CPUs that a list may name, so that `0-4000000000` is refused and not tried.
 const CPUS_MAX: usize = 4096;
 
@@ -102,12 +114,15 @@ fn cpu_list(text: &str) -> Result<CpuList, String> {
 }
 
 /// `pheromone serve`.
-pub fn execute(options: Options) -> Result<Status, Failure> {
+pub fn execute(mut options: Options) -> Result<Status, Failure> {
     if options.data.is_some() {
         return Err(Failure::not_in_this_build(
             "--data",
             "objects live in memory only: leave it out",
         ));
+    }
+    if options.socket.is_none() {
+        options.socket = Some(client::default_socket()?);
     }
     let token = options.token_file.as_deref().map(token_in).transpose()?;
     let mut prepared = Vec::new();
@@ -170,18 +185,16 @@ fn open(
         node.deploy(app, built)?;
         say(&format!("app `{}` is deployed", app.spec.name))?;
     }
-    let socket = options
-        .socket
-        .clone()
-        .unwrap_or_else(client::default_socket);
     let config = ServeConfig {
         listen: options.listen.clone(),
-        socket: Some(socket),
+        socket: options.socket.clone(),
         token,
     };
     let server = Server::start(Arc::clone(node), config, Arc::new(FromManifest)).map_err(
         |error| match error {
-            ServeError::Open { .. } | ServeError::Token(_) => Failure::usage(error.to_string()),
+            ServeError::Open { .. } | ServeError::PathTooLong { .. } | ServeError::Token(_) => {
+                Failure::usage(error.to_string())
+            }
             _ => Failure::failed(error.to_string()),
         },
     )?;
@@ -208,8 +221,11 @@ fn attend(node: &Node, signals: &Receiver<Status>, drain: Duration) -> Result<()
         .sum();
     if open > 0 {
         say(&format!(
-            "stopping: {open} open sessions have {} to end; a second signal stops at once",
-            duration::show(drain)
+            "stopping: {} to end; a second signal stops at once",
+            match open {
+                1 => format!("1 open session has {}", duration::show(drain)),
+                open => format!("{open} open sessions have {}", duration::show(drain)),
+            }
         ))?;
     }
     std::thread::scope(|scope| {

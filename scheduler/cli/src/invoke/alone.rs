@@ -80,7 +80,7 @@ impl Stage {
         }
         if keys.len() > bodies.len() {
             return Err(Failure::usage(
-                "there are more keys than inputs: give an --input for each",
+                "there are more keys than inputs: give an --input or --arg for each",
             ));
         }
         if request.is_some() && !app.spec.keep_request {
