@@ -57,6 +57,9 @@
  *   function returns. Join your threads before returning: one left over is reported and costs the
  *   process. exit() is a crash named exit(n).
  *
+ *   A process that you fork has none of the shared memory, and may use none of the calls: copy
+ *   what it needs first, and end it by _exit or exec.
+ *
  *
  * ERRORS
  *

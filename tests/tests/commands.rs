@@ -139,7 +139,14 @@ fn invoke_runs_one_function_alone_and_lists_what_it_published() {
     for part in ["part-0", "part-7", "parts"] {
         assert!(text.contains(part), "no {part} in:\n{text}");
     }
-    let run = app.command(["invoke", "app.toml", "split", "--arg", "two words", "--json"]);
+    let run = app.command([
+        "invoke",
+        "app.toml",
+        "split",
+        "--arg",
+        "two words",
+        "--json",
+    ]);
     let text = run.finish().exits(0).text();
     assert!(text.contains("part-0"), "no part-0 in:\n{text}");
 }

@@ -29,6 +29,19 @@ fn trigger(lines: &str) -> TriggerSpec {
 }
 
 #[test]
+fn the_manifest_of_the_manual_is_right_and_shows_the_default_limits() {
+    let manual = include_str!("../../../docs/manifest.md");
+    let (_, rest) = manual.split_once("```toml\n").expect("it begins");
+    let (text, _) = rest.split_once("```").expect("it ends");
+    let app = app(&format!("{text}\n[functions.count]\n[functions.audit]\n"));
+    let limits = Limits {
+        waiters: 8,
+        ..Limits::default()
+    };
+    assert_eq!(app.spec.limits, limits);
+}
+
+#[test]
 fn an_app_has_these_defaults() {
     let app = app(SMALL);
     let spec = &app.spec;
