@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -37,21 +37,21 @@ pub struct Source {
 pub struct Bench {
     app: App,
     built: Built,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Bench {
-    /// Writes `source` and the manifest into a temporary directory and compiles it. The manifest's
-    /// `CFLAGS` stands for the flags of this machine.
+    /// Writes `source` and the manifest into a temporary directory below `parent` and compiles it.
+    /// The manifest's `CFLAGS` stands for the flags of this machine.
     ///
     /// # Errors
     /// The compiler's, or a manifest that is wrong.
-    pub fn build(machine: &Machine, source: Source, manifest: &str) -> Result<Self> {
+    pub fn build(machine: &Machine, parent: &Path, source: Source, manifest: &str) -> Result<Self> {
         let directory = tempfile::Builder::new()
-            .prefix("pheromone-bench-")
+            .prefix("app-")
             // Executors of a node that is root run under another uid, with this as their directory.
             .permissions(fs::Permissions::from_mode(0o755))
-            .tempdir()
+            .tempdir_in(parent)
             .context("a temporary directory")?;
         let path = |name: &str| -> PathBuf { directory.path().join(name) };
         fs::write(path(STAMPS.0), STAMPS.1)?;
@@ -69,7 +69,7 @@ impl Bench {
         Ok(Self {
             app,
             built,
-            _directory: directory,
+            directory,
         })
     }
 
@@ -78,7 +78,10 @@ impl Bench {
     /// # Errors
     /// The node's.
     pub fn start(&self, config: NodeConfig) -> Result<Bed> {
-        let node = Node::start(config)?;
+        let node = Node::start(NodeConfig {
+            directory: Some(self.directory.path().join("libraries")),
+            ..config
+        })?;
         node.deploy(&self.app, &self.built)?;
         Ok(Bed {
             node,

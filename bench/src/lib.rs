@@ -24,6 +24,8 @@ mod settings;
 mod size;
 mod table;
 
+use std::path::Path;
+
 use anyhow::Result;
 
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
@@ -38,20 +40,21 @@ pub enum Command {
     Pair(pair::Options),
 }
 
-/// Runs a scenario, prints its table and writes the files asked for. The program must give
-/// [`FLOOR_ARGUMENT`] as first argument to [`floor_main`], as the node's own hidden roles.
+/// Runs a scenario with its app in `directory`, which any user can enter, prints its table and
+/// writes the files asked for. The program must give [`FLOOR_ARGUMENT`] as first argument to
+/// [`floor_main`], as the node's own hidden roles.
 ///
 /// # Errors
 /// Whatever kept it from being measured or written.
-pub fn run(command: &Command) -> Result<()> {
+pub fn run(command: &Command, directory: &Path) -> Result<()> {
     let outputs = match command {
         Command::Chain(options) => &options.settings.outputs,
         Command::Pair(options) => &options.settings.outputs,
     };
     outputs.check()?;
     let report = match command {
-        Command::Chain(options) => chain::run(options)?,
-        Command::Pair(options) => pair::run(options)?,
+        Command::Chain(options) => chain::run(options, directory)?,
+        Command::Pair(options) => pair::run(options, directory)?,
     };
     outputs.write(&report)
 }

@@ -4,6 +4,7 @@
 //! under their hidden names, so it has a `main` of its own in place of the test harness.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -61,7 +62,11 @@ fn run(arguments: &[&str]) -> Result<(), String> {
     let program = std::iter::once("bench");
     let cli = Cli::try_parse_from(program.chain(arguments.iter().copied()))
         .map_err(|error| error.to_string())?;
-    pheromone_bench::run(&cli.scenario).map_err(|error| format!("{error:#}"))
+    let directory = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .map_err(|error| error.to_string())?;
+    pheromone_bench::run(&cli.scenario, directory.path()).map_err(|error| format!("{error:#}"))
 }
 
 /// Runs with `--json`, and reads it.

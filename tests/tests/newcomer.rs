@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{self, Stdio};
 
-use pheromone_tests::{App, Server, pheromone};
+use nix::sys::signal::Signal;
+use pheromone_tests::{App, Server, pheromone, until};
 
 const README: &str = include_str!("../../README.md");
 
@@ -263,4 +264,16 @@ fn an_empty_name_is_wrong_usage() {
     ] {
         app.command(command).finish().exits(2);
     }
+}
+
+#[test]
+fn a_benchmark_that_is_interrupted_leaves_nothing_behind() {
+    let app = App::new("");
+    let mut bench = app
+        .command(["bench", "chain", "--length", "1000", "--sessions", "100000"])
+        .start();
+    until("the functions run", || !bench.executors().is_empty());
+    assert!(bench.is_running());
+    bench.signal(Signal::SIGINT);
+    bench.finish().exits(130);
 }

@@ -1,5 +1,7 @@
 //! `chain`: functions that do nothing, one after the other, in one session.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use crate::bed::{Bed, Bench, Source};
@@ -40,11 +42,11 @@ pub struct Options {
 ///
 /// # Errors
 /// Whatever kept it from being measured.
-pub fn run(options: &Options) -> Result<Report> {
+pub fn run(options: &Options, directory: &Path) -> Result<Report> {
     let settings = &options.settings;
     let plan = settings.plan()?;
     let machine = Machine::here();
-    let bench = Bench::build(&machine, SOURCE, &manifest(options.executors))?;
+    let bench = Bench::build(&machine, directory, SOURCE, &manifest(options.executors))?;
     let repetitions = repeat("chain", settings.repetitions, plan.cores, || {
         let bed = bench.start(settings.node())?;
         let measured = measure(&bed, options)?;

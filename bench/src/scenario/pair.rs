@@ -1,5 +1,7 @@
 //! `pair`: two functions that hand one object to each other, by its size.
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 use pheromone_node::To;
 
@@ -53,7 +55,7 @@ pub struct Options {
 ///
 /// # Errors
 /// Whatever kept it from being measured.
-pub fn run(options: &Options) -> Result<Report> {
+pub fn run(options: &Options, directory: &Path) -> Result<Report> {
     let plan = options.settings.plan()?;
     let machine = Machine::here();
     let sizes = sizes(&options.size, available_bytes())?;
@@ -82,9 +84,10 @@ pub fn run(options: &Options) -> Result<Report> {
         rows,
     );
     for size in sizes {
+        let bench = Bench::build(&machine, directory, SOURCE, &manifest(size, executors))?;
         report
             .points
-            .push(measure_size(size, executors, options, &plan, &machine)?);
+            .push(measure_size(&bench, size, options, &plan)?);
     }
     Ok(report)
 }
@@ -118,15 +121,8 @@ fn sizes(asked: &[Size], available: u64) -> Result<Vec<u64>> {
     Ok(asked.iter().map(|size| size.0).collect())
 }
 
-fn measure_size(
-    size: u64,
-    executors: u16,
-    options: &Options,
-    plan: &Plan,
-    machine: &Machine,
-) -> Result<Point> {
+fn measure_size(bench: &Bench, size: u64, options: &Options, plan: &Plan) -> Result<Point> {
     let settings = &options.settings;
-    let bench = Bench::build(machine, SOURCE, &manifest(size, executors))?;
     let text = Size(size).to_string();
     let what = format!("pair of {text}");
     let repetitions = repeat(&what, settings.repetitions, plan.cores, || {

@@ -1,8 +1,12 @@
 //! `pheromone bench`: hands over to the crate that measures.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use clap::Args;
 
 use crate::exit::{Failure, Status};
+use crate::signals;
 
 /// Options of `bench`.
 #[derive(Args, Debug)]
@@ -14,7 +18,14 @@ pub struct Options {
 
 /// `pheromone bench`.
 pub fn execute(options: &Options) -> Result<Status, Failure> {
-    pheromone_bench::run(&options.scenario)
+    signals::end_at_first()?;
+    let directory = tempfile::Builder::new()
+        .prefix("pheromone-bench-")
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir()
+        .map_err(|error| Failure::failed(format!("cannot make a temporary directory: {error}")))?;
+    signals::remove_at_exit(directory.path().to_owned());
+    pheromone_bench::run(&options.scenario, directory.path())
         .map_err(|error| Failure::failed(format!("{error:#}")))?;
     Ok(Status::Success)
 }

@@ -221,9 +221,8 @@ mod tests {
     #[test]
     fn a_library_without_its_symbol_is_a_build_error_and_a_dead_zygote_is_not() {
         let probe = NodeError::Probe {
-            function: "f".into(),
-            path: "f.so".into(),
-            reason: "no symbol `f`".into(),
+            app: "a".into(),
+            reason: "function `f`: f.so has no symbol `f`".into(),
         };
         assert_eq!(Failure::from(probe).status, Status::Usage);
         let died = NodeError::ZygoteDied {

@@ -13,6 +13,9 @@ use crate::exit::{Failure, Status};
 /// itself. A process that ends takes its children along; files stay.
 static LEFT_BEHIND: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
+/// What a terminal or a service manager ends a command by.
+const TERMINAL: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
 /// Adds a file or directory that must not stay behind.
 pub fn remove_at_exit(path: PathBuf) {
     LEFT_BEHIND
@@ -24,7 +27,7 @@ pub fn remove_at_exit(path: PathBuf) {
 /// From here on SIGINT, SIGTERM and SIGHUP arrive here; a second one, of any of them, ends the
 /// process. To be called before there is another thread, so that none of them takes the signal.
 pub fn listen() -> Result<Receiver<Status>, Failure> {
-    listen_to(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+    listen_to(&TERMINAL)
 }
 
 /// The same, and SIGINT does nothing: it is meant for another process of the terminal's.
@@ -32,27 +35,46 @@ pub fn listen_to_termination() -> Result<Receiver<Status>, Failure> {
     listen_to(&[Signal::SIGTERM, Signal::SIGHUP])
 }
 
+/// From here on the first of these signals ends the process at once, and what would stay behind is
+/// removed: for a command that has nothing to end in order.
+pub fn end_at_first() -> Result<(), Failure> {
+    in_thread(&TERMINAL, |set| {
+        if let Ok(first) = set.wait() {
+            end_at_once(status_of(first));
+        }
+    })
+}
+
 fn listen_to(signals: &[Signal]) -> Result<Receiver<Status>, Failure> {
+    let (tell, hear) = bounded(1);
+    in_thread(signals, move |set| {
+        if let Ok(first) = set.wait() {
+            // Whoever listened may be past listening; then the second signal decides.
+            let _ = tell.send(status_of(first));
+        }
+        if let Ok(second) = set.wait() {
+            end_at_once(status_of(second));
+        }
+    })?;
+    Ok(hear)
+}
+
+/// Blocks these signals, and SIGINT, and waits for them in a thread of its own.
+fn in_thread(
+    signals: &[Signal],
+    attend: impl FnOnce(SigSet) + Send + 'static,
+) -> Result<(), Failure> {
     let set: SigSet = signals.iter().copied().collect();
     let mut blocked = set;
     blocked.add(Signal::SIGINT);
     blocked
         .thread_block()
         .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
-    let (tell, hear) = bounded(1);
     std::thread::Builder::new()
         .name("phr-signals".into())
-        .spawn(move || {
-            if let Ok(first) = set.wait() {
-                // Whoever listened may be past listening; then the second signal decides.
-                let _ = tell.send(status_of(first));
-            }
-            if let Ok(second) = set.wait() {
-                end_at_once(status_of(second));
-            }
-        })
-        .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
-    Ok(hear)
+        .spawn(move || attend(set))
+        .map(drop)
+        .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))
 }
 
 /// Lets the calling thread's children have these signals as usual, while they are started.

@@ -84,13 +84,12 @@ pub enum NodeError {
         source: io::Error,
     },
     /// A library lacks what its functions need: symbol, ABI mark, a dependency.
-    #[error("function `{function}` cannot be loaded from `{}`: {reason}", path.display())]
+    #[error("app `{app}` cannot be loaded: {reason}")]
     Probe {
         /// Whose.
-        function: String,
-        /// The library as the user knows it.
-        path: PathBuf,
-        /// Why.
+        app: String,
+        /// A sentence for each function that lacks something, or one for the library, each with the
+        /// library as the user knows it.
         reason: String,
     },
     /// An executor of a new app could not be started or died at once.

@@ -257,8 +257,7 @@ impl Node {
             }
             pheromone_executor::probe::probe_symbols(library, &symbols).map_err(|error| {
                 NodeError::Probe {
-                    function: symbols[0].0.to_owned(),
-                    path: library.clone(),
+                    app: app.spec.name.clone(),
                     reason: error.to_string(),
                 }
             })?;

@@ -444,7 +444,7 @@ impl fmt::Display for FailureCause {
                 return f.write_str(message);
             }
             Self::NoResponse => {
-                return f.write_str("it ended without the response that its manifest requires");
+                return f.write_str("the session ended without the response that is required");
             }
         };
         f.write_str(&head)?;
