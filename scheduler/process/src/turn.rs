@@ -38,8 +38,8 @@ const SWEEP_BUSY_TURNS: u32 = 1 << 16;
 /// Empty turns between two looks at executors that have nothing open, and at timers.
 const SWEEP_TURNS: u32 = 512;
 /// Empty turns between two looks at the clock, a power of two. A look costs some 25 ns, so it is
-/// taken where nobody waits for it: after the work of a turn, and while there is none. What comes in
-/// is stamped with the last look, which lies so many polls back at most (half a microsecond).
+/// taken where nobody waits for it: after the work of a turn, and while there is none. What comes
+/// in is stamped with the last look, so many polls back at most (half a microsecond).
 const CLOCK_TURNS: u32 = 64;
 const _: () = assert!(SWEEP_TURNS.is_multiple_of(CLOCK_TURNS));
 /// How long the loop polls without work before it sleeps (adaptive).
