@@ -28,4 +28,4 @@ mod title;
 pub mod zygote;
 
 pub use library::LoadError;
-pub use setup::OUTPUT_FD;
+pub use setup::{App, OUTPUT_FD, Start, serve_here};

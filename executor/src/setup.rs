@@ -100,6 +100,18 @@ pub fn become_executor(app: &App, start: &Start) -> ! {
     }
 }
 
+/// Serves in the calling process as it is, which gives up nothing: for measurements of an executor
+/// without other processes. Never returns.
+///
+/// # Panics
+/// When the app's memory cannot be mapped.
+pub fn serve_here(app: &App, start: &Start) -> ! {
+    match map(app, start) {
+        Ok(parts) => serve(Box::new(Runtime::new(parts, &app.program))),
+        Err(error) => panic!("the executor could not be set up: {error}"),
+    }
+}
+
 /// Tells the node why; the process ends in any case, so nothing is done about a failure.
 fn report(socket: &OwnedFd, error: &SetupError) {
     let head = OutputHead {
