@@ -186,7 +186,9 @@ fn program(library: String) -> Program {
 }
 
 fn main() {
-    let hops = std::env::args().nth(1).map_or(Ok(10_000), |text| text.parse());
+    let hops = std::env::args()
+        .nth(1)
+        .map_or(Ok(10_000), |text| text.parse());
     let hops: u64 = hops.expect("the only argument is a number of hops");
     let program = program(compile());
 

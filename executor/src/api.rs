@@ -183,6 +183,7 @@ pub fn close() {
 }
 
 /// Whether a call may be answered: the right thread, while an invocation runs.
+#[inline]
 fn runtime_now<'a>() -> Option<&'a mut Runtime> {
     if !threads::runs_functions() || CURRENT.load(Ordering::Relaxed).is_null() {
         return None;
@@ -194,6 +195,7 @@ fn runtime_now<'a>() -> Option<&'a mut Runtime> {
 }
 
 /// The same, for a call that names its invocation.
+#[inline]
 fn runtime<'a>(ctx: *const sdk::Ctx) -> Option<&'a mut Runtime> {
     if !std::ptr::eq(ctx, CURRENT.load(Ordering::Relaxed)) {
         return None;
@@ -202,6 +204,7 @@ fn runtime<'a>(ctx: *const sdk::Ctx) -> Option<&'a mut Runtime> {
 }
 
 /// What `PHR_INIT` may do is little.
+#[inline]
 fn refuse_in_init(runtime: &Runtime) -> Call<()> {
     if runtime.attempt.initializing {
         return Err(Fault::new(
@@ -213,6 +216,7 @@ fn refuse_in_init(runtime: &Runtime) -> Call<()> {
     Ok(())
 }
 
+#[inline]
 fn judged<T>(
     runtime: &mut Runtime,
     call: &str,
@@ -227,6 +231,7 @@ fn judged<T>(
 }
 
 /// A call that gives a status.
+#[inline]
 fn status(ctx: *const sdk::Ctx, call: &str, body: impl FnOnce(&mut Runtime) -> Call<()>) -> c_int {
     let Some(runtime) = runtime(ctx) else {
         return sdk::EPERM;
@@ -235,6 +240,7 @@ fn status(ctx: *const sdk::Ctx, call: &str, body: impl FnOnce(&mut Runtime) -> C
 }
 
 /// A call that gives a pointer, NULL on an error.
+#[inline]
 fn pointer<T>(
     ctx: *const sdk::Ctx,
     call: &str,
@@ -272,10 +278,16 @@ fn required_text<'a>(pointer: *const c_char, what: &str) -> Call<&'a [u8]> {
 }
 
 /// A key given by a function for an object it publishes; `None`: automatic.
+#[inline]
 fn new_key<'a>(pointer: *const c_char) -> Call<Option<&'a [u8]>> {
-    let Some(key) = text(pointer, KEY_BYTES_MAX, "the key")? else {
+    if pointer.is_null() {
         return Ok(None);
-    };
+    }
+    named_key(pointer).map(Some)
+}
+
+fn named_key<'a>(pointer: *const c_char) -> Call<&'a [u8]> {
+    let key = text(pointer, KEY_BYTES_MAX, "the key")?.unwrap_or_default();
     match key.first() {
         None => Err(Fault::invalid(
             "the key is empty; NULL asks for an automatic one",
@@ -284,7 +296,7 @@ fn new_key<'a>(pointer: *const c_char) -> Call<Option<&'a [u8]>> {
             "the key `{}` begins with `~`, which marks automatic keys; NULL asks for one",
             String::from_utf8_lossy(key)
         ))),
-        Some(_) => Ok(Some(key)),
+        Some(_) => Ok(key),
     }
 }
 
@@ -303,6 +315,7 @@ fn group<'a>(pointer: *const c_char) -> Call<&'a [u8]> {
 }
 
 /// The object behind a function's pointer.
+#[inline]
 fn object<'a>(handle: *const sdk::Object) -> Call<&'a Object> {
     // SAFETY: by the header's contract the function passes a pointer that a call gave it.
     unsafe { Object::from_handle(handle, table()) }
@@ -310,6 +323,7 @@ fn object<'a>(handle: *const sdk::Object) -> Call<&'a Object> {
 }
 
 /// An object that has not been sent.
+#[inline]
 fn unsent<'a>(handle: *const sdk::Object) -> Call<&'a Object> {
     let object = object(handle)?;
     match why_not_unsent(object.state.get()) {
@@ -334,10 +348,12 @@ impl Runtime {
     }
 
     /// The function that runs.
+    #[inline]
     fn own(&self) -> &crate::names::Function {
         &self.names.functions[usize::from(self.frame.function)]
     }
 
+    #[inline]
     fn refuse_if_cancelled(&self) -> Call<()> {
         if self.cancelled() {
             Err(Fault::cancelled())

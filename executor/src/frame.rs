@@ -98,6 +98,7 @@ impl Frame {
     ///
     /// # Errors
     /// When it points outside the window.
+    #[inline]
     pub fn begin(
         &mut self,
         dispatch: &Dispatch<'_>,
@@ -142,6 +143,7 @@ impl Frame {
     ///
     /// # Errors
     /// When it points outside the window, or there are more than were announced.
+    #[inline]
     pub fn hold_input(
         &mut self,
         input: &Input<'_>,
@@ -179,11 +181,13 @@ impl Frame {
     }
 
     /// How many inputs are here.
+    #[inline]
     pub fn fetched(&self) -> u32 {
         self.inputs.len() as u32
     }
 
     /// The input of this number; `None` when it is not here.
+    #[inline]
     pub fn input(&self, number: usize) -> Option<&Object> {
         (number < self.inputs.len()).then(|| self.inputs.at(number))
     }
@@ -268,6 +272,7 @@ pub fn forget_auto_texts() {
 }
 
 /// The address of a payload (or block) that has its bytes and one more in the window.
+#[inline]
 fn place(
     window: &Window,
     region: u16,

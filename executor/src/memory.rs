@@ -59,6 +59,7 @@ impl Memory {
     }
 
     /// Bytes beyond `credit_bytes` that an object of so many units would need; 0 when it fits.
+    #[inline]
     pub fn lacking_bytes(&self, units: u64, credit_bytes: u64) -> u64 {
         let total = self.spent_bytes.saturating_add(charge_bytes(units));
         total.saturating_sub(credit_bytes)
@@ -68,6 +69,7 @@ impl Memory {
     ///
     /// # Errors
     /// When the region or the machine has no such memory.
+    #[inline]
     pub fn allocate(&mut self, units: u64) -> Result<Extent, AllocError> {
         let extent = self.allocator().allocate(units)?;
         self.spent_bytes += charge_bytes(units);
@@ -93,6 +95,7 @@ impl Memory {
 
     /// Whether anything of this region can be given back yet. Before that, an extent that comes
     /// back is one of a former owner's, and waits until the region is adopted.
+    #[inline]
     pub fn takes_releases(&self) -> bool {
         matches!(self.store, Store::Ready(_))
     }
@@ -108,16 +111,24 @@ impl Memory {
         self.allocator().free(extent);
     }
 
+    #[inline]
     fn allocator(&mut self) -> &mut Allocator<OwnRegion> {
-        if let Store::Untouched(_) = &self.store
-            && let Store::Untouched(region) = std::mem::replace(&mut self.store, Store::Between)
-        {
-            self.store = Store::Ready(Allocator::new(self.span_units, region));
+        if !self.takes_releases() {
+            self.make_ready();
         }
         match &mut self.store {
             Store::Ready(allocator) => allocator,
             _ => unreachable!("it has been made ready just now"),
         }
+    }
+
+    /// Nobody has owned the region before, or it would have been adopted by now.
+    #[cold]
+    fn make_ready(&mut self) {
+        self.store = match std::mem::replace(&mut self.store, Store::Between) {
+            Store::Untouched(region) => Store::Ready(Allocator::new(self.span_units, region)),
+            store => store,
+        };
     }
 }
 

@@ -122,6 +122,7 @@ impl Object {
     /// # Safety
     /// The pointer is NULL, or was given by [`Object::handle`] of an object whose arena still
     /// exists. (A function that invents a pointer crashes, and is told so by its crash report.)
+    #[inline]
     pub unsafe fn from_handle<'a>(
         handle: *const sdk::Object,
         api: *const sdk::Api,
@@ -156,6 +157,7 @@ impl Objects {
     }
 
     /// How many are in use.
+    #[inline]
     pub fn len(&self) -> usize {
         self.used
     }
@@ -164,6 +166,7 @@ impl Objects {
     ///
     /// # Panics
     /// Past the end.
+    #[inline]
     pub fn at(&self, number: usize) -> &Object {
         assert!(number < self.used, "object {number} of {}", self.used);
         // SAFETY: chunks are live until `clear` or `drop`, which take &mut self; nobody makes a
@@ -173,17 +176,27 @@ impl Objects {
     }
 
     /// One more object, of whatever content.
+    #[inline]
     pub fn add(&mut self) -> &Object {
         if self.used == self.chunks.len() * CHUNK_OBJECTS {
-            let chunk: Box<Chunk> = Box::new(std::array::from_fn(|_| Object::new(self.api)));
-            self.chunks.push(NonNull::from(Box::leak(chunk)));
+            self.grow();
         }
         self.used += 1;
         self.at(self.used - 1)
     }
 
+    #[cold]
+    fn grow(&mut self) {
+        let chunk: Box<Chunk> = Box::new(std::array::from_fn(|_| Object::new(self.api)));
+        self.chunks.push(NonNull::from(Box::leak(chunk)));
+    }
+
     /// Takes all objects back, and gives memory back where there was much.
+    #[inline]
     pub fn clear(&mut self) {
+        if self.used == 0 {
+            return;
+        }
         for number in 0..self.used.min(CHUNKS_KEPT * CHUNK_OBJECTS) {
             self.at(number).state.set(State::Free);
         }
@@ -227,6 +240,7 @@ impl Outputs {
     }
 
     /// A new unsent object; the caller fills in the rest.
+    #[inline]
     pub fn create(&mut self) -> &Object {
         self.unsent += 1;
         let number = if self.gone.len() > QUARANTINE {
@@ -248,6 +262,7 @@ impl Outputs {
     }
 
     /// An unsent object is no longer its function's.
+    #[inline]
     pub fn end(&mut self, object: &Object, state: State) {
         debug_assert_eq!(object.state.get(), State::Unsent);
         object.state.set(state);
@@ -312,6 +327,7 @@ pub fn parse_auto_key(text: &[u8]) -> Option<(u64, u32)> {
 }
 
 /// The status that a use of this object as an output deserves, where it is not unsent.
+#[inline]
 pub fn why_not_unsent(state: State) -> Option<(c_int, &'static str)> {
     Some(match state {
         State::Unsent => return None,

@@ -48,8 +48,8 @@ pub struct Runtime {
     libraries: Vec<(String, Loaded)>,
     environments: Environments,
     /// The invocation that runs.
-    pub frame: Frame,
-    next: Frame,
+    pub frame: Box<Frame>,
+    next: Box<Frame>,
     next_waits: bool,
     leaving: bool,
     /// Its outputs.
@@ -287,8 +287,8 @@ impl Runtime {
             code: program.functions.iter().map(code).collect(),
             libraries: Vec::new(),
             environments: Environments::new(program),
-            frame: Frame::new(api::table()),
-            next: Frame::new(api::table()),
+            frame: Box::new(Frame::new(api::table())),
+            next: Box::new(Frame::new(api::table())),
             next_waits: false,
             leaving: false,
             outputs: Outputs::new(api::table()),
@@ -333,6 +333,7 @@ impl Runtime {
     }
 
     /// Sends a message, waiting for room if it must.
+    #[inline]
     pub fn say(&mut self, message: &FromExecutor<'_>) {
         self.end.send(message);
     }
@@ -428,6 +429,7 @@ impl Runtime {
     }
 
     /// Takes back extents of objects that have died.
+    #[inline]
     pub fn drain_releases(&mut self) {
         if !self.memory.takes_releases() {
             return;
@@ -438,10 +440,12 @@ impl Runtime {
     }
 
     /// Whether the invocation has been cancelled.
+    #[inline]
     pub fn cancelled(&self) -> bool {
         self.end.cancelled_invocation() == self.frame.invocation && !self.attempt.initializing
     }
 
+    #[inline]
     fn begin_attempt(&mut self, initializing: bool) {
         self.attempt.begin(initializing);
         self.last_error.clear();

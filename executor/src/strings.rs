@@ -40,6 +40,9 @@ impl Strings {
 
     /// Forgets all strings, and gives memory back where there was much.
     pub fn clear(&mut self) {
+        if self.chunks.first().is_none_or(Vec::is_empty) {
+            return;
+        }
         self.chunks.truncate(CHUNKS_KEPT);
         for chunk in self.chunks.iter_mut().take(self.current + 1) {
             chunk.clear();

@@ -26,6 +26,7 @@ pub fn start() {
 }
 
 /// Whether the calling thread is the one that runs functions.
+#[inline]
 pub fn runs_functions() -> bool {
     RUNS_FUNCTIONS.get()
 }

@@ -272,6 +272,20 @@ impl SchedulerEnd {
     pub fn send_dispatch<'a>(
         &mut self,
         dispatch: &Dispatch<'a>,
+        mut inputs: impl Iterator<Item = Input<'a>>,
+    ) -> Result<(), RingFull> {
+        let first = inputs.next();
+        if let Some(input) = &first
+            && let Some(slot) = wire::short_dispatch(dispatch, input)
+        {
+            return self.dispatch.push_one(slot, &self.dispatch_consumed[0]);
+        }
+        self.send_long_dispatch(dispatch, first.into_iter().chain(inputs))
+    }
+
+    fn send_long_dispatch<'a>(
+        &mut self,
+        dispatch: &Dispatch<'a>,
         inputs: impl Iterator<Item = Input<'a>>,
     ) -> Result<(), RingFull> {
         let (out, request_out) = (self.out.bytes_mut(), self.request_out.bytes_mut());
@@ -507,6 +521,20 @@ impl ExecutorEnd {
     /// sizes and lists before they get here.
     #[inline]
     pub fn send(&mut self, message: &FromExecutor<'_>) {
+        let pushed = wire::short_from_executor(message).is_some_and(|slot| {
+            self.publish
+                .push_one(slot, &self.publish_consumed[0])
+                .is_ok()
+        });
+        if !pushed {
+            self.send_any(message);
+        }
+        self.bell.ring_if_asleep();
+    }
+
+    /// The general way to send, which waits for room.
+    #[inline(never)]
+    fn send_any(&mut self, message: &FromExecutor<'_>) {
         let form = match Form::of(message) {
             Ok(form) => form,
             Err(malformed) => panic!("a message to the scheduler has {malformed}"),
@@ -527,7 +555,6 @@ impl ExecutorEnd {
         if form.len() > INLINE_BYTES_MAX {
             self.area_taken_until = self.publish.position();
         }
-        self.bell.ring_if_asleep();
     }
 
     /// Puts a long message into the area and encodes the slot that says so; its length.
@@ -631,13 +658,12 @@ impl ExecutorEnd {
     #[inline]
     pub fn next_release(&mut self) -> Option<Extent> {
         loop {
-            if let Some(word) = self.released.get(self.released_next) {
+            // A slot is filled from its start, and the rest of it is zeros.
+            if let Some(word) = self.released.get(self.released_next)
+                && *word != 0
+            {
                 self.released_next += 1;
-                let extent = wire::word_extent(*word);
-                if extent.len_units > 0 {
-                    return Some(extent);
-                }
-                continue;
+                return Some(wire::word_extent(*word));
             }
             if !self.release.pop_plain(&mut self.released) {
                 return None;

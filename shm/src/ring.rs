@@ -77,19 +77,26 @@ impl Orders for Sound {
     const REUSE: Ordering = Ordering::Acquire;
 }
 
-/// The sequence of the slot at `position`, mixed with the ring's generation so that memory used
+/// The sequence of the first slot, from which they count up, mixed with the ring's generation so that memory used
 /// for an earlier ring cannot show an old message (2^64 / golden ratio: no two generations are
 /// near each other).
-fn sequence(position: u64, generation: u32) -> u64 {
-    let salt = u64::from(generation).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    position.wrapping_add(1).wrapping_add(salt)
+fn first_sequence(generation: u32) -> u64 {
+    u64::from(generation)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(1)
+}
+
+/// The first word of a message that has so many slots.
+#[inline(always)]
+fn with_count(first: u64, slots: usize) -> u64 {
+    first & !0xff00 | (slots as u64) << 8
 }
 
 /// The writing end. `S` is the slots' memory; its length is a power of two.
 #[derive(Debug)]
 pub struct Producer<S, O = Sound> {
     slots: S,
-    generation: u32,
+    first_sequence: u64,
     position: u64,
     /// The consumer's index as last read: it only grows, so an old one is safe.
     consumed: u64,
@@ -105,7 +112,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
         assert!(slots.len().is_power_of_two() && slots.len() >= MIN_SLOTS);
         Self {
             slots,
-            generation,
+            first_sequence: first_sequence(generation),
             position: 0,
             consumed: 0,
             orders: PhantomData,
@@ -158,6 +165,20 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
         Ok(())
     }
 
+    /// Writes one message of one slot (the ring writes that count into byte 1 of the message).
+    ///
+    /// # Errors
+    /// [`RingFull`]; nothing has been written.
+    #[inline]
+    pub fn push_one(
+        &mut self,
+        mut data: SlotData,
+        consumer_index: &AtomicU64,
+    ) -> Result<(), RingFull> {
+        data[0] = with_count(data[0], 1);
+        self.push_plain(&data, consumer_index)
+    }
+
     /// Writes one message of `data.len()` slots (1 to 10; the ring writes that count into byte 1 of
     /// the message). All of it becomes visible at once.
     ///
@@ -176,7 +197,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
             self.write(at, words, Ordering::Relaxed);
         }
         let mut first = data[0];
-        first[0] = (first[0] & !0xff00) | (data.len() as u64) << 8;
+        first[0] = with_count(first[0], data.len());
         self.write(0, &first, O::PUBLISH);
         self.position += data.len() as u64;
         Ok(())
@@ -189,7 +210,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
         for (word, value) in slot.words[1..].iter().zip(words) {
             word.store(*value, Ordering::Relaxed);
         }
-        slot.words[0].store(sequence(position, self.generation), publish);
+        slot.words[0].store(self.first_sequence.wrapping_add(position), publish);
     }
 
     /// Slots written so far.
@@ -202,7 +223,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
 #[derive(Debug)]
 pub struct Consumer<S, O = Sound> {
     slots: S,
-    generation: u32,
+    first_sequence: u64,
     position: u64,
     orders: PhantomData<O>,
 }
@@ -216,7 +237,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         assert!(slots.len().is_power_of_two() && slots.len() >= MIN_SLOTS);
         Self {
             slots,
-            generation,
+            first_sequence: first_sequence(generation),
             position: 0,
             orders: PhantomData,
         }
@@ -226,7 +247,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
     fn slot(&self, ahead: usize) -> (&Slot, u64) {
         let position = self.position + ahead as u64;
         let slot = &self.slots[(position as usize) & (self.slots.len() - 1)];
-        (slot, sequence(position, self.generation))
+        (slot, self.first_sequence.wrapping_add(position))
     }
 
     /// Whether a message is there: one load.

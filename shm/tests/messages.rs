@@ -9,7 +9,7 @@ use pheromone_shm::message::{
     Key, MESSAGE_BYTES_MAX, NO_BUCKET, NO_DEADLINE, NO_TRIGGER, Target, ToExecutor,
 };
 use pheromone_shm::wire::{
-    InputList, Malformed, MessageBuffer, decode_from_executor, decode_to_executor,
+    Garbled, InputList, Malformed, MessageBuffer, decode_from_executor, decode_to_executor,
     encode_from_executor,
 };
 use proptest::collection::vec;
@@ -163,6 +163,37 @@ prop_compose! {
             parallelism: numbers.2,
             has_caller,
         }
+    }
+}
+
+/// A first word of a short message that is right, or wrong in some of its bytes.
+fn almost_short_head() -> impl Strategy<Value = u64> {
+    let kind_and_flags = (prop_oneof![Just(2_u64), Just(6)], 0_u64..=8, any::<u8>());
+    let rest = prop_oneof![6 => Just(0_u64), 1 => Just(1), 1 => any::<u64>()];
+    let number = prop_oneof![Just(0_u64), Just(0xffff), 0_u64..=3];
+    (kind_and_flags, rest, number).prop_map(|((kind, flags, ring), rest, number)| {
+        kind | u64::from(ring) << 8 | flags << 16 | (rest & 0xff_ffff) << 24 | number << 48
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What fills its slot may be judged in a shorter way than what does not.
+    #[test]
+    fn padding_to_a_whole_slot_changes_no_judgement(
+        head in almost_short_head(),
+        place in prop_oneof![any::<u64>(), Just(1 << 32), Just(u64::MAX)],
+        size in prop_oneof![0_u64..=200, any::<u64>()],
+        ordinal in prop_oneof![0_u64..=1 << 33, any::<u64>()],
+        rest in prop_oneof![Just(0_u64), any::<u64>()],
+    ) {
+        let words = [head, place, size, ordinal, rest, rest, rest];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let whole = decode_from_executor(&bytes);
+        let cut = decode_from_executor(&bytes[..48]);
+        let is_cut_short = |of: &Result<_, Garbled>| matches!(of, Err(Garbled::Length { .. }));
+        prop_assert!(whole == cut || is_cut_short(&cut), "{whole:?} and {cut:?}");
     }
 }
 

@@ -23,11 +23,17 @@ struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// Reads as much as the caller's struct has.
-    fn read<'a>(pointer: *const sdk::SendOptions) -> Call<Options<'a>> {
+    /// What a call asks for; without options, nothing.
+    #[inline]
+    fn of<'a>(pointer: *const sdk::SendOptions) -> Call<Options<'a>> {
         if pointer.is_null() {
             return Ok(Options::default());
         }
+        Self::read(pointer)
+    }
+
+    /// Reads as much as the caller's struct has.
+    fn read<'a>(pointer: *const sdk::SendOptions) -> Call<Options<'a>> {
         // SAFETY: by the header's contract the function passes a struct that begins with its size.
         let size = unsafe { pointer.cast::<usize>().read() };
         if !(OPTIONS_BYTES_MIN..=4096).contains(&size) {
@@ -73,10 +79,15 @@ impl Options<'_> {
 
 impl Runtime {
     /// Where an object for this bucket (NULL: direct) goes.
+    #[inline]
     fn target(&self, bucket: *const c_char) -> Call<Target> {
         if bucket.is_null() {
             return Ok(Target::Next);
         }
+        self.bucket_target(bucket)
+    }
+
+    fn bucket_target(&self, bucket: *const c_char) -> Call<Target> {
         let index = self.bucket(required_text(bucket, "the bucket")?)?;
         let own = self.own();
         if own
@@ -126,6 +137,7 @@ impl Runtime {
     }
 
     /// The target of a send whose options may name a function.
+    #[inline]
     fn final_target(&self, target: Target, options: &Options<'_>) -> Call<Target> {
         let target = match (target, options.function) {
             (target, None) => target,
@@ -156,6 +168,7 @@ impl Runtime {
     }
 
     /// The key of a new object for this target; counts ordinals as docs/model.md says.
+    #[inline]
     fn label(&mut self, target: Target, key: Option<&[u8]>) -> Label {
         let ordinal = match target {
             Target::Bucket(bucket) if key.is_none() => self.ordinals.next(bucket),
@@ -223,6 +236,7 @@ impl Runtime {
             .map_err(|error| out_of_memory(size_bytes, &error))
     }
 
+    #[inline]
     fn create(
         &mut self,
         target: Target,
@@ -276,6 +290,7 @@ impl Runtime {
         Ok(())
     }
 
+    #[inline]
     fn send(&mut self, object: &Object, options: &Options<'_>) -> Call<()> {
         let target = self.final_target(object.target.get(), options)?;
         self.refuse_if_cancelled()?;
@@ -351,6 +366,7 @@ impl Runtime {
 }
 
 /// Writes the zero byte that follows every payload.
+#[inline]
 pub(super) fn seal(object: &Object) {
     let end = object
         .data
@@ -421,7 +437,7 @@ pub(super) unsafe extern "C" fn send(
     options: *const sdk::SendOptions,
 ) -> c_int {
     status(ctx, "phr_send", |runtime| {
-        runtime.send(unsent(handle)?, &Options::read(options)?)
+        runtime.send(unsent(handle)?, &Options::of(options)?)
     })
 }
 
@@ -434,7 +450,7 @@ pub(super) unsafe extern "C" fn put(
     options: *const sdk::SendOptions,
 ) -> c_int {
     status(ctx, "phr_put", |runtime| {
-        let options = Options::read(options)?;
+        let options = Options::of(options)?;
         let target = runtime.target(bucket)?;
         // Before memory is taken: nothing but cancelling can refuse the send afterwards.
         runtime.final_target(target, &options)?;
@@ -455,7 +471,7 @@ pub(super) unsafe extern "C" fn forward(
 ) -> c_int {
     status(ctx, "phr_forward", |runtime| {
         let held = runtime.held(input)?;
-        let options = Options::read(options)?;
+        let options = Options::of(options)?;
         let target = runtime.target(bucket)?;
         runtime.forward(held, target, new_key(key)?, &options)
     })

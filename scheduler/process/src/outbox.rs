@@ -128,6 +128,13 @@ impl Outbox {
     }
 
     fn flush_ingress(&mut self) {
+        if self
+            .ingress_releases
+            .iter()
+            .all(|(_, extents)| extents.is_empty())
+        {
+            return;
+        }
         let mut waiting = std::mem::take(&mut self.ingress_releases);
         for (app, extents) in &mut waiting {
             if !extents.is_empty() {
@@ -199,8 +206,14 @@ impl Sink for Outbox {
         dispatch: &Dispatch<'a>,
         inputs: impl Iterator<Item = Input<'a>>,
     ) {
-        self.deliver(executor, |peer| peer.end.send_dispatch(dispatch, inputs));
-        self.peers.opened(executor);
+        let mut unpolled = false;
+        self.deliver(executor, |peer| {
+            unpolled = peer.opened();
+            peer.end.send_dispatch(dispatch, inputs)
+        });
+        if unpolled {
+            self.peers.poll(executor);
+        }
     }
 
     fn inputs<'a>(

@@ -51,6 +51,32 @@ pub struct Peers {
 }
 
 impl Peer {
+    /// A dispatch goes out: the executor may publish. True when it is not polled yet, which the
+    /// caller makes good by [`Peers::poll`].
+    pub fn opened(&mut self) -> bool {
+        if self.fresh {
+            self.fresh = false;
+            self.open = 1;
+        } else {
+            self.open += 1;
+        }
+        !std::mem::replace(&mut self.listed, true)
+    }
+
+    /// A completion has come in. Whether the executor leaves the polled list is decided by
+    /// [`Peers::settle`], after the core has had the chance to dispatch to it again.
+    pub fn completed(&mut self) {
+        self.open = self.open.saturating_sub(1);
+    }
+
+    /// A process without anything to adopt is set up: it has nothing to say until it is dispatched
+    /// to. One that adopts stays polled until then.
+    pub fn ready(&mut self) {
+        if self.fresh && self.incarnation == 1 {
+            self.open = 0;
+        }
+    }
+
     /// Counts an extent given back. True when so much waits that a sleeping owner should take it:
     /// more than an allocator keeps warm, or a third of what its ring holds.
     pub fn has_much_to_take(&mut self, units: u32) -> bool {
@@ -94,18 +120,8 @@ impl Peers {
         }
     }
 
-    /// A process without anything to adopt is set up: it has nothing to say until it is dispatched
-    /// to. One that adopts stays polled until then.
-    pub fn ready(&mut self, id: ExecutorId) {
-        if let Some(peer) = self.get(id)
-            && peer.fresh
-            && peer.incarnation == 1
-        {
-            peer.open = 0;
-        }
-    }
-
     /// The process of this slot, if there is one.
+    #[inline]
     pub fn get(&mut self, id: ExecutorId) -> Option<&mut Peer> {
         self.apps
             .get_mut(usize::from(id.app.0))?
@@ -133,26 +149,9 @@ impl Peers {
         self.active.retain(|active| active.app != app);
     }
 
-    /// A dispatch has gone out: the executor may publish, so it is polled.
-    pub fn opened(&mut self, id: ExecutorId) {
-        let Some(peer) = self.get(id) else { return };
-        if peer.fresh {
-            peer.fresh = false;
-            peer.open = 1;
-        } else {
-            peer.open += 1;
-        }
-        if !std::mem::replace(&mut peer.listed, true) {
-            self.active.push(id);
-        }
-    }
-
-    /// A completion has come in. Whether the executor leaves the polled list is decided by
-    /// [`Peers::settle`], after the core has had the chance to dispatch to it again.
-    pub fn completed(&mut self, id: ExecutorId) {
-        if let Some(peer) = self.get(id) {
-            peer.open = peer.open.saturating_sub(1);
-        }
+    /// The executor is polled from here on: see [`Peer::opened`].
+    pub fn poll(&mut self, id: ExecutorId) {
+        self.active.push(id);
     }
 
     /// Takes the executor at this place of the polled list out of it if nothing of it is open.
@@ -234,6 +233,16 @@ mod tests {
         peers
     }
 
+    fn peer(peers: &mut Peers, id: ExecutorId) -> &mut Peer {
+        peers.get(id).expect("it was inserted")
+    }
+
+    fn open(peers: &mut Peers, id: ExecutorId) {
+        if peer(peers, id).opened() {
+            peers.poll(id);
+        }
+    }
+
     #[test]
     fn an_executor_that_is_dispatched_to_again_at_once_is_polled_once() {
         let id = ExecutorId {
@@ -242,16 +251,16 @@ mod tests {
         };
         let mut peers = peers_with(id);
         for _ in 0..1000 {
-            peers.opened(id);
-            peers.completed(id);
-            peers.opened(id);
+            open(&mut peers, id);
+            peer(&mut peers, id).completed();
+            open(&mut peers, id);
             assert!(!peers.settle(0), "its second dispatch is open");
-            peers.completed(id);
+            peer(&mut peers, id).completed();
         }
         assert_eq!(peers.active_count(), 1);
         assert!(peers.settle(0));
         assert_eq!(peers.active_count(), 0);
-        peers.opened(id);
+        open(&mut peers, id);
         assert_eq!(peers.active_count(), 1);
     }
 
@@ -263,7 +272,7 @@ mod tests {
         };
         let mut peers = peers_with(id);
         assert_eq!(peers.active_count(), 1);
-        peers.ready(id);
+        peer(&mut peers, id).ready();
         assert!(peers.settle(0));
         assert!(!peers.any_active() && peers.any());
     }

@@ -257,8 +257,8 @@ impl Scheduler {
             match peer.end.receive(&mut self.buffer) {
                 Ok(Some(message)) => {
                     match message {
-                        FromExecutor::Complete { .. } => self.outbox.peers.completed(executor),
-                        FromExecutor::Ready => self.outbox.peers.ready(executor),
+                        FromExecutor::Complete { .. } => peer.completed(),
+                        FromExecutor::Ready => peer.ready(),
                         _ => {}
                     }
                     let event = Event::Message { executor, message };
