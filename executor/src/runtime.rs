@@ -10,7 +10,9 @@ use std::path::Path;
 
 use pheromone_sdk as sdk;
 use pheromone_shm::control::ExecutorEnd;
-use pheromone_shm::message::{Ending, Extent, FromExecutor, MESSAGE_BYTES_MAX, ToExecutor};
+use pheromone_shm::message::{
+    Dispatch, Ending, Extent, FromExecutor, Input, MESSAGE_BYTES_MAX, ToExecutor,
+};
 use pheromone_shm::region::Window;
 use pheromone_shm::wire::MessageBuffer;
 
@@ -49,8 +51,7 @@ pub struct Runtime {
     environments: Environments,
     /// The invocation that runs.
     pub frame: Box<Frame>,
-    next: Box<Frame>,
-    next_waits: bool,
+    next: Next,
     leaving: bool,
     /// Its outputs.
     pub outputs: Outputs,
@@ -288,8 +289,10 @@ impl Runtime {
             libraries: Vec::new(),
             environments: Environments::new(program),
             frame: Box::new(Frame::new(api::table())),
-            next: Box::new(Frame::new(api::table())),
-            next_waits: false,
+            next: Next {
+                frame: Box::new(Frame::new(api::table())),
+                waits: false,
+            },
             leaving: false,
             outputs: Outputs::new(api::table()),
             attempt: Attempt::new(),
@@ -311,9 +314,9 @@ impl Runtime {
     /// Waits for a dispatch and makes it the present frame; false when the process shall leave.
     fn wait_for_dispatch(&mut self) -> bool {
         loop {
-            if self.next_waits {
-                std::mem::swap(&mut self.frame, &mut self.next);
-                self.next_waits = false;
+            if self.next.waits {
+                std::mem::swap(&mut self.frame, &mut self.next.frame);
+                self.next.waits = false;
                 return true;
             }
             if self.leaving {
@@ -361,6 +364,11 @@ impl Runtime {
     }
 
     fn try_take(&mut self) -> Result<Taken, Broken> {
+        if let Some((dispatch, input)) = self.end.receive_short_dispatch(&self.buffer) {
+            let (window, names) = (&self.window, &self.names);
+            self.next.hold(&dispatch, [input], window, names)?;
+            return Ok(Taken::Dispatch);
+        }
         let received = self.end.receive(&mut self.buffer);
         let Some(message) = received.map_err(|garbled| Broken(garbled.to_string()))? else {
             return Ok(Taken::Nothing);
@@ -368,16 +376,7 @@ impl Runtime {
         let (window, names) = (&self.window, &self.names);
         Ok(match message {
             ToExecutor::Dispatch { dispatch, inputs } => {
-                if self.next_waits {
-                    return Err(Broken(
-                        "a third dispatch came before the first was done".into(),
-                    ));
-                }
-                self.next.begin(&dispatch, window, names)?;
-                for input in inputs {
-                    self.next.hold_input(&input, window, names)?;
-                }
-                self.next_waits = true;
+                self.next.hold(&dispatch, inputs, window, names)?;
                 Taken::Dispatch
             }
             ToExecutor::Inputs { first, inputs } => {
@@ -629,6 +628,36 @@ impl Runtime {
         self.ordinals.clear();
         self.frame.clear();
         forget_auto_texts();
+    }
+}
+
+/// The dispatch that waits until the invocation before it is done, if there is one.
+struct Next {
+    frame: Box<Frame>,
+    waits: bool,
+}
+
+impl Next {
+    /// Takes over a dispatch with those of its inputs that came with it.
+    #[inline]
+    fn hold<'a>(
+        &mut self,
+        dispatch: &Dispatch<'a>,
+        inputs: impl IntoIterator<Item = Input<'a>>,
+        window: &Window,
+        names: &Names,
+    ) -> Result<(), Broken> {
+        if self.waits {
+            return Err(Broken(
+                "a third dispatch came before the first was done".into(),
+            ));
+        }
+        self.frame.begin(dispatch, window, names)?;
+        for input in inputs {
+            self.frame.hold_input(&input, window, names)?;
+        }
+        self.waits = true;
+        Ok(())
     }
 }
 

@@ -578,6 +578,22 @@ impl ExecutorEnd {
         self.dispatch.has_message()
     }
 
+    /// Takes the scheduler's next message if it is a dispatch as most are, of one slot and with one
+    /// input: it needs no private memory but registers. Anything else is left for
+    /// [`receive`](Self::receive), which is given the same `buffer`.
+    #[inline]
+    pub fn receive_short_dispatch(
+        &mut self,
+        buffer: &MessageBuffer,
+    ) -> Option<(Dispatch<'static>, Input<'static>)> {
+        if buffer.request_slots > 0 {
+            return None;
+        }
+        let words = self.dispatch.pop_one_if(wire::is_short_dispatch)?;
+        self.dispatch.publish_index(&self.dispatch_consumed[0]);
+        Some(wire::decode_short_dispatch(&words))
+    }
+
     /// Takes the scheduler's next message into `buffer`.
     ///
     /// # Errors

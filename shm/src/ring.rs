@@ -283,6 +283,23 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         Ok(usize::from(count))
     }
 
+    /// Takes the next message if it has one slot and that is one of those wanted. Anything else,
+    /// right or wrong, is left for [`Consumer::pop`].
+    #[inline]
+    pub fn pop_one_if(&mut self, wanted: impl FnOnce(&SlotData) -> bool) -> Option<SlotData> {
+        let (slot, expected) = self.slot(0);
+        if slot.words[0].load(O::TAKE) != expected {
+            return None;
+        }
+        let mut out = [0; SLOT_DATA_WORDS];
+        copy(slot, expected, &mut out).ok()?;
+        if out[0] != with_count(out[0], 1) || !wanted(&out) {
+            return None;
+        }
+        self.position += 1;
+        Some(out)
+    }
+
     /// Takes one slot of a ring that carries nothing but plain slots. False where there is none,
     /// or what is there was changed while it was read.
     #[inline]

@@ -1196,9 +1196,11 @@ pub fn decode_to_executor<'a>(
     use to_kind as kind;
     if request.is_none()
         && let Some(words) = words_of_slot(bytes)
-        && words[0] & !ANY_OF_SHORT_DISPATCH == u64::from(kind::DISPATCH)
+        && is_short_dispatch(&words)
     {
-        return Ok(decode_short_dispatch(&words));
+        let (dispatch, input) = decode_short_dispatch(&words);
+        let inputs = InputList::single(input);
+        return Ok(ToExecutor::Dispatch { dispatch, inputs });
     }
     let reader = Reader::new(bytes)?;
     let head = reader.head()?;
@@ -1239,12 +1241,16 @@ pub fn decode_to_executor<'a>(
     }
 }
 
-/// What may be set in the first word of a short dispatch beside its kind.
-const ANY_OF_SHORT_DISPATCH: u64 = !0 << 24 | (HAS_CALLER as u64) << 16 | 0xff << 8;
-
-/// All that [`short_dispatch`] makes has a meaning, once its first word has been judged.
+/// Whether this is a message of [`short_dispatch`]: its kind, and no flag without a meaning.
 #[inline(always)]
-fn decode_short_dispatch(words: &SlotData) -> ToExecutor<'static> {
+pub(crate) fn is_short_dispatch(words: &SlotData) -> bool {
+    const ANY: u64 = !0 << 24 | (HAS_CALLER as u64) << 16 | 0xff << 8;
+    words[0] & !ANY == u64::from(to_kind::DISPATCH)
+}
+
+/// The values in a short dispatch: whatever is in its other bits has a meaning.
+#[inline(always)]
+pub(crate) fn decode_short_dispatch(words: &SlotData) -> (Dispatch<'static>, Input<'static>) {
     let [first, invocation, session, place, object, key, arrival_ns] = *words;
     let head = Head::of(first);
     let input = Input {
@@ -1260,22 +1266,20 @@ fn decode_short_dispatch(words: &SlotData) -> ToExecutor<'static> {
         },
         group: &[],
     };
-    ToExecutor::Dispatch {
-        dispatch: Dispatch {
-            function: head.wide as u16,
-            trigger: head.number,
-            attempt: 1,
-            invocation,
-            session,
-            deadline_ns: NO_DEADLINE,
-            input_count: 1,
-            request: None,
-            headers: None,
-            parallelism: u16::from(head.a),
-            has_caller: head.flags & HAS_CALLER != 0,
-        },
-        inputs: InputList::single(input),
-    }
+    let dispatch = Dispatch {
+        function: head.wide as u16,
+        trigger: head.number,
+        attempt: 1,
+        invocation,
+        session,
+        deadline_ns: NO_DEADLINE,
+        input_count: 1,
+        request: None,
+        headers: None,
+        parallelism: u16::from(head.a),
+        has_caller: head.flags & HAS_CALLER != 0,
+    };
+    (dispatch, input)
 }
 
 fn decode_long_dispatch<'a>(
