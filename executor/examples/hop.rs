@@ -79,7 +79,8 @@ impl Scheduler {
                     assert_eq!(target, Target::Next);
                     published = Some(extent);
                 }
-                Ok(Some(FromExecutor::Complete { status: 0, .. } | FromExecutor::Ready)) => {}
+                Ok(Some(FromExecutor::Complete { status: 0, .. })) => {}
+                Ok(Some(FromExecutor::Ready | FromExecutor::Loaded)) => {}
                 other => panic!("the executor said {other:?}"),
             }
         }
@@ -106,6 +107,7 @@ impl Scheduler {
                     invocation: self.invocation,
                     session: 1,
                     deadline_ns: NO_DEADLINE,
+                    timeout_ns: NO_DEADLINE,
                     input_count: 1,
                     request: None,
                     headers: None,

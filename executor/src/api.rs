@@ -26,6 +26,8 @@ use crate::objects::{Object, why_not_unsent};
 use crate::runtime::Runtime;
 use crate::threads;
 
+pub(crate) use about::monotonic_ns;
+
 /// Longest name of a bucket or function that is looked for; longer ones do not exist.
 const NAME_BYTES_MAX: usize = 255;
 /// A finished invocation's handle comes round again after so many others.

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pheromone_sdk as sdk;
-use pheromone_shm::message::{Dispatch, Input, InputKey, REQUEST_OBJECT, UNIT_BYTES};
+use pheromone_shm::message::{Dispatch, Input, InputKey, NO_DEADLINE, REQUEST_OBJECT, UNIT_BYTES};
 use pheromone_shm::region::Window;
 
 use crate::names::Names;
@@ -47,8 +47,10 @@ pub struct Frame {
     pub invocation: u64,
     /// Its session.
     pub session: u64,
-    /// `NO_DEADLINE` for none.
+    /// `NO_DEADLINE` for none: the session's, until the function is called.
     pub deadline_ns: u64,
+    /// `NO_DEADLINE` for none.
+    timeout_ns: u64,
     /// How many inputs there are, fetched or not.
     pub input_count: u32,
     /// What `phr_parallelism` gives.
@@ -82,6 +84,7 @@ impl Frame {
             invocation: 0,
             session: 0,
             deadline_ns: 0,
+            timeout_ns: 0,
             input_count: 0,
             parallelism: 0,
             has_caller: false,
@@ -117,6 +120,7 @@ impl Frame {
         self.invocation = dispatch.invocation;
         self.session = dispatch.session;
         self.deadline_ns = dispatch.deadline_ns;
+        self.timeout_ns = dispatch.timeout_ns;
         self.input_count = dispatch.input_count;
         self.parallelism = dispatch.parallelism;
         self.has_caller = dispatch.has_caller;
@@ -137,6 +141,14 @@ impl Frame {
             object.number.set(REQUEST_OBJECT);
         }
         Ok(())
+    }
+
+    /// The function is called now: its time begins.
+    pub fn start_time(&mut self) {
+        if self.timeout_ns != NO_DEADLINE {
+            let ends_ns = crate::api::monotonic_ns().saturating_add(self.timeout_ns);
+            self.deadline_ns = self.deadline_ns.min(ends_ns);
+        }
     }
 
     /// Takes over the next input.

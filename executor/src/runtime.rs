@@ -495,14 +495,20 @@ impl Runtime {
         let function = usize::from(self.frame.function);
         if let CodeState::NotLoaded = self.code[function].state {
             self.code[function].state = match self.load(function) {
-                Ok((entry, None)) => CodeState::Ready(entry),
+                Ok((entry, None)) => {
+                    self.say(&FromExecutor::Loaded);
+                    CodeState::Ready(entry)
+                }
                 Ok((entry, Some(initializer))) => CodeState::Loaded(entry, initializer),
                 Err(error) => CodeState::Unusable(error),
             };
         }
         match &self.code[function].state {
             CodeState::NotLoaded => unreachable!("it has been loaded above, or is unusable"),
-            CodeState::Ready(entry) => Step::Run(*entry),
+            CodeState::Ready(entry) => {
+                self.frame.start_time();
+                Step::Run(*entry)
+            }
             CodeState::Loaded(_, initializer) => Step::Initialize(*initializer),
             CodeState::Unusable(error) => {
                 let message = error.to_string().into_bytes();
@@ -548,6 +554,8 @@ impl Runtime {
         };
         if status == sdk::OK {
             code.state = CodeState::Ready(entry);
+            self.say(&FromExecutor::Loaded);
+            self.frame.start_time();
             self.begin_attempt(false);
             return Step::Run(entry);
         }

@@ -14,7 +14,7 @@ pub const UNIT_BYTES: u64 = 64;
 pub const NO_BUCKET: u16 = u16::MAX;
 /// `trigger` of an invocation that no bucket trigger caused (a call, or a direct object).
 pub const NO_TRIGGER: u16 = u16::MAX;
-/// `deadline_ns` of an invocation without one.
+/// `deadline_ns` or `timeout_ns` of an invocation without one.
 pub const NO_DEADLINE: u64 = u64::MAX;
 /// Names the request in messages that name an object held by the invocation.
 pub const REQUEST_OBJECT: u32 = u32::MAX;
@@ -140,8 +140,11 @@ pub struct Dispatch<'a> {
     pub invocation: u64,
     /// Session id.
     pub session: u64,
-    /// Nearer of the session's and the attempt's deadline, CLOCK_MONOTONIC, or [`NO_DEADLINE`].
+    /// The session's deadline, CLOCK_MONOTONIC, or [`NO_DEADLINE`].
     pub deadline_ns: u64,
+    /// How long the attempt may take from when its function is loaded and initialized, or
+    /// [`NO_DEADLINE`].
+    pub timeout_ns: u64,
     /// How many inputs there are in all; those that do not fit follow by
     /// [`FromExecutor::FetchInputs`].
     pub input_count: u32,
@@ -160,6 +163,9 @@ pub struct Dispatch<'a> {
 pub enum FromExecutor<'a> {
     /// The process is set up and waits for work. Its first message.
     Ready,
+    /// The open dispatch's function is loaded and initialized, and is called now. Said once per
+    /// function and process, before its first call.
+    Loaded,
     /// A new object.
     Publish {
         /// Where to.

@@ -38,6 +38,7 @@ mod from_kind {
     pub const FETCH_INPUTS: u8 = 9;
     pub const FETCH_EXTENTS: u8 = 10;
     pub const NEED_CREDIT: u8 = 11;
+    pub const LOADED: u8 = 12;
 }
 
 /// Kinds of messages to an executor.
@@ -430,6 +431,7 @@ impl<'a> Form<'a> {
         use from_kind as kind;
         Ok(match *message {
             FromExecutor::Ready => Self::new([head(kind::READY, 0, 0, 0, 0)], &[], &[]),
+            FromExecutor::Loaded => Self::new([head(kind::LOADED, 0, 0, 0, 0)], &[], &[]),
             FromExecutor::Publish {
                 target,
                 extent,
@@ -690,11 +692,15 @@ fn decode_any_from_executor(bytes: &[u8]) -> Result<FromExecutor<'_>, Garbled> {
         kind::RESPOND => decode_respond(&reader, head),
         kind::RESPOND_PARTS => decode_respond_parts(&reader, head),
         kind::GET | kind::RELEASE_HOLD => decode_lookup(&reader, head),
-        kind::READY => {
+        kind::READY | kind::LOADED => {
             reader.reserved(head.flags | head.a)?;
             reader.reserved(head.wide)?;
             reader.ends(8)?;
-            Ok(FromExecutor::Ready)
+            Ok(if reader.kind == kind::READY {
+                FromExecutor::Ready
+            } else {
+                FromExecutor::Loaded
+            })
         }
         kind::FETCH_INPUTS | kind::FETCH_EXTENTS => {
             reader.reserved(head.flags | head.a)?;
@@ -873,7 +879,7 @@ const INPUT_HEAD_BYTES: usize = 40;
 pub const INPUT_BYTES_MAX: usize =
     INPUT_HEAD_BYTES + (KEY_BYTES_MAX + GROUP_BYTES_MAX).next_multiple_of(8);
 /// Bytes of a long dispatch before its headers, request and inputs.
-const DISPATCH_HEAD_BYTES: usize = 48;
+const DISPATCH_HEAD_BYTES: usize = 56;
 /// Bytes of a headers reference.
 const HEADERS_BYTES: usize = 16;
 /// Bytes of a list message before its list.
@@ -1087,6 +1093,7 @@ pub(crate) fn short_dispatch(dispatch: &Dispatch<'_>, input: &Input<'_>) -> Opti
     let plain = dispatch.input_count == 1
         && dispatch.attempt == 1
         && dispatch.deadline_ns == NO_DEADLINE
+        && dispatch.timeout_ns == NO_DEADLINE
         && dispatch.request.is_none()
         && dispatch.headers.is_none()
         && input.session == dispatch.session
@@ -1149,6 +1156,7 @@ pub(crate) fn encode_dispatch<'a>(
     put_word(out, 24, dispatch.deadline_ns);
     put_word(out, 32, pair(dispatch.attempt, dispatch.input_count));
     put_word(out, 40, pair(count, u32::from(dispatch.parallelism)));
+    put_word(out, 48, dispatch.timeout_ns);
     EncodedDispatch { request_len, len }
 }
 
@@ -1273,6 +1281,7 @@ pub(crate) fn decode_short_dispatch(words: &SlotData) -> (Dispatch<'static>, Inp
         invocation,
         session,
         deadline_ns: NO_DEADLINE,
+        timeout_ns: NO_DEADLINE,
         input_count: 1,
         request: None,
         headers: None,
@@ -1327,6 +1336,7 @@ fn decode_long_dispatch<'a>(
             invocation: reader.word(1)?,
             session: reader.word(2)?,
             deadline_ns: reader.word(3)?,
+            timeout_ns: reader.word(6)?,
             input_count,
             request,
             headers,

@@ -70,6 +70,7 @@ fn a_hop_allocates_nothing() {
             invocation: number,
             session: 1,
             deadline_ns: NO_DEADLINE,
+            timeout_ns: NO_DEADLINE,
             input_count: 1,
             request: None,
             headers: None,

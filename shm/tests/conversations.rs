@@ -36,6 +36,7 @@ fn dispatch(invocation: u64) -> (Dispatch<'static>, Input<'static>) {
         invocation,
         session: 2,
         deadline_ns: NO_DEADLINE,
+        timeout_ns: NO_DEADLINE,
         input_count: 1,
         request: None,
         headers: None,

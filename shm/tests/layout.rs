@@ -154,6 +154,7 @@ fn questions_are_these_bytes() {
     let (bucket, key) = (0x0201, &b"key"[..]);
     for (message, bytes) in [
         (FromExecutor::Ready, "0100000000000000"),
+        (FromExecutor::Loaded, "0c00000000000000"),
         (
             FromExecutor::Get {
                 bucket,
@@ -213,6 +214,7 @@ fn a_short_dispatch_is_one_slot_of_these_bytes() {
         invocation: 0x11,
         session: 0x22,
         deadline_ns: NO_DEADLINE,
+        timeout_ns: NO_DEADLINE,
         input_count: 1,
         request: None,
         headers: None,
@@ -229,7 +231,7 @@ fn a_short_dispatch_is_one_slot_of_these_bytes() {
 #[test]
 fn a_long_dispatch_is_these_bytes() {
     let head = "0200070007000900 1100000000000000 2200000000000000 3300000000000000 \
-                0200000005000000 0100000034120000";
+                0200000005000000 0100000034120000 4400000000000000";
     let headers = "0800000009000000 0700000000000000";
     let input = |name: &str, flags_and_lens: &str, ordinal: &str| {
         format!(
@@ -261,6 +263,7 @@ fn a_long_dispatch_is_these_bytes() {
         invocation: 0x11,
         session: 0x22,
         deadline_ns: 0x33,
+        timeout_ns: 0x44,
         input_count: 5,
         request: Some(object(InputKey::Named(b"request"), b"")),
         headers: Some(HeadersRef {

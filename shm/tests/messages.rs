@@ -143,6 +143,7 @@ prop_compose! {
         attempt in prop_oneof![Just(1), any::<u32>()],
         ids in (any::<u64>(), 0..3_u64),
         deadline_ns in prop_oneof![Just(NO_DEADLINE), any::<u64>()],
+        timeout_ns in prop_oneof![Just(NO_DEADLINE), any::<u64>()],
         headers in option::of(any::<(u16, u32, u32)>()),
         has_caller in any::<bool>(),
     ) -> Dispatch<'static> {
@@ -153,6 +154,7 @@ prop_compose! {
             invocation: ids.0,
             session: ids.1,
             deadline_ns,
+            timeout_ns,
             input_count: 0,
             request: None,
             headers: headers.map(|(region, offset_units, size_bytes)| HeadersRef {
@@ -425,6 +427,7 @@ fn a_dispatch_of_one_direct_object_is_one_slot() {
         invocation: u64::MAX,
         session: 5,
         deadline_ns: NO_DEADLINE,
+        timeout_ns: NO_DEADLINE,
         input_count: 1,
         request: None,
         headers: None,

@@ -101,10 +101,7 @@ fn a_kill_from_elsewhere_is_a_signal() {
 
 #[test]
 fn a_function_past_its_timeout_is_killed_and_its_session_fails() {
-    let app = app_of(
-        "never_returns",
-        "timeout = \"200ms\"\ninit_timeout = \"1s\"",
-    );
+    let app = app_of("never_returns", "timeout = \"200ms\"");
     let run = app.run_on("x").finish().exits(1);
     run.complains(&["never_returns", "200", "the last words on stdout"]);
 }

@@ -24,7 +24,6 @@ isolation = "none"
 [functions.scribbles_once]
 [functions.scribbles_for_ever]
 timeout = "500ms"
-init_timeout = "1s"
 [functions.scribbles_a_word]
 timeout = "5s"
 [functions.lies]

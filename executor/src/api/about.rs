@@ -59,6 +59,11 @@ pub(super) unsafe extern "C" fn deadline_ns(ctx: *const sdk::Ctx) -> u64 {
     runtime(ctx).map_or(NO_DEADLINE, |runtime| runtime.frame.deadline_ns)
 }
 
+/// CLOCK_MONOTONIC.
+pub(crate) fn monotonic_ns() -> u64 {
+    clock_ns(ClockId::Monotonic)
+}
+
 fn clock_ns(clock: ClockId) -> u64 {
     let now = clock_gettime(clock);
     // Both clocks are past 0.

@@ -127,9 +127,10 @@ impl Runtime {
                 ),
             )),
             None => Err(Fault::new(
-                sdk::ENOENT,
+                sdk::EPERM,
                 format!(
-                    "the app has no function `{}`",
+                    "function `{}` may not address `{}`: the app has no such function",
+                    own.text(),
                     String::from_utf8_lossy(name)
                 ),
             )),

@@ -357,6 +357,7 @@ impl World {
             region: region.try_clone().expect("a descriptor"),
             buffer: Box::default(),
             said: VecDeque::new(),
+            loaded: 0,
             invocations: 100 + u64::from(slot) * 1000,
         }
     }
@@ -490,6 +491,8 @@ impl OwnedInput {
 pub enum Said {
     /// Ready.
     Ready,
+    /// A function is loaded; [`Executor::next`] counts it and goes on.
+    Loaded,
     /// A new object, with its payload and the byte after it.
     Publish(Published),
     /// An object again.
@@ -608,6 +611,8 @@ pub struct Executor {
     buffer: Box<MessageBuffer>,
     said: VecDeque<Said>,
     invocations: u64,
+    /// How often it said that it has loaded a function.
+    pub loaded: u32,
 }
 
 impl Executor {
@@ -621,6 +626,7 @@ impl Executor {
             invocation: self.invocations,
             session: SESSION,
             deadline_ns: NO_DEADLINE,
+            timeout_ns: NO_DEADLINE,
             input_count: inputs as u32,
             request: None,
             headers: None,
@@ -697,8 +703,10 @@ impl Executor {
         }
         let end = Instant::now() + WATCHDOG;
         loop {
-            if let Some(said) = self.poll() {
-                return said;
+            match self.poll() {
+                Some(Said::Loaded) => self.loaded += 1,
+                Some(said) => return said,
+                None => {}
             }
             if Instant::now() >= end {
                 panic!("waited for a message; the output was {:?}", self.lines());
@@ -776,6 +784,7 @@ fn own(message: FromExecutor<'_>, region: &std::fs::File) -> Said {
     };
     match message {
         FromExecutor::Ready => Said::Ready,
+        FromExecutor::Loaded => Said::Loaded,
         FromExecutor::Publish {
             target,
             extent,

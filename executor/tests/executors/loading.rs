@@ -26,7 +26,9 @@ fn initializer() {
         executor.run(0, &[]).ok();
     }
     assert_eq!(executor.texts(OutputKind::Stdout), ["initializing"]);
+    assert_eq!(executor.loaded, 1, "it is said before the first call alone");
     executor.run(1, &[]).ok();
+    assert_eq!(executor.loaded, 2);
     assert_eq!(executor.texts(OutputKind::Stdout), ["destroyed a"]);
     executor.answer(&ToExecutor::Exit);
     assert_eq!(world.exit_of(&executor), (Some(0), None));
@@ -43,6 +45,7 @@ fn broken_initializer() {
         assert_eq!((done.ending, done.status), (Ending::InitFailed, 7));
         assert_eq!(done.message, "no model here");
     }
+    assert_eq!(executor.loaded, 0);
 }
 
 fn clashing() {

@@ -285,19 +285,12 @@ fn a_process_that_does_not_leave_is_killed() {
 }
 
 #[test]
-fn a_function_past_its_timeout_is_killed_and_fails() {
+fn a_function_that_does_not_load_in_time_is_killed_and_fails() {
     let mut spec = pool(1, 1);
-    spec.functions[0].timeout_ns = Some(5 * MS);
     spec.functions[0].init_timeout_ns = 100 * MS;
     let mut world = World::new(spec);
     let call = world.call("f");
-    let deadline_ns = world.opened(slot(0)).deadline_ns;
-    assert_eq!(deadline_ns, world.now_ns + 5 * MS);
-    world.pass(104 * MS);
-    assert!(world.is_open(call), "loading has a limit of its own");
-    world.run("f");
-    let call = world.call("f");
-    world.pass(5 * MS - 1);
+    world.pass(100 * MS - 1);
     assert!(world.is_open(call));
     world.pass(1);
     let Cause::TimedOut(why) = &world.ended(call).failure().cause else {
@@ -305,7 +298,54 @@ fn a_function_past_its_timeout_is_killed_and_fails() {
     };
     assert_eq!(
         why,
-        "function `f` ran past its timeout of 5 ms and was killed"
+        "function `f` was not loaded and initialized within its init_timeout of 100ms and was \
+         killed"
+    );
+    // Without a timeout of its own a loaded function may take as long as it likes.
+    let call = world.call("f");
+    world.say(slot(0), FromExecutor::Loaded);
+    world.pass(10_000 * MS);
+    assert!(world.is_open(call));
+    world.run("f");
+    world.assert_empty();
+}
+
+#[test]
+fn what_is_cancelled_while_it_loads_has_its_grace_and_no_more() {
+    let mut spec = pool(1, 1);
+    spec.functions[0].timeout_ns = Some(1_000 * MS);
+    let mut world = World::new(spec);
+    let call = world.call("f");
+    world.automatic = false;
+    world.cancel(call);
+    world.say(slot(0), FromExecutor::Loaded);
+    world.pass(100 * MS);
+    assert_eq!(world.sink.kills.len(), 1);
+}
+
+#[test]
+fn a_function_past_its_timeout_is_killed_and_fails() {
+    let mut spec = pool(1, 1);
+    spec.functions[0].timeout_ns = Some(5 * MS);
+    spec.functions[0].init_timeout_ns = 100 * MS;
+    let mut world = World::new(spec);
+    let call = world.call("f");
+    assert_eq!(world.opened(slot(0)).timeout_ns, 5 * MS);
+    world.pass(99 * MS);
+    assert!(world.is_open(call), "loading has a limit of its own");
+    world.say(slot(0), FromExecutor::Loaded);
+    world.pass(5 * MS - 1);
+    assert!(
+        world.is_open(call),
+        "the attempt's time begins with its call"
+    );
+    world.pass(1);
+    let Cause::TimedOut(why) = &world.ended(call).failure().cause else {
+        panic!("it timed out");
+    };
+    assert_eq!(
+        why,
+        "function `f` ran past its timeout of 5ms and was killed"
     );
     assert_eq!(world.stats().executors_idle, 1);
     // In time is in time.

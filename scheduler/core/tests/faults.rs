@@ -252,6 +252,19 @@ fn ready_is_said_once() {
 }
 
 #[test]
+fn a_function_is_loaded_once() {
+    let mut world = World::new(spec());
+    world.automatic = false;
+    world.call("liar");
+    let liar = world.running("liar");
+    world.say(liar, FromExecutor::Loaded);
+    assert!(world.sink.kills.is_empty());
+    world.say(liar, FromExecutor::Loaded);
+    let (_, why) = &world.sink.kills[0];
+    assert!(why.contains("said that it has loaded a function"), "{why}");
+}
+
+#[test]
 fn what_is_no_message_kills() {
     let mut world = World::new(spec());
     let call = world.call("liar");

@@ -173,7 +173,7 @@ PHR_FUNCTION(refusals)
     CHECK(phr_last_status(ctx) == PHR_ETOOBIG);
     CHECK(phr_create(ctx, "out", NULL, SIZE_MAX) == NULL && phr_last_status(ctx) == PHR_ETOOBIG);
     CHECK(phr_create_for(ctx, "copy", 1) == NULL && phr_last_status(ctx) == PHR_EPERM);
-    CHECK(phr_create_for(ctx, "nobody", 1) == NULL && phr_last_status(ctx) == PHR_ENOENT);
+    CHECK(phr_create_for(ctx, "nobody", 1) == NULL && phr_last_status(ctx) == PHR_EPERM);
     CHECK(phr_create_for(ctx, NULL, 1) == NULL && phr_last_status(ctx) == PHR_EINVAL);
 
     object = phr_create(ctx, NULL, NULL, 1);

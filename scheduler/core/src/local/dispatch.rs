@@ -5,7 +5,7 @@
 //! data, that before one that is merely awake. While every awake executor is busy work waits for
 //! one of them, until `forward_delay` has passed: a wake costs more than most functions take.
 
-use pheromone_shm::message::{Dispatch, Ending};
+use pheromone_shm::message::{Dispatch, Ending, NO_DEADLINE};
 
 use crate::coordinator::ToCoordinator;
 use crate::event::{AppId, Cause, ExecutorId, Failure, Sink};
@@ -89,6 +89,7 @@ impl Local {
         let finished = executor.open("Complete")?;
         executor.open = Ref::NONE;
         self.tables.timers.cancel(&mut executor.timer);
+        executor.loading = false;
         let function = self.tables.invocations[finished].function;
         if completion.has_run() {
             executor.set_loaded(function);
@@ -230,12 +231,6 @@ impl Tables {
         let function = invocation.function;
         let session = &self.sessions[invocation.session];
         let timeout_ns = app.plan.functions[usize::from(function)].timeout_ns;
-        let deadline_ns = match timeout_ns {
-            Some(timeout_ns) => session
-                .deadline_ns
-                .min(self.now_ns.saturating_add(timeout_ns)),
-            None => session.deadline_ns,
-        };
         let objects = &mut self.objects;
         let dispatch = Dispatch {
             function,
@@ -243,7 +238,8 @@ impl Tables {
             attempt: invocation.attempt,
             invocation: invocation.id,
             session: session.id.0,
-            deadline_ns,
+            deadline_ns: session.deadline_ns,
+            timeout_ns: timeout_ns.unwrap_or(NO_DEADLINE),
             input_count: invocation.input_count,
             request: session
                 .request_object
@@ -269,17 +265,41 @@ impl Tables {
         app.set_state(slot, State::Busy);
         let executor = app.executor(slot);
         executor.open = started;
-        if let Some(timeout_ns) = timeout_ns {
-            let loading_ns = if executor.has_loaded(function) {
-                0
-            } else {
-                app.plan.functions[usize::from(function)].init_timeout_ns
-            };
-            let limit_ns = timeout_ns.saturating_add(loading_ns);
+        executor.loading = !executor.has_loaded(function);
+        let limit_ns = if executor.loading {
+            Some(app.plan.functions[usize::from(function)].init_timeout_ns)
+        } else {
+            timeout_ns
+        };
+        self.limit_time(app, slot, limit_ns);
+    }
+
+    /// Guards what an executor does from now on.
+    #[inline]
+    fn limit_time(&mut self, app: &mut App, slot: u16, limit_ns: Option<u64>) {
+        if let Some(limit_ns) = limit_ns {
             let deadline_ns = self.now_ns.saturating_add(limit_ns);
-            let timer = self.timers.arm(deadline_ns, Timer::Executor(id));
-            app.executor(slot).timer = timer;
+            let timer = Timer::Executor(app.executor_id(slot));
+            app.executor(slot).timer = self.timers.arm(deadline_ns, timer);
         }
+    }
+
+    /// `Loaded`: the open invocation's function is there and initialized, and runs from now on.
+    pub(super) fn loaded(&mut self, app: &mut App, slot: u16) -> Result<(), Fault> {
+        let executor = app.executor(slot);
+        let open = executor.open("Loaded")?;
+        if !std::mem::take(&mut executor.loading) {
+            return Err(Fault::LoadedTwice);
+        }
+        let invocation = &self.invocations[open];
+        executor.set_loaded(invocation.function);
+        // One that has been cancelled has the time to stop that it was given then.
+        if invocation.session.is_some() {
+            self.timers.cancel(&mut executor.timer);
+            let timeout_ns = app.plan.functions[usize::from(invocation.function)].timeout_ns;
+            self.limit_time(app, slot, timeout_ns);
+        }
+        Ok(())
     }
 }
 

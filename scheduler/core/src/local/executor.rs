@@ -4,7 +4,9 @@
 //! `Adopting` to `Idle` and `Busy`, and by `Leaving` or `Killed` back to `Vacant`. Every change of
 //! state goes through [`App::set_state`], which keeps the counts and lists right.
 
-use pheromone_shm::message::{Extent, ToExecutor};
+use std::time::Duration;
+
+use pheromone_shm::message::{Extent, NO_DEADLINE, ToExecutor};
 
 use crate::event::{Cause, Death, ExecutorId, Failure, Sink};
 use crate::limits::START_TIMEOUT_NS;
@@ -64,7 +66,9 @@ pub(super) struct Executor {
     pub(super) dying: bool,
     /// The open dispatch. (One queued behind it would stand beside it here.)
     pub(super) open: Ref<Invocation>,
-    /// Functions it has run before, as bits.
+    /// It loads the open invocation's function, which has not been called yet.
+    pub(super) loading: bool,
+    /// Functions that it has loaded, as bits.
     loaded: Box<[u64]>,
     /// Invocations it has completed.
     pub(super) completed: u32,
@@ -305,19 +309,32 @@ impl Local {
                 if invocation.session.is_none() {
                     KillReason::Unwanted
                 } else {
-                    let function = invocation.function;
-                    let limit_ns = app.plan.functions[usize::from(function)].timeout_ns;
-                    KillReason::TimedOut(format!(
-                        "function `{}` ran past its timeout of {} ms and was killed",
-                        app.function_name(function),
-                        limit_ns.unwrap_or_default() / 1_000_000,
-                    ))
+                    KillReason::TimedOut(self.over_time(app, executor, invocation.function))
                 }
             }
             State::Leaving => KillReason::Unwanted,
             State::Vacant | State::Asked | State::Idle | State::Killed => return,
         };
         self.kill(id, reason, sink);
+    }
+
+    /// What is said of a function that has taken too long to load or to run.
+    fn over_time(&self, app: &App, executor: &Executor, function: u16) -> String {
+        let name = app.function_name(function);
+        let plan = &app.plan.functions[usize::from(function)];
+        let (what, limit_ns) = if executor.loading {
+            (
+                "was not loaded and initialized within its init_timeout",
+                plan.init_timeout_ns,
+            )
+        } else {
+            (
+                "ran past its timeout",
+                plan.timeout_ns.unwrap_or(NO_DEADLINE),
+            )
+        };
+        let limit = Duration::from_nanos(limit_ns);
+        format!("function `{name}` {what} of {limit:?} and was killed")
     }
 
     /// Kills a process. What it says from now on is ignored; what it had open ends with its death.
@@ -424,6 +441,7 @@ impl Local {
         self.spinners.leave_core(executor.core);
         let credit = std::mem::take(&mut executor.credit);
         executor.adoption = Vec::new();
+        executor.loading = false;
         executor.loaded.fill(0);
         executor.completed = 0;
         executor.dying = false;

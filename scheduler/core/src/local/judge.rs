@@ -22,6 +22,8 @@ pub(super) enum Fault {
     Waiting(&'static str),
     #[error("said that it is ready a second time")]
     ReadyTwice,
+    #[error("said that it has loaded a function that it had loaded before")]
+    LoadedTwice,
     #[error("named bucket number {bucket} of {count}")]
     Bucket { bucket: u16, count: usize },
     #[error("published into bucket number {bucket}, which its function's `sends` does not list")]

@@ -122,6 +122,7 @@ impl Local {
     ) -> Result<(), Fault> {
         match *message {
             FromExecutor::Ready => self.ready(id, sink),
+            FromExecutor::Loaded => self.tables.loaded(&mut self.apps[id.app], id.slot),
             FromExecutor::Forward {
                 target,
                 object,
