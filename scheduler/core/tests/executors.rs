@@ -3,7 +3,7 @@
 mod common;
 
 use common::app::{app, bucket, immediate};
-use common::{APP, CONFIG, End, World};
+use common::{APP, CONFIG, Call, End, World};
 use pheromone_core::event::{AppId, Cause, Death, Event, ExecutorId};
 use pheromone_core::spec::{AppSpec, Keep, Pool};
 use pheromone_shm::message::{Ending, FromExecutor};
@@ -230,6 +230,62 @@ fn a_function_that_always_crashes_is_no_fork_storm_and_every_caller_is_told() {
     );
     world.pass(1000 * MS);
     world.assert_empty();
+}
+
+/// `f` runs in slot 0 and waits for `g`, whose process has failed to start.
+fn work_behind_a_failed_start() -> (World, Call) {
+    let mut world = World::new(pool(1, 2));
+    world.automatic = false;
+    world.call("f");
+    let waited_for = world.call("g");
+    world.pass(MS);
+    assert_eq!(world.sink.spawns.pop_front(), Some(slot(1)));
+    (world, waited_for)
+}
+
+/// The pause is over, a second process comes, and does what was queued.
+fn comes_after_the_pause(world: &mut World, waited_for: Call) {
+    assert!(
+        world.sink.spawns.is_empty(),
+        "failed starts are paused after"
+    );
+    world.automatic = true;
+    world.pass(20 * MS);
+    world.run("g");
+    assert_eq!(world.ended(waited_for).outcome, End::Completed);
+    world.run("f");
+    world.assert_empty();
+}
+
+#[test]
+fn work_that_nobody_could_be_started_for_is_not_forgotten_when_the_pause_is_over() {
+    let (mut world, waited_for) = work_behind_a_failed_start();
+    world.sink.do_not_start(slot(1));
+    world.event(Event::SpawnFailed {
+        executor: slot(1),
+        reason: "fork: out of memory",
+    });
+    comes_after_the_pause(&mut world, waited_for);
+}
+
+#[test]
+fn work_whose_process_died_before_it_was_ready_is_not_forgotten_either() {
+    let (mut world, waited_for) = work_behind_a_failed_start();
+    world.started(slot(1));
+    world.die(slot(1), Death::Exited(127));
+    comes_after_the_pause(&mut world, waited_for);
+}
+
+#[test]
+fn work_that_comes_within_the_pause_gets_its_process_when_that_is_over() {
+    let (mut world, first) = work_behind_a_failed_start();
+    world.started(slot(1));
+    world.die(slot(1), Death::Exited(127));
+    world.cancel(first);
+    world.pass(MS);
+    let second = world.call("g");
+    world.pass(MS);
+    comes_after_the_pause(&mut world, second);
 }
 
 #[test]

@@ -180,6 +180,10 @@ impl Local {
             return;
         }
         let may_grow = self.may_grow(app);
+        if !may_grow && self.wants_to_grow(app) {
+            // Barred by a pause between starts: this is looked at again when it is over.
+            self.grow(app, sink);
+        }
         let of = &mut self.apps[app];
         if !of.asleep.is_empty() || may_grow {
             let deadline_ns = self

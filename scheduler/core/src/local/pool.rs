@@ -26,13 +26,17 @@ impl PoolState {
 }
 
 impl Local {
-    /// Whether another process could be asked for now and would have something to do.
-    pub(super) fn may_grow(&self, app: AppId) -> bool {
+    /// Whether there is a slot for another process, and something that it would do.
+    pub(super) fn wants_to_grow(&self, app: AppId) -> bool {
         let of = &self.apps[app];
         !of.removing
             && of.pool.taken < of.spec.executors.max
-            && self.tables.now_ns >= of.pool.not_before_ns
             && u64::from(of.pool.coming) < of.stats.queued
+    }
+
+    /// Whether another process is wanted and could be asked for now.
+    pub(super) fn may_grow(&self, app: AppId) -> bool {
+        self.wants_to_grow(app) && self.tables.now_ns >= self.apps[app].pool.not_before_ns
     }
 
     /// Asks for one more process, now or when the pause after failures is over.
@@ -102,6 +106,7 @@ impl Local {
         self.start_failed(id.app, reason.to_owned());
         self.give_up_if_hopeless(id.app, sink);
         self.mend_pool(id.app, sink);
+        self.dispatch_ready(id.app, sink);
         self.forget_if_empty(id.app, sink);
     }
 
