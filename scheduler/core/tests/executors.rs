@@ -289,6 +289,39 @@ fn work_that_comes_within_the_pause_gets_its_process_when_that_is_over() {
 }
 
 #[test]
+fn a_process_told_to_leave_while_it_adopts_may_finish_asking_what_it_adopts() {
+    let mut world = World::new(pool(1, 1));
+    let call = world.call("f");
+    world.respond_by(slot(0));
+    // The response is live until it has been read.
+    world.automatic = false;
+    world.die(slot(0), Death::Signaled(11));
+    world.sink.spawns.clear();
+    world.started(slot(0));
+    world.say(slot(0), FromExecutor::Ready);
+    assert_eq!(world.executor(slot(0)).adopting, Some(1));
+    world.event(Event::Remove { app: APP });
+    assert!(world.executor(slot(0)).told_to_exit);
+    // It asked before it saw that it shall leave, and waits for the answer.
+    world.say(slot(0), FromExecutor::FetchExtents { first: 0 });
+    assert_eq!(world.executor(slot(0)).adopted.len(), 1);
+    assert!(world.sink.kills.is_empty(), "it has done no wrong");
+    world.take_response(call);
+    world.die(slot(0), Death::Exited(0));
+    assert_eq!(world.sink.removed, [APP]);
+    world.assert_empty();
+}
+
+#[test]
+fn a_process_that_leaves_gets_no_list_that_it_does_not_adopt() {
+    let mut world = World::new(pool(1, 1));
+    world.automatic = false;
+    world.event(Event::Remove { app: APP });
+    world.say(slot(0), FromExecutor::FetchExtents { first: 0 });
+    assert_eq!(world.sink.kills.len(), 1);
+}
+
+#[test]
 fn a_process_that_is_never_ready_is_killed_and_replaced() {
     let mut world = World::empty(CONFIG);
     world.automatic = false;

@@ -35,7 +35,8 @@ impl Local {
     }
 
     /// `FetchExtents`: the next piece of the list. After the last the executor is free for work,
-    /// which it finds behind that piece in its ring.
+    /// which it finds behind that piece in its ring. One that has been told to leave meanwhile may
+    /// not have seen that; it is answered like any other, since it waits for the answer.
     pub(super) fn fetch_extents<S: Sink>(
         &mut self,
         id: ExecutorId,
@@ -43,17 +44,20 @@ impl Local {
         sink: &mut S,
     ) -> Result<(), Fault> {
         let executor = self.apps[id.app].executor(id.slot);
-        if executor.state != State::Adopting || executor.adopted != first as usize {
+        let adopts = matches!(executor.state, State::Adopting | State::Leaving);
+        let left = executor.adoption.get(first as usize..).unwrap_or_default();
+        if !adopts || left.is_empty() || executor.adopted != first as usize {
             return Err(Fault::FetchExtents { first });
         }
-        let left = &executor.adoption[executor.adopted..];
         let piece = &left[..left.len().min(EXTENTS_PER_MESSAGE_MAX)];
         sink.extents(id, first, piece.iter().copied());
         executor.adopted += piece.len();
         if executor.adopted == executor.adoption.len() {
             executor.adoption = Vec::new();
-            self.tables.timers.cancel(&mut executor.timer);
-            self.take_next(id, sink);
+            if executor.state == State::Adopting {
+                self.tables.timers.cancel(&mut executor.timer);
+                self.take_next(id, sink);
+            }
         }
         Ok(())
     }
