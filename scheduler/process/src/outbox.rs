@@ -175,7 +175,7 @@ impl Outbox {
         id: ExecutorId,
         write: impl FnOnce(&mut Peer) -> Result<(), pheromone_shm::ring::RingFull>,
     ) {
-        let Some(peer) = self.peers.get(id) else {
+        let Some(peer) = self.peers.get(id).filter(|peer| !peer.given_up) else {
             return;
         };
         if write(peer).is_ok() {
@@ -183,15 +183,26 @@ impl Outbox {
                 peer.end.wake_if_asleep();
             }
         } else {
-            let incarnation = peer.incarnation;
             let why = "its dispatch ring is full, which only a bug or a stranger's hand can do";
-            self.tell(&ToNode::Kill {
-                app: id.app.0,
-                slot: id.slot,
-                incarnation,
-                why,
-            });
+            self.give_up(id, why);
         }
+    }
+
+    /// Has the node kill a process: once, whatever else is found wrong before it is dead.
+    fn give_up(&mut self, id: ExecutorId, why: &str) {
+        let Some(peer) = self.peers.get(id) else {
+            return;
+        };
+        if std::mem::replace(&mut peer.given_up, true) {
+            return;
+        }
+        let incarnation = peer.incarnation;
+        self.tell(&ToNode::Kill {
+            app: id.app.0,
+            slot: id.slot,
+            incarnation,
+            why,
+        });
     }
 }
 
@@ -285,16 +296,7 @@ impl Sink for Outbox {
     }
 
     fn kill(&mut self, executor: ExecutorId, why: &str) {
-        let Some(peer) = self.peers.get(executor) else {
-            return;
-        };
-        let incarnation = peer.incarnation;
-        self.tell(&ToNode::Kill {
-            app: executor.app.0,
-            slot: executor.slot,
-            incarnation,
-            why,
-        });
+        self.give_up(executor, why);
     }
 
     fn accepted(&mut self, request: RequestId, session: SessionId) {
@@ -369,5 +371,75 @@ impl Sink for Outbox {
         self.flush_ingress();
         self.ingress_releases.retain(|(of, _)| *of != app);
         self.tell(&ToNode::Removed { app: app.0 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use pheromone_shm::control::{ControlFiles, SchedulerEnd};
+    use pheromone_shm::doorbell::{Bell, BellRope};
+    use pheromone_shm::limits::DISPATCH_SLOTS;
+    use pheromone_shm::link::Link;
+
+    use super::*;
+
+    const ID: ExecutorId = ExecutorId {
+        app: AppId(3),
+        slot: 2,
+    };
+
+    fn outbox() -> (Outbox, LinkEnd) {
+        let bell = Bell::create().expect("a memfd");
+        let bell = BellRope::map(bell.fd()).expect("a mapping");
+        let file = Link::create().expect("a memfd");
+        let node = Link::node_end(file.as_fd(), bell).expect("a mapping");
+        let link = Link::scheduler_end(file.as_fd()).expect("a mapping");
+        (Outbox::new(link, false), node)
+    }
+
+    fn executor_comes(outbox: &mut Outbox, incarnation: u32) {
+        let files = ControlFiles::create("test").expect("two memfds");
+        let end = SchedulerEnd::map(files.up.as_fd(), files.down.as_fd(), ID.slot, incarnation)
+            .expect("two mappings");
+        outbox.peers.insert(ID, end, incarnation);
+    }
+
+    /// Incarnations that the node has been told to kill.
+    fn killed(node: &mut LinkEnd) -> Vec<u32> {
+        let (mut bytes, mut killed) = (Vec::new(), Vec::new());
+        while node.receive(&mut bytes).expect("no garbage") {
+            if let ToNode::Kill {
+                incarnation, slot, ..
+            } = postcard::from_bytes(&bytes).expect("a message")
+            {
+                assert_eq!(slot, ID.slot);
+                killed.push(incarnation);
+            }
+        }
+        killed
+    }
+
+    #[test]
+    fn a_process_whose_ring_is_full_is_killed_once_whatever_else_is_said_to_it() {
+        let (mut outbox, mut node) = outbox();
+        executor_comes(&mut outbox, 1);
+        for _ in 0..DISPATCH_SLOTS {
+            outbox.send(ID, &ToExecutor::Exit);
+        }
+        assert_eq!(killed(&mut node), []);
+        for _ in 0..100 {
+            outbox.send(ID, &ToExecutor::Exit);
+        }
+        outbox.kill(ID, "the core has found another reason");
+        assert_eq!(killed(&mut node), [1]);
+        // Its successor is a process of its own.
+        outbox.peers.remove(ID);
+        executor_comes(&mut outbox, 2);
+        outbox.kill(ID, "it lies");
+        outbox.kill(ID, "it lies");
+        outbox.send(ID, &ToExecutor::Exit);
+        assert_eq!(killed(&mut node), [2]);
     }
 }

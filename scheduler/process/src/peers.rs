@@ -32,6 +32,8 @@ pub struct Peer {
     pub releases_waiting: bool,
     /// So much of them that the owner is to be woken for it.
     pub hurries: bool,
+    /// The node has been told to kill it: nothing is written to it any more.
+    pub given_up: bool,
 }
 
 /// Memory given back to an executor that it may not have noticed.
@@ -114,6 +116,7 @@ impl Peers {
             awake_for_good: false,
             releases_waiting: false,
             hurries: false,
+            given_up: false,
         });
         if !self.active.contains(&id) {
             self.active.push(id);
