@@ -693,12 +693,20 @@ impl Supervisor {
             .processes
             .get_mut(&key)
             .filter(|it| it.incarnation == incarnation);
-        let (Some(process), Ok(())) = (known, watched) else {
-            // Unwatchable or unknown: it must not stay. Its exit is reported by the zygote.
+        let Some(process) = known else {
+            // Nobody waits for it any more, so it must not stay.
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
             return;
         };
         process.pid = Some(pid);
+        if let Err(error) = watched {
+            // Nobody would hear of its death, so it must not live. The scheduler, which does not
+            // know it yet, hears of its end when the zygote has reported that.
+            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+            let why = format!("it could not be watched: {error}");
+            process.killed_for.get_or_insert(why);
+            return;
+        }
         let control = process.control.take();
         let state = if process.killed_for.is_some() {
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);

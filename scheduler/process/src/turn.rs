@@ -430,7 +430,9 @@ impl Scheduler {
         Ok(())
     }
 
-    /// A death is handled after everything that the process had said.
+    /// A death is handled after everything that the process had said. One whose control memory
+    /// never came has said nothing; the core still waits for it, and hears of its start and its
+    /// death at once.
     fn died(&mut self, executor: ExecutorId, incarnation: u32, death: Death, detail: &str) {
         let current = self.outbox.peers.get(executor).map(|peer| peer.incarnation);
         if current == Some(incarnation) {
@@ -440,6 +442,11 @@ impl Scheduler {
             });
             self.drain(executor);
             self.outbox.peers.remove(executor);
+        } else {
+            self.step(Event::ExecutorStarted {
+                executor,
+                incarnation,
+            });
         }
         self.step(Event::ExecutorDied {
             executor,
