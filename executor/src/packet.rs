@@ -6,6 +6,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -37,15 +38,25 @@ pub enum PacketError {
          probably reached (ulimit -n)"
     )]
     CutShort,
+    /// The kernel takes no more descriptors for now.
+    #[error(
+        "processes of this user have more descriptors under way to each other than one process \
+         may have open (ulimit -n)"
+    )]
+    TooManyUnderWay,
     /// The socket failed.
     #[error("the socket between node and zygote failed: {0}")]
     Socket(#[from] Errno),
 }
 
+/// How long to wait before a packet is tried again for which the kernel had no memory.
+const MEMORY_WAIT: Duration = Duration::from_millis(1);
+
 /// Sends one value and descriptors; waits while the peer's queue is full.
 ///
 /// # Errors
-/// As [`PacketError`] says.
+/// As [`PacketError`] says. After [`PacketError::TooManyUnderWay`] nothing has been sent, and
+/// whatever needs no descriptor can still be.
 pub fn send<T: Serialize>(
     socket: impl AsFd,
     value: &T,
@@ -67,6 +78,9 @@ pub fn send<T: Serialize>(
         let parts = [IoSlice::new(&bytes)];
         match sendmsg(&socket, &parts, &mut ancillary, SendFlags::NOSIGNAL) {
             Err(Errno::INTR) => {}
+            Err(Errno::NOBUFS | Errno::NOMEM) => std::thread::sleep(MEMORY_WAIT),
+            // Not waited for: the peer may be as full of what it has for us.
+            Err(Errno::TOOMANYREFS) => return Err(PacketError::TooManyUnderWay),
             Err(error) => return Err(error.into()),
             Ok(_) => return Ok(()),
         }

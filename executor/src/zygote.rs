@@ -279,32 +279,33 @@ impl Zygote {
             incarnation,
         } = child;
         let target = Pid::from_raw(pid).ok_or(ZygoteError::Node("a fork without a child"))?;
-        match rustix::process::pidfd_open(target, PidfdFlags::empty()) {
-            Ok(pidfd) => self.say(
-                &FromZygote::Spawned {
+        let refused = match rustix::process::pidfd_open(target, PidfdFlags::empty()) {
+            Ok(pidfd) => {
+                let message = FromZygote::Spawned {
                     app,
                     slot,
                     incarnation,
                     pid,
-                },
-                Some(&pidfd),
-            ),
-            Err(error) => {
-                // Without a pidfd nobody could know that it died.
-                let _ = rustix::process::kill_process(target, rustix::process::Signal::KILL);
-                self.children.remove(&pid);
-                let reason = format!("pidfd_open: {error}");
-                self.say(
-                    &FromZygote::SpawnFailed {
-                        app,
-                        slot,
-                        incarnation,
-                        reason,
-                    },
-                    None,
-                )
+                };
+                match self.say(&message, Some(&pidfd)) {
+                    Err(ZygoteError::Packet(error @ PacketError::TooManyUnderWay)) => {
+                        error.to_string()
+                    }
+                    said => return said,
+                }
             }
-        }
+            Err(error) => format!("pidfd_open: {error}"),
+        };
+        // Without a pidfd nobody could know that it died.
+        let _ = rustix::process::kill_process(target, rustix::process::Signal::KILL);
+        self.children.remove(&pid);
+        let message = FromZygote::SpawnFailed {
+            app,
+            slot,
+            incarnation,
+            reason: refused,
+        };
+        self.say(&message, None)
     }
 
     fn reap(&mut self) -> Result<(), ZygoteError> {
@@ -322,7 +323,7 @@ impl Zygote {
                 WaitStatus::Signaled(pid, signal, _) => (pid, None, Some(signal as i32)),
                 _ => continue,
             };
-            // One whose pidfd could not be opened has been reported as never started.
+            // One whose pidfd could not be handed over has been reported as never started.
             if let Some(Child {
                 app,
                 slot,

@@ -5,9 +5,9 @@
 //! payload. It never waits except asleep on the link, from which a message of the scheduler or a
 //! command of another thread wakes it; an idle node's gateway sleeps.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -26,8 +26,8 @@ use pheromone_shm::message::{Extent, GROUP_BYTES_MAX, KEY_BYTES_MAX, UNIT_BYTES}
 use crate::app::Version;
 use crate::child::Exit;
 use crate::headers;
+use crate::outgoing::Outgoing;
 use crate::output::{Outlet, Output, OutputKind};
-use crate::packet;
 use crate::regions::{self, IngressPages};
 use crate::request::{
     FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request, RequestId, To,
@@ -255,8 +255,7 @@ pub fn run(setup: Setup) {
         outlet: setup.outlet,
         health: setup.health,
         ready: setup.ready,
-        outgoing: VecDeque::new(),
-        written: false,
+        outgoing: Outgoing::default(),
         apps: HashMap::new(),
         routes: HashMap::new(),
         pending: HashMap::new(),
@@ -266,13 +265,6 @@ pub fn run(setup: Setup) {
         leaving: None,
     }
     .run();
-}
-
-/// Something for the scheduler that has to keep its order.
-enum Outgoing {
-    Message(Vec<u8>),
-    /// A packet on the control socket, announced in the link once it is there.
-    Packet(Vec<u8>, Vec<OwnedFd>),
 }
 
 /// One version of an app.
@@ -333,9 +325,7 @@ struct Gateway {
     outlet: Outlet,
     health: Health,
     ready: Sender<()>,
-    outgoing: VecDeque<Outgoing>,
-    /// The scheduler is to be woken at the end of the turn.
-    written: bool,
+    outgoing: Outgoing,
     apps: HashMap<u16, Gate>,
     routes: HashMap<String, u16>,
     pending: HashMap<u64, Pending>,
@@ -443,13 +433,13 @@ impl Gateway {
                 Ok(true) => match postcard::from_bytes(bytes) {
                     Ok(message) => self.hear_scheduler(message),
                     Err(error) => {
-                        self.scheduler_is_mad(&error.to_string());
+                        self.give_up_on_scheduler(format!("it sent what is no message: {error}"));
                         return true;
                     }
                 },
                 Ok(false) => return taken > 0,
                 Err(error) => {
-                    self.scheduler_is_mad(&error.to_string());
+                    self.give_up_on_scheduler(format!("it sent what is no message: {error}"));
                     return false;
                 }
             }
@@ -457,31 +447,23 @@ impl Gateway {
         true
     }
 
-    /// The scheduler is ours; what it says that makes no sense is a bug nobody can go on with.
-    fn scheduler_is_mad(&mut self, what: &str) {
+    /// The scheduler is ours; where it says what makes no sense, or cannot be spoken to, that is a
+    /// bug nobody can go on with.
+    fn give_up_on_scheduler(&mut self, how: String) {
         if self.health.broken().is_none() {
-            let how = format!("it sent what is no message: {what}");
             self.health.give_up(Broken::Scheduler(how));
             self.fail_everything();
         }
     }
 
     fn tell(&mut self, message: &ToScheduler<'_>) {
-        if self.is_broken() {
-            return;
-        }
-        let bytes = postcard::to_allocvec(message).expect("numbers and bytes always encode");
-        if self.outgoing.is_empty() && self.link.try_send(&bytes).is_ok() {
-            self.written = true;
-        } else {
-            self.outgoing.push_back(Outgoing::Message(bytes));
+        if !self.is_broken() {
+            self.outgoing.message(message, &mut self.link);
         }
     }
 
     fn tell_with(&mut self, message: &Control, descriptors: Vec<OwnedFd>) {
-        let bytes = postcard::to_allocvec(message).expect("messages of numbers always encode");
-        self.outgoing
-            .push_back(Outgoing::Packet(bytes, descriptors));
+        self.outgoing.packet(message, descriptors);
         self.flush_outgoing();
     }
 
@@ -491,35 +473,12 @@ impl Gateway {
             return;
         }
         self.flush_outgoing();
-        if std::mem::take(&mut self.written) {
-            self.link.wake_peer_if_asleep();
-        }
+        self.outgoing.wake(&self.link);
     }
 
     fn flush_outgoing(&mut self) {
-        while let Some(front) = self.outgoing.front() {
-            match front {
-                Outgoing::Message(bytes) => {
-                    if self.link.try_send(bytes).is_err() {
-                        return;
-                    }
-                    self.outgoing.pop_front();
-                    self.written = true;
-                }
-                Outgoing::Packet(bytes, descriptors) => {
-                    let borrowed: Vec<BorrowedFd<'_>> =
-                        descriptors.iter().map(AsFd::as_fd).collect();
-                    match packet::send(&self.control, bytes, &borrowed) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                        // Any other error means that the scheduler is dead, of which the
-                        // supervisor will tell.
-                        Ok(()) | Err(_) => {}
-                    }
-                    let nudge = postcard::to_allocvec(&ToScheduler::Control)
-                        .expect("a message without content always encodes");
-                    self.outgoing[0] = Outgoing::Message(nudge);
-                }
-            }
+        if let Err(error) = self.outgoing.flush(&mut self.link, &self.control) {
+            self.give_up_on_scheduler(format!("it cannot be given descriptors: {error}"));
         }
     }
 

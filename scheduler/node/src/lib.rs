@@ -20,6 +20,7 @@ mod headers;
 pub mod http;
 mod library;
 mod node;
+mod outgoing;
 mod output;
 mod packet;
 pub mod plan;

@@ -27,7 +27,7 @@ use crate::child::{Child, Exit};
 use crate::error::NodeError;
 use crate::gateway::{Command, GatewayHandle};
 use crate::output::{Lines, Outlet, Output, OutputKind, TEXT_BYTES_MAX, Tail, clean};
-use crate::packet;
+use crate::packet::{self, Sent};
 use crate::plan::CorePlan;
 use crate::status::{Broken, ExecutorState, ExecutorStatus, Health, Roster};
 
@@ -598,10 +598,13 @@ impl Supervisor {
         while let Some((bytes, descriptors)) = self.to_zygote.front() {
             let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
             match packet::send(socket, bytes, &borrowed) {
-                Ok(()) => drop(self.to_zygote.pop_front()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(Sent::Whole) => drop(self.to_zygote.pop_front()),
+                Ok(Sent::NotNow) => return,
                 // Its death is heard of through its pidfd; there is nobody to tell until then.
-                Err(_) => return self.to_zygote.clear(),
+                Ok(Sent::NoPeer) => return self.to_zygote.clear(),
+                Err(error) => {
+                    return self.give_up_on_zygote(&format!("it cannot be spoken to: {error}"));
+                }
             }
         }
     }
@@ -614,7 +617,10 @@ impl Supervisor {
                 Ok(Some(packet)) if packet.len > 0 => {
                     match postcard::from_bytes(&bytes[..packet.len]) {
                         Ok(message) => self.take_word(message, packet.descriptors),
-                        Err(error) => return self.zygote_is_mad(&error.to_string()),
+                        Err(error) => {
+                            let how = format!("it sent what is no message: {error}");
+                            return self.give_up_on_zygote(&how);
+                        }
                     }
                 }
                 // The end, or an error: its death follows.
@@ -627,15 +633,12 @@ impl Supervisor {
         }
     }
 
-    /// The zygote is ours; what it says that makes no sense is a bug that nobody can go on with.
-    fn zygote_is_mad(&mut self, what: &str) {
-        self.outlet.notice(
-            "",
-            None,
-            format!("the zygote sent what is no message: {what}"),
-        );
-        self.zygote.kill();
+    /// The zygote is ours; where it says what makes no sense, or cannot be spoken to, that is a
+    /// bug nobody can go on with.
+    fn give_up_on_zygote(&mut self, how: &str) {
+        self.to_zygote.clear();
         self.zygote_socket = None;
+        self.break_node(Broken::Zygote(format!("killed, since {how}")));
     }
 
     fn take_word(&mut self, message: FromZygote, mut descriptors: Vec<OwnedFd>) {
@@ -653,7 +656,11 @@ impl Supervisor {
                 pid,
             } => match descriptors.pop() {
                 Some(pidfd) => self.spawned((app, slot), incarnation, pid, pidfd),
-                None => self.zygote_is_mad("a process without its descriptor"),
+                // The kernel leaves out what finds no room in this process's table of descriptors.
+                None => self.give_up_on_zygote(
+                    "a process came without its descriptor: the node's limit of open files is \
+                     probably reached (ulimit -n)",
+                ),
             },
             FromZygote::SpawnFailed {
                 app,
