@@ -371,6 +371,15 @@ isolation = "none"
     server.stop().exits(0);
 }
 
+/// Descriptors of memory that the node and all of its processes hold.
+fn memfds(server: &Server) -> usize {
+    let processes = server.running().processes();
+    let all = processes
+        .iter()
+        .flat_map(pheromone_tests::Process::descriptors);
+    all.filter(|target| target.contains("memfd:")).count()
+}
+
 #[test]
 fn deploying_and_removing_leaves_nothing_in_the_node() {
     let server = Server::start(&[]);
@@ -384,20 +393,29 @@ fn deploying_and_removing_leaves_nothing_in_the_node() {
             server.running().executors().is_empty()
         });
     };
-    let memfds = || {
-        let processes = server.running().processes();
-        let all = processes
-            .iter()
-            .flat_map(pheromone_tests::Process::descriptors);
-        all.filter(|target| target.contains("memfd:")).count()
-    };
     cycle();
     cycle();
-    let before = memfds();
+    let before = memfds(&server);
     for _ in 0..5 {
         cycle();
     }
-    until("the memory of removed apps is gone", || memfds() <= before);
+    until("the memory of removed apps is gone", || {
+        memfds(&server) <= before
+    });
+    server.stop().exits(0);
+}
+
+#[test]
+fn replacing_an_app_leaves_nothing_of_its_old_version_though_nobody_asks() {
+    let server = Server::start(&[]);
+    server.deploy(&version("first")).exits(0);
+    let before = memfds(&server);
+    for _ in 0..5 {
+        server.deploy(&version("next")).exits(0);
+    }
+    until("the memory of old versions is gone", || {
+        memfds(&server) <= before
+    });
     server.stop().exits(0);
 }
 

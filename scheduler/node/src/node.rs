@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -66,11 +66,31 @@ pub struct Node {
 struct Registry {
     /// Versions that take new sessions, by name.
     current: HashMap<String, Arc<Version>>,
-    /// Versions that end, and those being made ready.
-    others: Vec<Arc<Version>>,
+    /// Versions that end, and those being made ready. They are kept by the threads that still have
+    /// to do with them, and gone when those let go.
+    others: Vec<Weak<Version>>,
     /// How often each name was deployed.
     numbers: HashMap<String, u32>,
     next_id: u32,
+}
+
+impl Registry {
+    /// Notes a version that ends, or is being made ready.
+    fn note(&mut self, version: &Arc<Version>) {
+        self.others.retain(|other| other.strong_count() > 0);
+        self.others.push(Arc::downgrade(version));
+    }
+
+    /// Looks no longer for a version among those that end or are being made ready.
+    fn strike(&mut self, version: &Arc<Version>) {
+        let is_it = |other: &Weak<Version>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(version));
+        self.others.retain(|other| !is_it(other));
+    }
+
+    /// Versions that end, and those being made ready.
+    fn others(&self) -> impl Iterator<Item = Arc<Version>> + '_ {
+        self.others.iter().filter_map(Weak::upgrade)
+    }
 }
 
 struct Threads {
@@ -232,12 +252,12 @@ impl Node {
             return Err(error);
         }
         let mut registry = self.registry();
-        registry.others.retain(|other| other.id != version.id);
+        registry.strike(&version);
         let name = version.name().to_owned();
         self.gateway.tell(Command::Route { app: version.id });
         if let Some(before) = registry.current.insert(name, version) {
             before.leave();
-            registry.others.push(before);
+            registry.note(&before);
         }
         Ok(())
     }
@@ -305,7 +325,7 @@ impl Node {
             *number += 1;
             let version = Version::new(id, *number, app.spec.clone(), regions, uid);
             let version = Arc::new(version);
-            registry.others.push(Arc::clone(&version));
+            registry.note(&version);
             version
         };
         // The supervisor first: the scheduler asks for executors as soon as it knows the app.
@@ -326,9 +346,7 @@ impl Node {
             Ok(Ok(())) => Ok(version),
             Ok(Err(source)) => {
                 self.supervisor.tell(Order::Forget { app: version.id });
-                self.registry()
-                    .others
-                    .retain(|other| other.id != version.id);
+                self.registry().strike(&version);
                 Err(system("set up memory for requests")(source))
             }
             Err(_) => {
@@ -398,7 +416,7 @@ impl Node {
                 .ok_or_else(|| NodeError::NoApp {
                     app: app.to_owned(),
                 })?;
-            registry.others.push(Arc::clone(&version));
+            registry.note(&version);
             version
         };
         self.let_go(&version, Some(drain), false)
@@ -420,9 +438,7 @@ impl Node {
         });
         let wait = drain.unwrap_or(Duration::MAX).saturating_add(GONE_WAIT);
         let gone = hears.recv_timeout(wait);
-        self.registry()
-            .others
-            .retain(|other| other.id != version.id);
+        self.registry().strike(version);
         match gone {
             Ok(()) => Ok(()),
             Err(_) if quietly => Ok(()),
@@ -460,15 +476,12 @@ impl Node {
     /// Everything that is deployed: by name, each name's newest version first.
     pub fn apps(&self) -> Vec<AppStatus> {
         let mut versions: Vec<Arc<Version>> = {
-            let mut registry = self.registry();
-            let gone = |version: &Arc<Version>| Arc::strong_count(version) == 1;
-            // Only the registry still knows a version that has gone by itself.
-            registry.others.retain(|version| !gone(version));
+            let registry = self.registry();
             registry
                 .current
                 .values()
-                .chain(&registry.others)
                 .cloned()
+                .chain(registry.others())
                 .collect()
         };
         versions.sort_by(|a, b| (a.name(), b.number).cmp(&(b.name(), a.number)));
@@ -620,7 +633,9 @@ impl Node {
         let versions: Vec<Arc<Version>> = {
             let mut registry = self.registry();
             let current: Vec<Arc<Version>> = registry.current.drain().map(|it| it.1).collect();
-            registry.others.drain(..).chain(current).collect()
+            let all = registry.others().chain(current).collect();
+            registry.others.clear();
+            all
         };
         let (done, hears): (Sender<()>, _) = bounded(versions.len());
         for version in &versions {
