@@ -3,9 +3,10 @@
 //! It alone touches the node's end of the link, the control socket and the ingress allocators, so
 //! nothing here is locked. It writes bodies and reads responses through descriptors and maps no
 //! payload. It never waits except asleep on the link, from which a message of the scheduler or a
-//! command of another thread wakes it; an idle node's gateway sleeps.
+//! command of another thread wakes it; an idle node's gateway sleeps. Nor does it read a long
+//! response at one go: a piece each turn, between which it hears everybody else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::child::Exit;
 use crate::headers;
 use crate::outgoing::Outgoing;
 use crate::output::{Outlet, Output, OutputKind};
+use crate::reading::Reading;
 use crate::regions::{self, IngressPages};
 use crate::request::{
     FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request, RequestId, To,
@@ -43,6 +45,9 @@ const OUTGOING_MAX: usize = 1024;
 const PER_TURN_MAX: usize = 256;
 /// Sessions in one list.
 pub const SESSIONS_LISTED_MAX: usize = 10_000;
+/// Of responses, at most so much is read per turn as they come, and as much of those that were too
+/// long for that: counted as [`Reading`] counts, some 300 us of reading.
+const READ_PER_TURN_BYTES: u64 = 1 << 20;
 /// How long a full link or control socket is left alone before it is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -256,6 +261,8 @@ pub fn run(setup: Setup) {
         health: setup.health,
         ready: setup.ready,
         outgoing: Outgoing::default(),
+        unread: VecDeque::new(),
+        read_left_bytes: READ_PER_TURN_BYTES,
         apps: HashMap::new(),
         routes: HashMap::new(),
         pending: HashMap::new(),
@@ -296,11 +303,34 @@ struct Pending {
     wait: bool,
     accepted: Option<u64>,
     answered: bool,
-    body: Vec<u8>,
+    response: Option<Incoming>,
     /// Why its response cannot be given.
     spoilt: Option<String>,
     /// How its session ended, while the last lines of the executor at fault are fetched.
     ended: Option<Ended>,
+}
+
+/// A response that the scheduler has told of.
+#[derive(Default)]
+struct Incoming {
+    session: u64,
+    http_status: u16,
+    content_type: String,
+    reading: Reading,
+    /// It stands in the list of those that are read on.
+    listed: bool,
+    /// It cannot be given, and its session has been cancelled for that.
+    cancelled: bool,
+    /// The end of its session, which came while it was read and is told after it.
+    end: Option<End>,
+}
+
+/// The end of a session, as the scheduler tells it.
+struct End {
+    app: u16,
+    session: u64,
+    outcome: OutcomeMessage,
+    answered: bool,
 }
 
 #[derive(Clone)]
@@ -326,6 +356,10 @@ struct Gateway {
     health: Health,
     ready: Sender<()>,
     outgoing: Outgoing,
+    /// Requests whose responses are read on, a piece of the first each turn.
+    unread: VecDeque<u64>,
+    /// What may still be read of responses that come in this turn.
+    read_left_bytes: u64,
     apps: HashMap<u16, Gate>,
     routes: HashMap<String, u16>,
     pending: HashMap<u64, Pending>,
@@ -337,6 +371,9 @@ struct Gateway {
     leaving: Option<Instant>,
 }
 
+#[cfg(test)]
+mod tests;
+
 /// How long the scheduler's link is served after it was told to leave.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
 
@@ -346,7 +383,9 @@ impl Gateway {
         loop {
             let mut worked = self.take_commands();
             worked |= self.take_requests();
+            self.read_left_bytes = READ_PER_TURN_BYTES;
             worked |= self.take_messages(&mut message);
+            worked |= self.read_on();
             self.cut_off_retiring();
             self.flush();
             if self.may_leave() {
@@ -721,7 +760,7 @@ impl Gateway {
                     wait: request.wait,
                     accepted: None,
                     answered: false,
-                    body: Vec::new(),
+                    response: None,
                     spoilt: None,
                     ended: None,
                 };
@@ -820,16 +859,19 @@ impl Gateway {
             ToNode::Response {
                 request,
                 session,
-                app,
                 http_status,
                 content_type,
                 parts,
                 more,
+                ..
             } => {
-                self.read_parts(request, session, app, &parts);
-                if !more {
-                    self.respond(request, session, http_status, content_type);
-                }
+                let response = Incoming {
+                    session,
+                    http_status,
+                    content_type: String::from_utf8_lossy(content_type).into_owned(),
+                    ..Incoming::default()
+                };
+                self.take_parts(request, response, parts, more);
             }
             ToNode::Ended {
                 app,
@@ -837,7 +879,19 @@ impl Gateway {
                 session,
                 outcome,
                 answered,
-            } => self.ended(app, request, session, outcome, answered),
+            } => {
+                let end = End {
+                    app,
+                    session,
+                    outcome,
+                    answered,
+                };
+                let pending = self.pending.get_mut(&request);
+                match pending.and_then(|pending| pending.response.as_mut()) {
+                    Some(response) => response.end = Some(end),
+                    None => self.ended(request, end),
+                }
+            }
             ToNode::ErrorEvent { app, session, text } => {
                 self.event(app, session, OutputKind::ErrorEvent, text.to_owned());
             }
@@ -897,59 +951,97 @@ impl Gateway {
         self.look_at_retiring(app);
     }
 
-    /// Reads a piece of a response. What cannot be read fails the session for its caller.
-    fn read_parts(&mut self, request: u64, session: u64, app: u16, parts: &[Part]) {
-        let (Some(pending), Some(gate)) = (self.pending.get_mut(&request), self.apps.get(&app))
-        else {
+    /// Takes the next parts of a response, of which `first` says the rest if they are its first.
+    fn take_parts(&mut self, request: u64, first: Incoming, parts: Vec<Part>, more: bool) {
+        let session = first.session;
+        let pending = self.pending.get_mut(&request);
+        let known = pending.and_then(|it| Some((self.apps.get(&it.app)?, &mut it.response)));
+        let Some((gate, response)) = known else {
+            // Nobody waits for it any more.
+            if !more {
+                self.tell(&ToScheduler::ResponseTaken { request, session });
+            }
             return;
         };
-        if pending.spoilt.is_some() {
-            return;
+        let response = response.get_or_insert(first);
+        response.reading.add(parts, gate.version.spec.memory_bytes);
+        if !more {
+            response.reading.end();
         }
-        let limit = gate.version.spec.memory_bytes;
-        let size = parts.iter().fold(pending.body.len() as u64, |sum, part| {
-            sum.saturating_add(part.size_bytes)
-        });
-        let read = if size > limit {
-            Err(format!(
-                "the response has {size} bytes or more, and the app's `memory` of {limit} bytes is \
-                 the most that is put together for a caller"
-            ))
-        } else {
-            parts
-                .iter()
-                .try_for_each(|part| {
-                    let regions = &gate.version.regions;
-                    regions.read(
-                        part.region,
-                        part.offset_units,
-                        part.size_bytes,
-                        &mut pending.body,
-                    )
-                })
-                .map_err(|error| format!("the response could not be read: {error}"))
-        };
-        if let Err(reason) = read {
-            pending.spoilt = Some(reason);
-            pending.body = Vec::new();
-            self.tell(&ToScheduler::Cancel { session });
+        if !response.listed {
+            self.read_left_bytes = self.read(request, self.read_left_bytes);
         }
     }
 
-    fn respond(&mut self, request: u64, session: u64, http_status: u16, content_type: &[u8]) {
-        self.tell(&ToScheduler::ResponseTaken { request, session });
+    /// Reads on in the responses that were too long to be read when they came.
+    fn read_on(&mut self) -> bool {
+        let mut budget_bytes = READ_PER_TURN_BYTES;
+        let worked = !self.unread.is_empty();
+        while budget_bytes > 0
+            && let Some(request) = self.unread.pop_front()
+        {
+            budget_bytes = self.read(request, budget_bytes);
+        }
+        worked
+    }
+
+    /// Reads on in a response, and gives it if that was its end. What cannot be read fails the
+    /// session for its caller. Returns what is left of the budget.
+    fn read(&mut self, request: u64, mut budget_bytes: u64) -> u64 {
+        let pending = self.pending.get_mut(&request);
+        let known = pending.and_then(|it| Some((self.apps.get(&it.app)?, it.response.as_mut()?)));
+        let Some((gate, response)) = known else {
+            return budget_bytes;
+        };
+        let reading = &mut response.reading;
+        reading.read(&gate.version.regions, &mut budget_bytes);
+        let is_done = reading.is_done();
+        response.listed = reading.has_unread();
+        if response.listed {
+            self.unread.push_back(request);
+        }
+        if reading.spoilt().is_some() && !std::mem::replace(&mut response.cancelled, true) {
+            let session = response.session;
+            self.tell(&ToScheduler::Cancel { session });
+        }
+        if is_done {
+            self.respond(request);
+        }
+        budget_bytes
+    }
+
+    /// Gives a response that has been read, and tells what has been kept back until then.
+    fn respond(&mut self, request: u64) {
         let Some(pending) = self.pending.get_mut(&request) else {
             return;
         };
-        if pending.spoilt.is_some() {
+        let Some(response) = pending.response.take() else {
             return;
-        }
-        let response = Reply::Response {
-            session,
-            http_status,
-            content_type: String::from_utf8_lossy(content_type).into_owned(),
-            body: std::mem::take(&mut pending.body),
         };
+        let session = response.session;
+        match response.reading.finish() {
+            Ok(body) => {
+                self.tell(&ToScheduler::ResponseTaken { request, session });
+                let reply = Reply::Response {
+                    session,
+                    http_status: response.http_status,
+                    content_type: response.content_type,
+                    body,
+                };
+                self.give(request, session, reply);
+            }
+            Err(why) => {
+                pending.spoilt = Some(why);
+                self.tell(&ToScheduler::ResponseTaken { request, session });
+            }
+        }
+        if let Some(end) = response.end {
+            self.ended(request, end);
+        }
+    }
+
+    /// Gives a response to whom it is for, and to those who have joined the session.
+    fn give(&mut self, request: u64, session: u64, response: Reply) {
         let others = self.joined.get(&session).cloned().unwrap_or_default();
         for other in others.iter().filter(|other| **other != request) {
             if let Some(joined) = self.pending.get_mut(other) {
@@ -962,14 +1054,13 @@ impl Gateway {
         }
     }
 
-    fn ended(
-        &mut self,
-        app: u16,
-        request: u64,
-        session: u64,
-        outcome: OutcomeMessage,
-        answered: bool,
-    ) {
+    fn ended(&mut self, request: u64, end: End) {
+        let End {
+            app,
+            session,
+            outcome,
+            answered,
+        } = end;
         let mut tail = None;
         let outcome = match outcome {
             OutcomeMessage::Responded => Outcome::Responded,
@@ -1131,6 +1222,7 @@ impl Gateway {
         }
         // Dropped, which whoever waits for one hears.
         self.asked.clear();
+        self.unread.clear();
         self.joined.clear();
         self.apps.clear();
         self.routes.clear();

@@ -24,6 +24,7 @@ mod outgoing;
 mod output;
 mod packet;
 pub mod plan;
+mod reading;
 mod regions;
 mod request;
 mod status;

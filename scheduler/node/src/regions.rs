@@ -5,6 +5,7 @@
 //! and no bug can make it fault.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use pheromone_core::spec::AppSpec;
@@ -73,7 +74,8 @@ impl Regions {
         self.files[self.files.len() - 1].as_fd()
     }
 
-    /// Appends a payload to `into`. A hole reads as zeros and allocates nothing.
+    /// Appends these bytes of the payload that begins at an offset. A hole reads as zeros and
+    /// allocates nothing.
     ///
     /// # Errors
     /// Out of the region's range, out of the node's memory, or whatever the system gives.
@@ -81,18 +83,20 @@ impl Regions {
         &self,
         region: u16,
         offset_units: u32,
-        size_bytes: u64,
+        bytes: Range<u64>,
         into: &mut Vec<u8>,
     ) -> io::Result<()> {
         let out_of_range = || io::Error::new(io::ErrorKind::InvalidData, "outside of its region");
         let file = self.file(region).ok_or_else(out_of_range)?;
-        let first = u64::from(offset_units) * UNIT_BYTES;
-        if first
-            .checked_add(size_bytes)
+        let payload = u64::from(offset_units) * UNIT_BYTES;
+        if payload
+            .checked_add(bytes.end)
             .is_none_or(|end| end > self.span_bytes)
         {
             return Err(out_of_range());
         }
+        let first = payload + bytes.start;
+        let size_bytes = bytes.end.saturating_sub(bytes.start);
         let size = usize::try_from(size_bytes).map_err(|_| out_of_range())?;
         into.try_reserve_exact(size)?;
         let start = into.len();
@@ -253,11 +257,19 @@ mod tests {
             write(regions.ingress(), extent, &payload).unwrap();
             let mut read = b"before".to_vec();
             regions
-                .read(regions.count() - 1, 3, size as u64 + 1, &mut read)
+                .read(regions.count() - 1, 3, 0..size as u64 + 1, &mut read)
                 .unwrap();
             assert_eq!(&read[..6], b"before");
             assert_eq!(&read[6..6 + size], payload);
             assert_eq!(read[6 + size], 0);
+            let half = size as u64 / 2;
+            let mut pieces = Vec::new();
+            for bytes in [0..half, half..size as u64] {
+                regions
+                    .read(regions.count() - 1, 3, bytes, &mut pieces)
+                    .unwrap();
+            }
+            assert_eq!(pieces, payload);
         }
     }
 
@@ -265,7 +277,7 @@ mod tests {
     fn reading_a_hole_gives_zeros_and_allocates_nothing() {
         let regions = Regions::create(&spec(1 << 20)).unwrap();
         let mut read = Vec::new();
-        regions.read(1, 64, 1 << 20, &mut read).unwrap();
+        regions.read(1, 64, 0..1 << 20, &mut read).unwrap();
         assert!(read.iter().all(|&byte| byte == 0));
         assert_eq!(allocated_bytes(regions.file(1).unwrap()), 0);
     }
@@ -282,10 +294,10 @@ mod tests {
             (0, u32::MAX, 1),
             (0, 1, u64::MAX),
         ] {
-            assert!(regions.read(region, offset, size, &mut read).is_err());
+            assert!(regions.read(region, offset, 0..size, &mut read).is_err());
         }
         assert!(read.is_empty());
-        regions.read(0, units - 1, 64, &mut read).unwrap();
+        regions.read(0, units - 1, 0..64, &mut read).unwrap();
     }
 
     #[test]
