@@ -1,20 +1,27 @@
-//! What functions print: lines, tagged with the invocation, one datagram each.
+//! What functions print: lines, tagged with the invocation, one record in a pipe each.
 //!
 //! `stdout` and `stderr` of the C library are streams whose writer is here, so that what was
 //! printed before a crash is not lost in a buffer that nobody flushes. Nothing here waits: a line
 //! that the node does not take at once is dropped and counted, and an invocation that prints past
 //! its bound is cut. Costs nothing while nobody prints.
+//!
+//! It is a pipe and no socket, since a socket carries descriptors: a function could send the node
+//! one whose closing takes as long as the function likes (`SO_LINGER`), whoever closes it.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, Ordering};
 
-use crate::protocol::{OUTPUT_HEAD_BYTES, OUTPUT_TEXT_BYTES_MAX, OutputHead, OutputKind};
+use crate::protocol::{
+    OUTPUT_HEAD_BYTES, OUTPUT_RECORD_BYTES_MAX, OUTPUT_TEXT_BYTES_MAX, OutputHead, OutputKind,
+};
 
 /// How often the crash handler tries to get at the unfinished lines.
 const CRASH_LOCK_ATTEMPTS: u32 = 1000;
 
-static SOCKET: AtomicI32 = AtomicI32::new(-1);
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+/// The pipe's inode: a function may close the descriptor, and its number then be a file's.
+static PIPE_INODE: AtomicU64 = AtomicU64::new(0);
 static LIMIT_BYTES: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// The tag of the present invocation; `SERIAL` changes with each attempt.
@@ -27,9 +34,9 @@ static FUNCTION: AtomicU16 = AtomicU16::new(u16::MAX);
 static PARTIAL: AtomicBool = AtomicBool::new(false);
 static LINES: Mutex<Lines> = Mutex::new(Lines::new());
 
-/// One datagram in the making: room for the head, then the text.
+/// One record in the making: room for the head, then the text.
 struct Line {
-    bytes: [u8; OUTPUT_HEAD_BYTES + OUTPUT_TEXT_BYTES_MAX],
+    bytes: [u8; OUTPUT_RECORD_BYTES_MAX],
     text_bytes: usize,
 }
 
@@ -37,7 +44,7 @@ struct Lines {
     stdout: Line,
     stderr: Line,
     whole: Line,
-    /// Lines that the socket did not take.
+    /// Lines that the pipe did not take.
     dropped: u32,
     /// Of the invocation `serial`.
     used_bytes: u64,
@@ -48,7 +55,7 @@ struct Lines {
 impl Line {
     const fn new() -> Self {
         Self {
-            bytes: [0; OUTPUT_HEAD_BYTES + OUTPUT_TEXT_BYTES_MAX],
+            bytes: [0; OUTPUT_RECORD_BYTES_MAX],
             text_bytes: 0,
         }
     }
@@ -146,8 +153,8 @@ impl Lines {
             dropped: self.dropped,
         };
         let line = self.line(kind);
-        line.bytes[..OUTPUT_HEAD_BYTES].copy_from_slice(&head.encode());
-        if datagram(&line.bytes[..OUTPUT_HEAD_BYTES + line.text_bytes]) {
+        line.bytes[..OUTPUT_HEAD_BYTES].copy_from_slice(&head.encode(line.text_bytes));
+        if put(&line.bytes[..OUTPUT_HEAD_BYTES + line.text_bytes]) {
             self.dropped = 0;
         } else {
             self.dropped = self.dropped.saturating_add(1);
@@ -167,21 +174,36 @@ fn cut_notice(text: &mut [u8], limit_bytes: u64) -> usize {
     room - rest.len()
 }
 
-/// Sends one packet without waiting; false when it was not taken. Safe in a signal handler.
-fn datagram(packet: &[u8]) -> bool {
-    let socket = SOCKET.load(Ordering::Relaxed);
-    if socket < 0 {
+/// Writes one record without waiting; false when it was not taken, which is as a whole or not at
+/// all. Safe in a signal handler.
+fn put(record: &[u8]) -> bool {
+    let pipe = PIPE.load(Ordering::Relaxed);
+    if inode(pipe) != Some(PIPE_INODE.load(Ordering::Relaxed)) {
         return false;
     }
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the pointer and the length are of one live slice.
-    let sent = unsafe { libc::send(socket, packet.as_ptr().cast(), packet.len(), flags) };
-    sent == packet.len() as isize
+    let written = unsafe { libc::write(pipe, record.as_ptr().cast(), record.len()) };
+    written == record.len() as isize
 }
 
-/// Text from here on goes to this socket, at most so many bytes of it per invocation.
-pub fn start(socket: c_int, limit_bytes: u64) {
-    SOCKET.store(socket, Ordering::Relaxed);
+/// The inode of the pipe that this number stands for, if it does.
+fn inode(descriptor: c_int) -> Option<u64> {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: any number may be asked about, and the pointer is valid for writing the answer.
+    let asked = unsafe { libc::fstat(descriptor, status.as_mut_ptr()) };
+    if asked != 0 {
+        return None;
+    }
+    // SAFETY: the call has succeeded, so it has written all of it.
+    let status = unsafe { status.assume_init() };
+    (status.st_mode & libc::S_IFMT == libc::S_IFIFO).then_some(status.st_ino)
+}
+
+/// Text from here on goes into this pipe, at most so many bytes of it per invocation. The pipe does
+/// not wait (`O_NONBLOCK`).
+pub fn start(pipe: c_int, limit_bytes: u64) {
+    PIPE.store(pipe, Ordering::Relaxed);
+    PIPE_INODE.store(inode(pipe).unwrap_or(0), Ordering::Relaxed);
     LIMIT_BYTES.store(limit_bytes, Ordering::Relaxed);
 }
 
@@ -302,40 +324,45 @@ extern "C" fn flush_at_exit() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
+    use crate::protocol::OutputPiece;
+    use rustix::pipe::{PipeFlags, pipe_with};
     use std::os::fd::{AsRawFd, OwnedFd};
 
     /// The statics are one per process, so the tests take turns.
     static TURN: Mutex<()> = Mutex::new(());
 
-    fn socket() -> (OwnedFd, OwnedFd) {
-        socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .expect("a socket pair")
+    /// The end that is written to, and the other.
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
+        (ours, theirs)
     }
 
-    fn lines_of(socket: &OwnedFd) -> Vec<(OutputHead, String)> {
+    fn lines_of(pipe: &OwnedFd) -> Vec<(OutputHead, String)> {
+        let mut bytes = Vec::new();
+        let mut some = [0; 4096];
+        while let Ok(count @ 1..) = rustix::io::read(pipe, &mut some) {
+            bytes.extend_from_slice(&some[..count]);
+        }
+        let mut rest = &bytes[..];
         let mut lines = Vec::new();
-        let mut packet = vec![0; 16 * 1024];
-        while let Ok((_, size)) = recv(socket, &mut packet[..], RecvFlags::DONTWAIT) {
-            let (head, text) = OutputHead::decode(&packet[..size]).expect("a packet of ours");
+        while let Some(piece) = OutputPiece::take(&mut rest) {
+            let OutputPiece::Record(head, text) = piece else {
+                panic!("{piece:?}");
+            };
             lines.push((head, String::from_utf8_lossy(text).into_owned()));
         }
+        assert!(rest.is_empty(), "a piece of a record: {rest:?}");
         lines
     }
 
-    fn texts(socket: &OwnedFd) -> Vec<String> {
-        lines_of(socket).into_iter().map(|(_, text)| text).collect()
+    fn texts(pipe: &OwnedFd) -> Vec<String> {
+        lines_of(pipe).into_iter().map(|(_, text)| text).collect()
     }
 
     #[test]
     fn text_becomes_lines_with_the_invocations_tag() {
         let _turn = TURN.lock();
-        let (ours, theirs) = socket();
+        let (ours, theirs) = pipe();
         start(ours.as_raw_fd(), 1 << 20);
         begin(5, 6, 7);
         write(OutputKind::Stdout, b"one\ntw");
@@ -370,7 +397,7 @@ mod tests {
     #[test]
     fn a_long_line_comes_in_pieces() {
         let _turn = TURN.lock();
-        let (ours, theirs) = socket();
+        let (ours, theirs) = pipe();
         start(ours.as_raw_fd(), 1 << 20);
         begin(1, 1, 1);
         let text = "y".repeat(2 * OUTPUT_TEXT_BYTES_MAX + 3);
@@ -384,7 +411,7 @@ mod tests {
     #[test]
     fn an_invocation_that_prints_too_much_is_cut_once_and_the_next_is_not() {
         let _turn = TURN.lock();
-        let (ours, theirs) = socket();
+        let (ours, theirs) = pipe();
         start(ours.as_raw_fd(), 100);
         begin(1, 1, 1);
         for _ in 0..50 {
@@ -404,7 +431,7 @@ mod tests {
     #[test]
     fn lines_that_nobody_reads_are_dropped_and_counted() {
         let _turn = TURN.lock();
-        let (ours, theirs) = socket();
+        let (ours, theirs) = pipe();
         start(ours.as_raw_fd(), u64::MAX);
         begin(1, 1, 1);
         for _ in 0..5_000 {
@@ -424,7 +451,7 @@ mod tests {
     #[test]
     fn last_words_come_after_unfinished_lines() {
         let _turn = TURN.lock();
-        let (ours, theirs) = socket();
+        let (ours, theirs) = pipe();
         start(ours.as_raw_fd(), 4);
         begin(1, 1, 1);
         write(OutputKind::Stdout, b"abc");
@@ -434,5 +461,24 @@ mod tests {
             lines,
             ["abc", "SIGSEGV at 0x0, which is more than four bytes"]
         );
+    }
+
+    #[test]
+    fn what_took_the_place_of_the_pipe_is_not_written_into() {
+        let _turn = TURN.lock();
+        let (mut ours, theirs) = pipe();
+        start(ours.as_raw_fd(), u64::MAX);
+        begin(1, 1, 1);
+        write(OutputKind::Stdout, b"before\n");
+        let kept = ours.try_clone().expect("a descriptor");
+        let (other, other_end) = pipe();
+        rustix::io::dup2(&other, &mut ours).expect("its number is another's now");
+        write(OutputKind::Stdout, b"lost\n");
+        assert!(lines_of(&other_end).is_empty());
+        rustix::io::dup2(&kept, &mut ours).expect("its number is its own again");
+        write(OutputKind::Stdout, b"after\n");
+        let lines = lines_of(&theirs);
+        assert_eq!(lines[0].1, "before");
+        assert_eq!((lines[1].1.as_str(), lines[1].0.dropped), ("after", 1));
     }
 }

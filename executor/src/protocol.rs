@@ -31,7 +31,7 @@ pub enum ToZygote {
         first: u16,
     },
     /// Fork an executor. Descriptors: own region (read-write), `up` (read-write), `down`
-    /// (read-only), `node` page (read-only), tagged output socket (SEQPACKET), raw output pipe.
+    /// (read-only), `node` page (read-only), tagged output pipe (non-blocking), raw output pipe.
     Spawn {
         /// Whose.
         app: u16,
@@ -157,12 +157,17 @@ pub enum Arguments {
     Keys,
 }
 
-/// Longest text of one packet on the tagged output socket, bytes; a longer line comes in several.
-pub const OUTPUT_TEXT_BYTES_MAX: usize = 8 * 1024;
-/// Bytes of an encoded [`OutputHead`].
-pub const OUTPUT_HEAD_BYTES: usize = 24;
+/// Bytes of one record in the tagged output pipe, at most: what a write puts into a pipe as a whole
+/// or not at all (`PIPE_BUF`, pipe(7)), whoever else writes into it.
+pub const OUTPUT_RECORD_BYTES_MAX: usize = 4096;
+/// Bytes of an encoded [`OutputHead`], mark and length of the text included.
+pub const OUTPUT_HEAD_BYTES: usize = 32;
+/// Longest text of one record, bytes; a longer line comes in several.
+pub const OUTPUT_TEXT_BYTES_MAX: usize = OUTPUT_RECORD_BYTES_MAX - OUTPUT_HEAD_BYTES;
+/// First bytes of a record: where something else is in the pipe, the next record is found by them.
+const OUTPUT_MARK: [u8; 4] = *b"\x1ePHR";
 
-/// Head of one packet on the tagged output socket (followed by the text, without a line end):
+/// Head of one record in the tagged output pipe (followed by the text, without a line end):
 /// written by the executor, judged by the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputHead {
@@ -178,33 +183,74 @@ pub struct OutputHead {
     pub dropped: u32,
 }
 
+/// What comes next out of the tagged output pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputPiece<'a> {
+    /// A whole record.
+    Record(OutputHead, &'a [u8]),
+    /// Bytes that no executor of ours has written: a function found the pipe.
+    Foreign(&'a [u8]),
+}
+
 impl OutputHead {
-    /// Little-endian, each at its `repr(C)` place: session, invocation, function, kind, one zero
-    /// byte, dropped.
-    pub fn encode(&self) -> [u8; OUTPUT_HEAD_BYTES] {
+    /// Little-endian: mark, dropped, session, invocation, function, bytes of text, kind, three zero
+    /// bytes. The text has at most [`OUTPUT_TEXT_BYTES_MAX`].
+    pub fn encode(&self, text_bytes: usize) -> [u8; OUTPUT_HEAD_BYTES] {
+        debug_assert!(text_bytes <= OUTPUT_TEXT_BYTES_MAX);
         let mut bytes = [0; OUTPUT_HEAD_BYTES];
-        bytes[0..8].copy_from_slice(&self.session.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.invocation.to_le_bytes());
-        bytes[16..18].copy_from_slice(&self.function.to_le_bytes());
-        bytes[18] = self.kind as u8;
-        bytes[20..24].copy_from_slice(&self.dropped.to_le_bytes());
+        bytes[0..4].copy_from_slice(&OUTPUT_MARK);
+        bytes[4..8].copy_from_slice(&self.dropped.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.session.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.invocation.to_le_bytes());
+        bytes[24..26].copy_from_slice(&self.function.to_le_bytes());
+        bytes[26..28].copy_from_slice(&(text_bytes as u16).to_le_bytes());
+        bytes[28] = self.kind as u8;
         bytes
     }
 
-    /// The head and the text of a packet; `None` for what no executor of ours writes.
-    pub fn decode(packet: &[u8]) -> Option<(Self, &[u8])> {
-        let (head, text) = packet.split_at_checked(OUTPUT_HEAD_BYTES)?;
-        if text.len() > OUTPUT_TEXT_BYTES_MAX || head[19] != 0 {
+    /// A head, and how many bytes of text follow it; `None` for what no executor of ours writes.
+    fn decode(head: &[u8; OUTPUT_HEAD_BYTES]) -> Option<(Self, usize)> {
+        let text_bytes = usize::from(u16::from_le_bytes(head[26..28].try_into().ok()?));
+        if head[..4] != OUTPUT_MARK || text_bytes > OUTPUT_TEXT_BYTES_MAX || head[29..] != [0; 3] {
             return None;
         }
         let head = Self {
-            session: u64::from_le_bytes(head[0..8].try_into().ok()?),
-            invocation: u64::from_le_bytes(head[8..16].try_into().ok()?),
-            function: u16::from_le_bytes(head[16..18].try_into().ok()?),
-            kind: OutputKind::from_byte(head[18])?,
-            dropped: u32::from_le_bytes(head[20..24].try_into().ok()?),
+            session: u64::from_le_bytes(head[8..16].try_into().ok()?),
+            invocation: u64::from_le_bytes(head[16..24].try_into().ok()?),
+            function: u16::from_le_bytes(head[24..26].try_into().ok()?),
+            kind: OutputKind::from_byte(head[28])?,
+            dropped: u32::from_le_bytes(head[4..8].try_into().ok()?),
         };
-        Some((head, text))
+        Some((head, text_bytes))
+    }
+}
+
+impl<'a> OutputPiece<'a> {
+    /// Takes the next piece off what has come out of the pipe; `None` where it has not come to its
+    /// end yet, which is less than [`OUTPUT_RECORD_BYTES_MAX`] away.
+    pub fn take(bytes: &mut &'a [u8]) -> Option<Self> {
+        let all = *bytes;
+        let mut foreign = 0;
+        while foreign < all.len() {
+            let rest = &all[foreign..];
+            if rest.starts_with(&OUTPUT_MARK[..rest.len().min(OUTPUT_MARK.len())]) {
+                let Some((head, after)) = rest.split_first_chunk::<OUTPUT_HEAD_BYTES>() else {
+                    break;
+                };
+                if let Some((head, text_bytes)) = OutputHead::decode(head) {
+                    if foreign > 0 {
+                        break;
+                    }
+                    let (text, left) = after.split_at_checked(text_bytes)?;
+                    *bytes = left;
+                    return Some(Self::Record(head, text));
+                }
+            }
+            foreign += 1;
+        }
+        let (foreign, left) = all.split_at(foreign);
+        *bytes = left;
+        (!foreign.is_empty()).then_some(Self::Foreign(foreign))
     }
 }
 
@@ -248,38 +294,70 @@ impl OutputKind {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_output_head_is_read_as_it_was_written() {
-        let head = OutputHead {
-            session: u64::MAX - 1,
-            invocation: 7,
-            function: 300,
-            kind: OutputKind::Crash,
-            dropped: 9,
-        };
-        let mut packet = head.encode().to_vec();
-        packet.extend_from_slice(b"text");
-        assert_eq!(OutputHead::decode(&packet), Some((head, &b"text"[..])));
+    const HEAD: OutputHead = OutputHead {
+        session: u64::MAX - 1,
+        invocation: 7,
+        function: 300,
+        kind: OutputKind::Crash,
+        dropped: 9,
+    };
+
+    fn record(text: &[u8]) -> Vec<u8> {
+        [&HEAD.encode(text.len())[..], text].concat()
+    }
+
+    fn pieces(mut bytes: &[u8]) -> (Vec<OutputPiece<'_>>, usize) {
+        let mut pieces = Vec::new();
+        while let Some(piece) = OutputPiece::take(&mut bytes) {
+            pieces.push(piece);
+        }
+        (pieces, bytes.len())
     }
 
     #[test]
-    fn what_is_no_output_packet_is_refused() {
-        let head = OutputHead {
-            session: 1,
-            invocation: 1,
-            function: 0,
-            kind: OutputKind::Stdout,
-            dropped: 0,
+    fn records_are_read_as_they_were_written() {
+        let long = [b'x'; OUTPUT_TEXT_BYTES_MAX];
+        let bytes = [record(b"text"), record(b""), record(&long)].concat();
+        let expected = [&b"text"[..], b"", &long].map(|text| OutputPiece::Record(HEAD, text));
+        assert_eq!(pieces(&bytes), (expected.to_vec(), 0));
+        assert_eq!(record(&long).len(), OUTPUT_RECORD_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_record_is_waited_for_until_it_is_whole() {
+        let bytes = record(b"text");
+        for cut in 0..bytes.len() {
+            assert_eq!(pieces(&bytes[..cut]), (Vec::new(), cut));
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_foreign_up_to_the_next_record() {
+        let good = record(b"good");
+        let whole = OutputPiece::Record(HEAD, b"good");
+        let spoilt = |at: usize, byte: u8| {
+            let mut bytes = record(b"");
+            bytes[at] = byte;
+            bytes
         };
-        let good = head.encode();
-        assert!(OutputHead::decode(&good[..23]).is_none());
-        let mut kind = good;
-        kind[18] = 7;
-        assert!(OutputHead::decode(&kind).is_none());
-        let mut padding = good;
-        padding[19] = 1;
-        assert!(OutputHead::decode(&padding).is_none());
-        let long = [&good[..], &[b'x'; OUTPUT_TEXT_BYTES_MAX + 1]].concat();
-        assert!(OutputHead::decode(&long).is_none());
+        for foreign in [
+            b"written by hand\n".to_vec(),
+            b"\x1ePH".to_vec(),
+            b"\x1e\x1e\x1ePHR".to_vec(),
+            spoilt(27, 0x10),
+            spoilt(28, 7),
+            spoilt(29, 1),
+            spoilt(31, 1),
+        ] {
+            let bytes = [&foreign[..], &good].concat();
+            let expected = vec![OutputPiece::Foreign(&foreign), whole];
+            assert_eq!(pieces(&bytes), (expected, 0), "{foreign:x?}");
+        }
+    }
+
+    #[test]
+    fn foreign_bytes_that_may_begin_a_record_are_waited_for() {
+        let expected = vec![OutputPiece::Foreign(b"by hand")];
+        assert_eq!(pieces(b"by hand\x1ePH"), (expected, 3));
     }
 }

@@ -18,7 +18,7 @@ use rustix::thread::CpuSet;
 use crate::crash::{self, Map};
 use crate::memory::Memory;
 use crate::names::{Names, NamesError};
-use crate::protocol::{OutputHead, OutputKind, Program};
+use crate::protocol::{OUTPUT_TEXT_BYTES_MAX, OutputHead, OutputKind, Program};
 use crate::runtime::{EXIT_BROKEN, Parts, Runtime, serve};
 use crate::{api, library, output, title};
 
@@ -46,7 +46,7 @@ pub struct Start {
     /// CPU to be pinned to.
     pub cpu: Option<u32>,
     /// Own region (read-write), `up` (read-write), `down` and `node` page (read-only), tagged
-    /// output socket, raw output pipe.
+    /// output pipe, raw output pipe.
     pub descriptors: [OwnedFd; 6],
     /// Its parent.
     pub zygote: Pid,
@@ -113,7 +113,7 @@ pub fn serve_here(app: &App, start: &Start) -> ! {
 }
 
 /// Tells the node why; the process ends in any case, so nothing is done about a failure.
-fn report(socket: &OwnedFd, error: &SetupError) {
+fn report(pipe: &OwnedFd, error: &SetupError) {
     let head = OutputHead {
         session: 0,
         invocation: 0,
@@ -121,14 +121,14 @@ fn report(socket: &OwnedFd, error: &SetupError) {
         kind: OutputKind::Crash,
         dropped: 0,
     };
-    let mut packet = head.encode().to_vec();
-    packet.extend_from_slice(format!("the executor could not be set up: {error}").as_bytes());
-    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-    // After `close_descriptors` the socket is at its final place.
-    if rustix::net::send(socket, &packet, flags).is_err() {
-        // SAFETY: the number is this process's output socket, or closed; both are harmless.
+    let text = format!("the executor could not be set up: {error}");
+    let text = &text.as_bytes()[..text.len().min(OUTPUT_TEXT_BYTES_MAX)];
+    let record = [&head.encode(text.len())[..], text].concat();
+    // After `close_descriptors` the pipe is at its final place.
+    if rustix::io::write(pipe, &record).is_err() {
+        // SAFETY: the number is this process's output pipe, or closed; both are harmless.
         let output = unsafe { BorrowedFd::borrow_raw(OUTPUT_FD) };
-        let _ = rustix::net::send(output, &packet, flags);
+        let _ = rustix::io::write(output, &record);
     }
 }
 
@@ -252,8 +252,8 @@ fn map(app: &App, start: &Start) -> Result<Parts, SetupError> {
     })
 }
 
-/// Input from nowhere, output and errors into the raw pipe; gives the tagged socket, moved out of
-/// the way.
+/// Input from nowhere, output and errors into the raw pipe; gives the tagged pipe, moved out of the
+/// way.
 fn redirect(start: &Start, null: OwnedFd) -> Result<OwnedFd, SetupError> {
     let [.., tagged, raw] = &start.descriptors;
     let tagged = rustix::io::fcntl_dupfd_cloexec(tagged, HIGH_FD).doing("moving a descriptor")?;
@@ -271,7 +271,7 @@ fn close_descriptors(output: OwnedFd) -> Result<(), SetupError> {
     // SAFETY: OUTPUT_FD is replaced; whoever owned that number in the zygote does not run here.
     let moved = unsafe { libc::dup3(output.as_raw_fd(), OUTPUT_FD, libc::O_CLOEXEC) };
     if moved < 0 {
-        return Err(io::Error::last_os_error()).doing("moving the output socket");
+        return Err(io::Error::last_os_error()).doing("moving the output pipe");
     }
     let first = (OUTPUT_FD + 1) as libc::c_uint;
     // SAFETY: closes what this process does not use any more; see above for its owners.

@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -375,4 +376,34 @@ PHR_FUNCTION(verifies)
 {
     CHECK(is_intact(phr_input_named(ctx, "target")));
     return phr_respond_data(ctx, "intact", 6);
+}
+
+/* -------------------------------------------------- no descriptor for whoever listens to us --- */
+
+/* Sends a descriptor into everything that is open here; answers how many times that was taken. */
+PHR_FUNCTION(hands_over)
+{
+    int taken = 0, gift = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    char text[16];
+
+    CHECK(gift >= 0);
+    for (int fd = 0; fd < 1024; fd++) {
+        _Alignas(struct cmsghdr) char space[CMSG_SPACE(sizeof gift)] = { 0 };
+        struct iovec bytes = { (void *)(uintptr_t) "x", 1 };
+        struct msghdr message = { 0 };
+        struct cmsghdr *head;
+
+        message.msg_iov = &bytes;
+        message.msg_iovlen = 1;
+        message.msg_control = space;
+        message.msg_controllen = sizeof space;
+        head = CMSG_FIRSTHDR(&message);
+        head->cmsg_level = SOL_SOCKET;
+        head->cmsg_type = SCM_RIGHTS;
+        head->cmsg_len = CMSG_LEN(sizeof gift);
+        memcpy(CMSG_DATA(head), &gift, sizeof gift);
+        taken += sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+    }
+    close(gift);
+    return phr_respond_data(ctx, text, (size_t)snprintf(text, sizeof text, "%d", taken));
 }

@@ -29,6 +29,7 @@ timeout = "5s"
 [functions.lies]
 timeout = "5s"
 [functions.listens]
+[functions.hands_over]
 
 [buckets.noise]
 keep = "until_consumed"
@@ -127,6 +128,14 @@ fn a_liar_is_named_in_one_clear_error() {
         .finish()
         .exits(1);
     run.complains(&["function `lies`", "broke the protocol"]);
+}
+
+/// A descriptor can be one that takes as long to close as its sender likes.
+#[test]
+fn nothing_that_an_executor_is_given_carries_descriptors_to_the_node() {
+    let app = hostile_app();
+    let run = app.run_on("x").args(["--function", "hands_over"]);
+    run.finish().exits(0).prints("0");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use pheromone_executor::packet;
 use pheromone_executor::protocol::{
-    Arguments, FromZygote, FunctionProgram, OutputHead, OutputKind, Program, ToZygote,
+    Arguments, FromZygote, FunctionProgram, OutputHead, OutputKind, OutputPiece, Program, ToZygote,
 };
 use pheromone_executor::zygote::SOCKET_FD;
 use pheromone_shm::control::{ControlFiles, SchedulerEnd};
@@ -26,7 +26,8 @@ use pheromone_shm::message::{
 };
 use pheromone_shm::wire::MessageBuffer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 /// Nothing takes longer, unless it never comes.
 const WATCHDOG: Duration = Duration::from_secs(20);
@@ -319,7 +320,8 @@ impl World {
         let control = ControlFiles::create("test").expect("memfds");
         let end = SchedulerEnd::map(control.up.as_fd(), control.down.as_fd(), slot, incarnation)
             .expect("control memory maps");
-        let (output, their_output) = seqpacket();
+        let (output, their_output) =
+            pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
         let (raw, their_raw) = rustix::pipe::pipe().expect("a pipe");
         rustix::io::ioctl_fionbio(&raw, true).expect("a pipe can be non-blocking");
         let down = reopen_read_only(control.down.as_fd()).expect("/proc is there");
@@ -728,17 +730,18 @@ impl Executor {
 
     /// All lines that it has written through stdio and the log so far.
     pub fn lines(&self) -> Vec<(OutputHead, String)> {
-        let mut lines = Vec::new();
-        let mut packet = vec![0; 16 * 1024];
-        loop {
-            match recv(&self.output, &mut packet[..], RecvFlags::DONTWAIT) {
-                Ok((_, 0)) | Err(_) => return lines,
-                Ok((_, size)) => {
-                    let (head, text) = OutputHead::decode(&packet[..size]).expect("ours");
-                    lines.push((head, String::from_utf8_lossy(text).into_owned()));
-                }
-            }
+        let mut bytes = Vec::new();
+        let mut some = [0; 4096];
+        while let Ok(count @ 1..) = rustix::io::read(&self.output, &mut some) {
+            bytes.extend_from_slice(&some[..count]);
         }
+        let mut rest = &bytes[..];
+        let pieces = std::iter::from_fn(|| OutputPiece::take(&mut rest));
+        let lines = pieces.map(|piece| match piece {
+            OutputPiece::Record(head, text) => (head, String::from_utf8_lossy(text).into_owned()),
+            OutputPiece::Foreign(bytes) => panic!("nobody of ours wrote {bytes:?}"),
+        });
+        lines.collect()
     }
 
     /// The texts of one kind of lines.

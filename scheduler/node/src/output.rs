@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use pheromone_executor::protocol::OutputKind as Tag;
+use pheromone_executor::protocol::{OutputHead, OutputKind as Tag, OutputPiece};
 use serde::Serialize;
 
 /// Lines that wait for whoever reads them. With [`TEXT_BYTES_MAX`] at most 64 MiB.
@@ -241,6 +241,39 @@ impl Lines {
     }
 }
 
+/// Bytes of a tagged pipe, cut into records.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// The record under way.
+    partial: Vec<u8>,
+    /// What a function has written into the pipe itself.
+    foreign: Lines,
+}
+
+impl Records {
+    /// Takes bytes and gives the text of every record that is complete with its head, and every
+    /// line of what is no record without one.
+    pub fn take(&mut self, bytes: &[u8], mut line: impl FnMut(Option<OutputHead>, &str)) {
+        self.partial.extend_from_slice(bytes);
+        let mut left = &self.partial[..];
+        while let Some(piece) = OutputPiece::take(&mut left) {
+            match piece {
+                OutputPiece::Record(head, text) => line(Some(head), &clean(text, TEXT_BYTES_MAX)),
+                OutputPiece::Foreign(bytes) => self.foreign.take(bytes, |text| line(None, text)),
+            }
+        }
+        let taken = self.partial.len() - left.len();
+        self.partial.drain(..taken);
+    }
+
+    /// Gives what is left as lines without a head: it has not become a record.
+    pub fn finish(&mut self, mut line: impl FnMut(&str)) {
+        self.foreign.take(&self.partial, &mut line);
+        self.foreign.finish(line);
+        self.partial.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -313,7 +346,71 @@ mod tests {
         assert_eq!(seen[1], "next");
     }
 
+    fn record(text: &[u8]) -> Vec<u8> {
+        let head = OutputHead {
+            session: 1,
+            invocation: 2,
+            function: 3,
+            kind: Tag::Info,
+            dropped: 4,
+        };
+        [&head.encode(text.len())[..], text].concat()
+    }
+
+    fn all_lines(records: &mut Records, pieces: &[&[u8]]) -> Vec<(bool, String)> {
+        let mut lines = Vec::new();
+        for piece in pieces {
+            records.take(piece, |head, text| {
+                lines.push((head.is_some(), text.to_owned()));
+            });
+        }
+        records.finish(|text| lines.push((false, text.to_owned())));
+        lines
+    }
+
+    #[test]
+    fn records_come_with_their_heads_and_anything_between_them_as_lines() {
+        let bytes = [
+            &record(b"one")[..],
+            b"by ha",
+            &record(b"two\nof them"),
+            b"nd\nand ",
+            &record(b"")[..4],
+        ]
+        .concat();
+        let lines = all_lines(&mut Records::default(), &[&bytes]);
+        let expected = [
+            (true, "one"),
+            (true, "two\nof them"),
+            (false, "by hand"),
+            (false, "and \x1ePHR"),
+        ];
+        let expected = expected.map(|(tagged, text)| (tagged, text.to_owned()));
+        assert_eq!(lines, expected);
+    }
+
     proptest! {
+        #[test]
+        fn pieces_do_not_change_the_records(
+            parts in proptest::collection::vec(
+                (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..8),
+            cuts in proptest::collection::vec(0_usize..600, 0..8),
+        ) {
+            let bytes: Vec<u8> = parts
+                .iter()
+                .flat_map(|(ours, bytes)| if *ours { record(bytes) } else { bytes.clone() })
+                .collect();
+            let whole = all_lines(&mut Records::default(), &[&bytes]);
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> =
+                cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            let mut records = Records::default();
+            prop_assert_eq!(all_lines(&mut records, &pieces), whole);
+            prop_assert!(records.partial.is_empty());
+        }
+
         #[test]
         fn cut_text_is_bounded_and_valid(
             bytes in proptest::collection::vec(any::<u8>(), 0..64),

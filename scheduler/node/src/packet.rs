@@ -1,4 +1,7 @@
 //! One value and its descriptors over a SEQPACKET socket.
+//!
+//! Both ends are processes of ours. Nothing that runs user code may hold one: whoever sends a
+//! descriptor decides how long its closing takes (`SO_LINGER`), even where it is not taken out.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use pheromone_executor::protocol::{
-    FromZygote, OUTPUT_HEAD_BYTES, OUTPUT_TEXT_BYTES_MAX, OutputHead, PACKET_BYTES_MAX,
-    PACKET_DESCRIPTORS_MAX, ToZygote,
+    FromZygote, OutputHead, PACKET_BYTES_MAX, PACKET_DESCRIPTORS_MAX, ToZygote,
 };
 use pheromone_shm::control::ControlFiles;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -26,7 +25,7 @@ use crate::app::Version;
 use crate::child::{Child, Exit};
 use crate::error::NodeError;
 use crate::gateway::{Command, GatewayHandle};
-use crate::output::{Lines, Outlet, Output, OutputKind, TEXT_BYTES_MAX, Tail, clean};
+use crate::output::{Lines, Outlet, Output, OutputKind, Records, Tail};
 use crate::packet::{self, Sent};
 use crate::plan::CorePlan;
 use crate::status::{Broken, ExecutorState, ExecutorStatus, Health, Roster};
@@ -35,14 +34,14 @@ use crate::status::{Broken, ExecutorState, ExecutorStatus, Health, Roster};
 const EXIT_REPORT_WAIT: Duration = Duration::from_secs(1);
 /// How long scheduler and zygote have to leave in order before they are killed.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
-/// Packets of one executor's output taken at a time, so that none can hold the others up.
-const OUTPUT_PACKETS_PER_TURN: usize = 256;
-/// Bytes taken from a raw pipe at a time.
+/// Bytes taken from a pipe at a time, so that no executor's output can hold the others up.
 const PIPE_BYTES: usize = 16 * 1024;
-/// Packets and bytes read of what a dead process left: more than its sockets hold by default. A
-/// process that a function has started may go on writing, and must not keep us.
-const LEFT_PACKETS_MAX: usize = 4096;
-const LEFT_PIPE_BYTES_MAX: usize = 1 << 20;
+/// What an executor can print before its lines are dropped, if the node does not come to read them;
+/// where the machine allows so much.
+const PIPE_ROOM_BYTES: usize = 256 * 1024;
+/// Bytes read of what a dead process left in a pipe, or a failed one has printed: as large as a
+/// pipe gets. A process that a function has started may go on writing, and must not keep us.
+const LEFT_BYTES_MAX: usize = 1 << 20;
 
 /// What the supervisor is told.
 pub enum Order {
@@ -181,14 +180,56 @@ struct Process {
     pidfd: Option<OwnedFd>,
     /// Until the scheduler has them.
     control: Option<ControlFiles>,
-    output: OwnedFd,
-    pipe: OwnedFd,
+    tagged: OwnedFd,
+    raw: OwnedFd,
+    records: Records,
     lines: Lines,
     /// Why it was killed, if it was.
     killed_for: Option<String>,
     /// As the zygote says.
     exit: Option<Exit>,
     dead_since: Option<Instant>,
+}
+
+impl Process {
+    fn pipe(&self, stream: Stream) -> &OwnedFd {
+        match stream {
+            Stream::Tagged => &self.tagged,
+            Stream::Raw => &self.raw,
+        }
+    }
+
+    /// Cuts what was read into lines, each with what the executor says of it.
+    fn cut(&mut self, stream: Stream, bytes: &[u8]) -> Vec<(Option<OutputHead>, String)> {
+        let mut lines = Vec::new();
+        match stream {
+            Stream::Tagged => self
+                .records
+                .take(bytes, |head, text| lines.push((head, text.to_owned()))),
+            Stream::Raw => self
+                .lines
+                .take(bytes, |text| lines.push((None, text.to_owned()))),
+        }
+        lines
+    }
+
+    /// The lines that have no end, and will get none.
+    fn cut_rest(&mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        self.records.finish(|text| rest.push(text.to_owned()));
+        self.lines.finish(|text| rest.push(text.to_owned()));
+        rest
+    }
+}
+
+/// The two ways by which a process's output comes. Both are pipes: nothing that a function can
+/// write to takes descriptors, of which one that is slow to close would stop this thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    /// Records of the executor's runtime.
+    Tagged,
+    /// What is written to standard output and error past the runtime.
+    Raw,
 }
 
 type Key = (u16, u16);
@@ -223,8 +264,7 @@ enum Source {
     ZygoteDeath,
     SchedulerDeath,
     Death(Key),
-    Output(Key),
-    Pipe(Key),
+    Output(Key, Stream),
 }
 
 impl Source {
@@ -235,8 +275,8 @@ impl Source {
             Self::ZygoteDeath => (2, (0, 0)),
             Self::SchedulerDeath => (3, (0, 0)),
             Self::Death(key) => (4, key),
-            Self::Output(key) => (5, key),
-            Self::Pipe(key) => (6, key),
+            Self::Output(key, Stream::Tagged) => (5, key),
+            Self::Output(key, Stream::Raw) => (6, key),
         };
         kind << 32 | u64::from(app) << 16 | u64::from(slot)
     }
@@ -249,8 +289,8 @@ impl Source {
             2 => Self::ZygoteDeath,
             3 => Self::SchedulerDeath,
             4 => Self::Death(key),
-            5 => Self::Output(key),
-            6 => Self::Pipe(key),
+            5 => Self::Output(key, Stream::Tagged),
+            6 => Self::Output(key, Stream::Raw),
             _ => return None,
         })
     }
@@ -391,8 +431,7 @@ impl Supervisor {
             Source::ZygoteDeath => self.zygote_died(),
             Source::SchedulerDeath => self.scheduler_died(),
             Source::Death(key) => self.process_died(key),
-            Source::Output(key) => self.read_output(key, OUTPUT_PACKETS_PER_TURN),
-            Source::Pipe(key) => self.read_pipe(key, PIPE_BYTES),
+            Source::Output(key, stream) => self.read(key, stream, PIPE_BYTES),
         }
     }
 
@@ -466,13 +505,8 @@ impl Supervisor {
         let refused = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let control = ControlFiles::create(&format!("pheromone-{}-{slot}", version.name()))
             .map_err(refused("control memory"))?;
-        let (output, their_output) = packet::pair().map_err(refused("output socket"))?;
-        let (pipe, their_pipe) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
-            .map_err(io::Error::from)
-            .map_err(refused("output pipe"))?;
-        rustix::io::ioctl_fionbio(&pipe, true)
-            .map_err(io::Error::from)
-            .map_err(refused("output pipe"))?;
+        let (tagged, their_tagged) = tagged_pipe().map_err(refused("output pipe"))?;
+        let (raw, their_raw) = raw_pipe().map_err(refused("output pipe"))?;
         let clone = |file: BorrowedFd<'_>| file.try_clone_to_owned().map_err(refused("descriptor"));
         let region = version.regions.file(slot).ok_or("the slot has no region")?;
         let descriptors = vec![
@@ -481,11 +515,11 @@ impl Supervisor {
             pheromone_shm::file::reopen_read_only(control.down.as_fd())
                 .map_err(refused("read-only descriptor (is /proc mounted?)"))?,
             clone(self.node_page.as_fd())?,
-            their_output,
-            their_pipe,
+            their_tagged,
+            their_raw,
         ];
-        self.watch(output.as_fd(), Source::Output(key))
-            .and_then(|()| self.watch(pipe.as_fd(), Source::Pipe(key)))
+        self.watch(tagged.as_fd(), Source::Output(key, Stream::Tagged))
+            .and_then(|()| self.watch(raw.as_fd(), Source::Output(key, Stream::Raw)))
             .map_err(refused("epoll"))?;
         let counter = self.incarnations.entry(key).or_insert(0);
         *counter += 1;
@@ -496,8 +530,9 @@ impl Supervisor {
             pid: None,
             pidfd: None,
             control: Some(control),
-            output,
-            pipe,
+            tagged,
+            raw,
+            records: Records::default(),
             lines: Lines::default(),
             killed_for: None,
             exit: None,
@@ -554,8 +589,7 @@ impl Supervisor {
     }
 
     fn tell_tail(&mut self, key: Key, invocation: u64, request: u64) {
-        self.read_output(key, OUTPUT_PACKETS_PER_TURN);
-        self.read_pipe(key, PIPE_BYTES);
+        self.read_all(key);
         let lines = self
             .tails
             .get(&key)
@@ -787,16 +821,13 @@ impl Supervisor {
 
     /// A process is dead and its status known, or given up on: read what it said last, then tell.
     fn bury(&mut self, key: Key) {
-        self.read_output(key, LEFT_PACKETS_MAX);
-        self.read_pipe(key, LEFT_PIPE_BYTES_MAX);
+        self.read_all(key);
         let Some(mut process) = self.drop_process(key) else {
             return;
         };
         let (app, slot) = key;
-        let mut rest = Vec::new();
-        process.lines.finish(|line| rest.push(line.to_owned()));
-        for line in rest {
-            self.line(key, None, OutputKind::Raw, &line, 0);
+        for line in process.cut_rest() {
+            self.line(key, None, &line);
         }
         let exit = process.exit.unwrap_or(Exit::UNKNOWN);
         let crash = self
@@ -852,8 +883,8 @@ impl Supervisor {
     fn drop_process(&mut self, key: Key) -> Option<Process> {
         let process = self.processes.remove(&key)?;
         // Before the descriptors close: a copy of theirs in another process would keep them ready.
-        self.unwatch(process.output.as_fd());
-        self.unwatch(process.pipe.as_fd());
+        self.unwatch(process.tagged.as_fd());
+        self.unwatch(process.raw.as_fd());
         if let Some(pidfd) = &process.pidfd {
             self.unwatch(pidfd.as_fd());
         }
@@ -861,55 +892,30 @@ impl Supervisor {
         Some(process)
     }
 
-    fn read_output(&mut self, key: Key, most: usize) {
-        let mut buffer = [0; OUTPUT_HEAD_BYTES + OUTPUT_TEXT_BYTES_MAX + 1];
-        for _ in 0..most {
-            let Some(process) = self.processes.get(&key) else {
-                return;
-            };
-            let packet = match packet::receive(&process.output, &mut buffer) {
-                Ok(None) => return,
-                Ok(Some(packet)) if packet.len > 0 => packet,
-                // Closed or broken: level-triggered, it would be ready for ever.
-                Ok(Some(_)) | Err(_) => return self.unwatch(process.output.as_fd()),
-            };
-            let Some((head, text)) = OutputHead::decode(&buffer[..packet.len]) else {
-                // No runtime of ours wrote it: a function found the socket.
-                let text = clean(&buffer[..packet.len], TEXT_BYTES_MAX);
-                self.line(key, None, OutputKind::Raw, &text, 0);
-                continue;
-            };
-            let text = clean(text, TEXT_BYTES_MAX);
-            self.line(
-                key,
-                Some((head.session, head.invocation, head.function)),
-                head.kind.into(),
-                &text,
-                head.dropped.into(),
-            );
-        }
+    /// Reads what a process has printed until now.
+    fn read_all(&mut self, key: Key) {
+        self.read(key, Stream::Tagged, LEFT_BYTES_MAX);
+        self.read(key, Stream::Raw, LEFT_BYTES_MAX);
     }
 
-    fn read_pipe(&mut self, key: Key, most: usize) {
+    /// Reads what is in a pipe, at most about so many bytes.
+    fn read(&mut self, key: Key, stream: Stream, most: usize) {
         let mut buffer = [0; PIPE_BYTES];
         let mut taken = 0;
         while taken < most {
             let Some(process) = self.processes.get_mut(&key) else {
                 return;
             };
-            match rustix::io::read(&process.pipe, &mut buffer) {
+            match rustix::io::read(process.pipe(stream), &mut buffer) {
+                // Nobody holds the other end. Level-triggered, it would be ready for ever.
                 Ok(0) => {
-                    let _ = epoll::delete(&self.epoll, &process.pipe);
+                    let _ = epoll::delete(&self.epoll, process.pipe(stream));
                     return;
                 }
                 Ok(read) => {
                     taken += read;
-                    let mut lines = Vec::new();
-                    process
-                        .lines
-                        .take(&buffer[..read], |line| lines.push(line.to_owned()));
-                    for line in lines {
-                        self.line(key, None, OutputKind::Raw, &line, 0);
+                    for (said, text) in process.cut(stream, &buffer[..read]) {
+                        self.line(key, said, &text);
                     }
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -918,16 +924,10 @@ impl Supervisor {
         }
     }
 
-    /// One line, with what the executor says of it (session, invocation, function).
-    fn line(
-        &mut self,
-        key: Key,
-        said: Option<(u64, u64, u16)>,
-        kind: OutputKind,
-        text: &str,
-        dropped: u64,
-    ) {
-        let (session, invocation, function) = said.unwrap_or((0, 0, u16::MAX));
+    /// One line, with what the executor says of it.
+    fn line(&mut self, key: Key, said: Option<OutputHead>, text: &str) {
+        let kind = said.map_or(OutputKind::Raw, |head| head.kind.into());
+        let (session, invocation) = said.map_or((0, 0), |head| (head.session, head.invocation));
         self.tails
             .entry(key)
             .or_default()
@@ -937,13 +937,18 @@ impl Supervisor {
         };
         self.outlet.put(Output {
             app: version.name().to_owned(),
-            function: version.function_names.get(usize::from(function)).cloned(),
+            function: said.and_then(|head| {
+                version
+                    .function_names
+                    .get(usize::from(head.function))
+                    .cloned()
+            }),
             session,
             invocation,
             slot: Some(key.1),
             kind,
             text: text.to_owned(),
-            dropped,
+            dropped: said.map_or(0, |head| head.dropped.into()),
         });
     }
 
@@ -1005,8 +1010,7 @@ impl Supervisor {
             if let Some(pidfd) = self.processes.get(&key).and_then(|it| it.pidfd.as_ref()) {
                 let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
             }
-            self.read_output(key, LEFT_PACKETS_MAX);
-            self.read_pipe(key, LEFT_PIPE_BYTES_MAX);
+            self.read_all(key);
             self.drop_process(key);
         }
         for child in [&self.scheduler, &self.zygote] {
@@ -1042,6 +1046,22 @@ fn killed(what: &str) -> NodeError {
     }
 }
 
+/// Our end of a pipe for records, and the executor's. Neither waits.
+fn tagged_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // Where so much is not allowed, lines are dropped, and counted, a little sooner.
+    let _ = rustix::pipe::fcntl_setpipe_size(&ours, PIPE_ROOM_BYTES);
+    Ok((ours, theirs))
+}
+
+/// Our end of a pipe for standard output and error, which does not wait, and the executor's, which
+/// does.
+fn raw_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
+
 fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
     let now = Timespec {
@@ -1063,8 +1083,8 @@ mod tests {
             Source::ZygoteDeath,
             Source::SchedulerDeath,
             Source::Death((u16::MAX, 0)),
-            Source::Output((0, u16::MAX)),
-            Source::Pipe((1, 2)),
+            Source::Output((0, u16::MAX), Stream::Tagged),
+            Source::Output((1, 2), Stream::Raw),
         ] {
             assert_eq!(Source::decode(source.encode()), Some(source));
         }
