@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::thread;
 
 use pheromone_tests::{App, Random, Server, until};
@@ -131,6 +134,61 @@ fn every_end_of_a_session_has_its_http_status() {
         let problem = client.post(path, "x").is(400).json();
         assert!(problem["error"].is_string(), "{path}: {problem}");
     }
+    let answer = client.post("/v1/apps/served/functions/echo", vec![0; (16 << 20) + 1]);
+    assert_eq!(answer.status, 413);
+    server.stop().exits(0);
+}
+
+/// Sends all of a request and only then looks for the answer, as simple clients do; gives its
+/// status line.
+fn send_all_then_read(stream: &mut (impl Read + Write), head: &str, body: &[u8]) -> String {
+    let head = format!("{head}\r\nhost: localhost\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("room for a head");
+    stream.write_all(body).expect("it takes all of the body");
+    let mut answer = BufReader::new(stream);
+    let mut status = String::new();
+    answer.read_line(&mut status).expect("an answer");
+    let (mut line, mut body_bytes) = (String::new(), 0);
+    while answer.read_line(&mut line).expect("an answer") > 2 {
+        if let Some(length) = line.to_lowercase().strip_prefix("content-length:") {
+            body_bytes = length.trim().parse().expect("a length");
+        }
+        line.clear();
+    }
+    let mut rest = vec![0; body_bytes];
+    answer.read_exact(&mut rest).expect("all of the answer");
+    status
+}
+
+/// Bodies that are refused are sent to their end, whole and in a chunk; then the connection is good
+/// for another call.
+fn sends_to_the_end<S: Read + Write>(connect: impl Fn() -> S, line: &str, status: &str) {
+    let size_bytes = (16 << 20) + 1;
+    let body = vec![b'x'; size_bytes];
+    let length = format!("{size_bytes:x}\r\n");
+    let chunked = [length.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+    let mut stream = connect();
+    let head = format!("{line} HTTP/1.1\r\ncontent-length: {size_bytes}");
+    let answer = send_all_then_read(&mut stream, &head, &body);
+    assert!(answer.contains(status), "{line}: {answer}");
+    let head = format!("{line} HTTP/1.1\r\ntransfer-encoding: chunked");
+    let answer = send_all_then_read(&mut stream, &head, &chunked);
+    assert!(answer.contains(status), "{line}, chunked: {answer}");
+    let head = "POST /v1/apps/served HTTP/1.1\r\ncontent-length: 5";
+    let answer = send_all_then_read(&mut stream, head, b"hello");
+    assert!(answer.contains("200"), "{line}, then a good one: {answer}");
+}
+
+#[test]
+fn a_client_that_sends_a_refused_body_to_its_end_sees_why_and_may_go_on() {
+    let app = app_named("served");
+    let server = Server::start(&[&app]);
+    let tcp = || TcpStream::connect(server.tcp_address().expect("it listens")).expect("room");
+    let unix = || UnixStream::connect(server.socket()).expect("room");
+    sends_to_the_end(tcp, "POST /v1/apps/served", "413");
+    sends_to_the_end(unix, "POST /v1/apps/served", "413");
+    sends_to_the_end(tcp, "POST /v1/apps/absent", "404");
+    sends_to_the_end(tcp, "PUT /v1/apps/served", "403");
     server.stop().exits(0);
 }
 

@@ -7,6 +7,7 @@
 //! - `manage`: apps and sessions.
 //! - `answer`: what becomes of a session, as an HTTP response.
 //! - `results`: responses kept for later.
+//! - `unread`: what becomes of a body that is refused.
 //! - `metrics`: counters for Prometheus.
 //!
 //! Nothing here decides about sessions, and nothing waits on the gateway's thread. Whatever a
@@ -23,6 +24,7 @@ mod patience;
 mod results;
 mod rights;
 mod server;
+mod unread;
 
 use std::path::Path;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
@@ -32,6 +32,7 @@ use super::body::Room;
 use super::patience::Patient;
 use super::results::Results;
 use super::rights::{Peer, Rights, Token, TokenError};
+use super::unread::Unread;
 use super::{Deployer, calls, manage};
 use crate::gateway::GatewayHandle;
 use crate::node::Node;
@@ -483,7 +484,9 @@ where
     let router = TowerToHyperService::new(service.router);
     let answer = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        let answered = hyper::service::Service::call(&router, request.map(Body::new));
+        let is_held_back = request.headers().contains_key(header::EXPECT);
+        let request = request.map(|body| Body::new(Unread::new(Body::new(body), is_held_back)));
+        let answered = hyper::service::Service::call(&router, request);
         async move { answered.await.map_err(|never: Infallible| never) }
     });
     let stream = TokioIo::new(Patient::new(stream, WRITE_WAIT));
