@@ -174,10 +174,33 @@ entry = "lost"
 library = "no-such-library.so"
 "#,
     );
-    app.run()
-        .finish()
-        .exits(2)
-        .complains(&["no-such-library.so"]);
+    app.run().finish().exits(2).complains(&[
+        "app.toml:7",
+        "the library `no-such-library.so` of function `lost` does not exist",
+    ]);
+}
+
+#[test]
+fn a_missing_source_is_2_and_names_the_functions_that_use_it() {
+    let app = App::new(
+        r#"
+[app]
+name = "nothing"
+entry = "lost"
+source = ["no-such-source.c"]
+
+[functions.lost]
+next = ["found", "lost_too"]
+[functions.found]
+source = ["found.c"]
+[functions.lost_too]
+"#,
+    )
+    .file("found.c", "");
+    app.run().finish().exits(2).complains(&[
+        "app.toml:5",
+        "the source `no-such-source.c` of functions `lost` and `lost_too` does not exist",
+    ]);
 }
 
 #[test]

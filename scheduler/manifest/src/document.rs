@@ -82,6 +82,16 @@ pub(crate) struct Field<'a> {
     pub place: Place,
 }
 
+impl Field<'_> {
+    /// Whether it is a section with a field of this name.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        match self.value {
+            DeValue::Table(table) => table.keys().any(|own| own.get_ref() == key),
+            _ => false,
+        }
+    }
+}
+
 /// A table of the document, asked for its fields.
 pub(crate) struct Section<'a> {
     sink: &'a Sink,

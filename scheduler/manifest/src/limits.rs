@@ -12,6 +12,9 @@ pub const SYNTAX_ERRORS_MAX: usize = 5;
 /// Characters of the manifest that one message quotes.
 pub const QUOTE_CHARS_MAX: usize = 80;
 
+/// Functions that one message names before it says how many more there are.
+pub const FUNCTIONS_NAMED_MAX: usize = 4;
+
 /// Bytes of an app's, function's, bucket's or trigger's name: `phr_failure.function` has 64 with
 /// its zero byte.
 pub const NAME_BYTES_MAX: usize = 63;

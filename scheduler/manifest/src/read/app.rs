@@ -3,7 +3,7 @@
 use pheromone_core::spec::{AppSpec, Entry, Isolation, Limits, Pool};
 use toml::de::DeValue;
 
-use super::code::Settings;
+use super::code::{Settings, Users};
 use super::{ReadOptions, Reader};
 use crate::diagnostics::{Diagnostic, quote};
 use crate::document::{Placed, Section};
@@ -48,9 +48,10 @@ pub(super) struct Defaults {
 pub(super) fn read(
     reader: &Reader<'_>,
     mut section: Section<'_>,
+    users: &Users,
     options: &ReadOptions,
 ) -> (AppSpec, Defaults) {
-    let code = Settings::read(reader, &mut section, true);
+    let code = Settings::read(reader, &mut section, users, true);
     let name = name(reader, &mut section);
     let entry = entry(reader, &mut section);
     let memory = section.size("memory", MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX);

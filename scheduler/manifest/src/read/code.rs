@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::{Purpose, Reader};
 use crate::app::{Program, Sources};
 use crate::diagnostics::{Diagnostic, Place, quote};
-use crate::document::{Placed, Section};
+use crate::document::{Field, Placed, Section, list};
+use crate::limits::FUNCTIONS_NAMED_MAX;
 use crate::names::nearest;
 
 /// Entries of a directory that are looked at for a name that was probably meant.
@@ -33,6 +34,50 @@ impl Code {
     }
 }
 
+/// Who uses the code that a section names, as messages say it.
+pub(super) struct Users {
+    code: String,
+    include: String,
+    link: String,
+}
+
+impl Users {
+    /// Of a section that is for one alone.
+    pub(super) fn one(who: &str) -> Self {
+        Self {
+            code: who.to_owned(),
+            include: who.to_owned(),
+            link: who.to_owned(),
+        }
+    }
+
+    /// Of `[app]`: the functions whose own sections do not say otherwise.
+    pub(super) fn of_app(functions: &[Field<'_>]) -> Self {
+        let without = |keys: [&str; 2]| {
+            let users = functions
+                .iter()
+                .filter(|function| !keys.iter().any(|key| function.has(key)));
+            let mut names: Vec<&str> = users.map(|function| function.key).collect();
+            let more = names.len().saturating_sub(FUNCTIONS_NAMED_MAX);
+            names.truncate(FUNCTIONS_NAMED_MAX);
+            match (names.len(), more) {
+                (0, _) => "[app], which no function uses,".to_owned(),
+                (1, _) => format!("function {}", quote(names[0])),
+                (_, 0) => format!("functions {}", list(&names)),
+                (_, more) => {
+                    let names: Vec<String> = names.into_iter().map(quote).collect();
+                    format!("functions {} and {more} more", names.join(", "))
+                }
+            }
+        };
+        Self {
+            code: without(["source", "library"]),
+            include: without(["include", "library"]),
+            link: without(["link", "library"]),
+        }
+    }
+}
+
 /// The build settings of one section; what is absent is inherited.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
@@ -51,10 +96,14 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Reads them from a section; `with_files`: also `files` and `config`.
-    pub(super) fn read(reader: &Reader<'_>, section: &mut Section<'_>, with_files: bool) -> Self {
+    pub(super) fn read(
+        reader: &Reader<'_>,
+        section: &mut Section<'_>,
+        users: &Users,
+        with_files: bool,
+    ) -> Self {
         let errors_before = reader.sink.errors();
         let mut settings = Self::default();
-        let whose = &section.name.clone();
         let source_place = section.place_of("source");
         let library_place = section.place_of("library");
         if let (Some(source), Some(library)) = (&source_place, &library_place) {
@@ -77,12 +126,12 @@ impl Settings {
             settings.source = Some(
                 sources
                     .iter()
-                    .map(|file| source(reader, whose, file))
+                    .map(|file| source(reader, &users.code, file))
                     .collect(),
             );
         }
         if let Some(file) = section.text("library", "NAME.so") {
-            settings.library = Some(existing_file(reader, whose, &file, "library"));
+            settings.library = Some(existing_file(reader, &users.code, &file, "library"));
         }
         if let Some(flags) = section.texts("cflags", "-O3") {
             flags.iter().for_each(|flag| judge_flag(reader, flag));
@@ -91,14 +140,14 @@ impl Settings {
         if let Some(directories) = section.texts("include", "DIRECTORY") {
             let directories = directories
                 .iter()
-                .map(|name| existing_directory(reader, whose, name));
+                .map(|name| existing_directory(reader, &users.include, name));
             settings.include = Some(directories.collect());
         }
         if let Some(libraries) = section.texts("link", "m") {
             settings.link = Some(
                 libraries
                     .iter()
-                    .map(|name| link(reader, whose, name))
+                    .map(|name| link(reader, &users.link, name))
                     .collect(),
             );
         }

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::Reader;
 use super::app::{bucket_of, value_or};
-use super::code::{self, Code, Settings};
+use super::code::{self, Code, Settings, Users};
 use crate::app::{Arguments, FunctionProgram};
 use crate::diagnostics::{Diagnostic, Place, quote};
 use crate::document::{Placed, Section};
@@ -131,7 +131,8 @@ fn program(
     app: &Settings,
     code: &mut Code,
 ) -> FunctionProgram {
-    let settings = Settings::read(reader, section, true);
+    let users = Users::one(&format!("function {}", quote(name)));
+    let settings = Settings::read(reader, section, &users, true);
     let program = settings.program(reader, app, code, &section.place, &section.name);
     let mut config = app.config.clone();
     for (key, value) in settings.config {

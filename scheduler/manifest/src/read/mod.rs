@@ -466,7 +466,8 @@ fn whole(
 
     let app_places = FieldPlaces::of(&head);
     let mut code = code::Code::default();
-    let (mut spec, defaults) = app::read(&reader, head, options);
+    let users = code::Users::of_app(&function_fields);
+    let (mut spec, defaults) = app::read(&reader, head, &users, options);
     let mut places = Places {
         app: app_places,
         ..Places::default()

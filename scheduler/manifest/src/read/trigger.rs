@@ -8,7 +8,7 @@ use pheromone_core::spec::{
 
 use super::app::value_or;
 use super::bucket::Context;
-use super::code::Settings;
+use super::code::{Settings, Users};
 use super::function;
 use crate::app::TriggerProgram;
 use crate::diagnostics::{Diagnostic, Place, quote};
@@ -696,7 +696,8 @@ impl Trigger<'_, '_, '_> {
     fn custom(&mut self, index: usize) -> Option<TriggerKind> {
         let reader = self.context.reader;
         let errors_before = reader.sink.errors();
-        let settings = Settings::read(reader, &mut self.section, false);
+        let users = Users::one(&self.section.name);
+        let settings = Settings::read(reader, &mut self.section, &users, false);
         let program = settings.program(
             reader,
             self.context.defaults,
