@@ -674,12 +674,13 @@ impl ExecutorEnd {
     #[inline]
     pub fn next_release(&mut self) -> Option<Extent> {
         loop {
-            // A slot is filled from its start, and the rest of it is zeros.
-            if let Some(word) = self.released.get(self.released_next)
-                && *word != 0
+            let word = self.released.get(self.released_next);
+            // A slot is filled from its start: no extent is the end of it.
+            if let Some(extent) = word.map(|word| wire::word_extent(*word))
+                && extent.len_units > 0
             {
                 self.released_next += 1;
-                return Some(wire::word_extent(*word));
+                return Some(extent);
             }
             if !self.release.pop_plain(&mut self.released) {
                 return None;

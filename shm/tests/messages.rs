@@ -406,7 +406,7 @@ fn a_completion_without_a_message_is_one_slot() {
 #[test]
 fn a_dispatch_of_one_direct_object_is_one_slot() {
     let control = Control::new(0, 1);
-    let (mut scheduler, executor) = (control.scheduler(), control.executor());
+    let (mut scheduler, mut executor) = (control.scheduler(), control.executor());
     let input = Input {
         region: 7,
         bucket: NO_BUCKET,
@@ -445,7 +445,36 @@ fn a_dispatch_of_one_direct_object_is_one_slot() {
             .send_dispatch(&dispatch, [input].into_iter())
             .is_err()
     );
-    drop(executor);
+    let mut buffer = MessageBuffer::default();
+    for round in 0..64 {
+        let taken = if round % 2 == 0 {
+            executor.receive_short_dispatch(&buffer)
+        } else {
+            let received = executor.receive(&mut buffer).unwrap();
+            let Some(ToExecutor::Dispatch {
+                dispatch,
+                mut inputs,
+            }) = received
+            else {
+                panic!("a dispatch was sent, and {received:?} came");
+            };
+            inputs.next().map(|input| (dispatch, input))
+        };
+        assert_eq!(taken, Some((dispatch, input)));
+    }
+    assert_eq!(executor.receive_short_dispatch(&buffer), None);
+}
+
+#[test]
+fn what_is_no_short_dispatch_is_left_for_the_general_way() {
+    let control = Control::new(0, 1);
+    let (mut scheduler, mut executor) = (control.scheduler(), control.executor());
+    let mut buffer = MessageBuffer::default();
+    for message in [ToExecutor::Exit, ToExecutor::Credit { granted: true }] {
+        scheduler.send(&message).unwrap();
+        assert_eq!(executor.receive_short_dispatch(&buffer), None);
+        assert_eq!(executor.receive(&mut buffer), Ok(Some(message)));
+    }
 }
 
 #[test]
