@@ -26,6 +26,9 @@ pub const CREDIT_REFILL_BYTES_MIN: u64 = 4096;
 /// Inputs, keys and sets up to this many entries keep their buffer for the next user of the slot;
 /// longer ones are given back to the allocator.
 pub const BUFFER_ENTRIES_KEPT: usize = 64;
+/// What a trigger's step tells is kept in one buffer per scheduler; up to this many entries of it
+/// stay for the next step.
+pub const OUTCOME_ENTRIES_KEPT: usize = 1 << 16;
 /// Sleeping executors looked at for the best one; the list is in order of last use.
 pub const SLEEPERS_LOOKED_AT: usize = 16;
 /// Error events of one session that are told in words; the rest is counted.

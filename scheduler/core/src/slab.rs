@@ -146,6 +146,11 @@ impl<T: Default> Slab<T> {
         self.live
     }
 
+    /// Slots there have been in use at once.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Whether the next slot taken would be one used before, or there are fewer than `most`.
     pub(crate) fn has_room(&self, most: u32) -> bool {
         self.free.is_some() || self.slots.len() < most as usize
