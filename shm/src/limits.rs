@@ -140,7 +140,7 @@ pub mod link {
 
 // The longest object that a message names fits a message of slots: its head, names, padding.
 const _: () = assert!(8 + INPUT_BYTES_MAX <= INLINE_BYTES_MAX);
-const _: () = assert!(32 + KEY_BYTES_MAX + GROUP_BYTES_MAX <= INLINE_BYTES_MAX);
+const _: () = assert!(40 + KEY_BYTES_MAX + GROUP_BYTES_MAX <= INLINE_BYTES_MAX);
 const _: () = assert!(24 + CONTENT_TYPE_BYTES_MAX <= INLINE_BYTES_MAX);
 // The longest failure message fits an args area.
 const _: () = assert!(16 + MESSAGE_BYTES_MAX <= ARGS_BYTES);

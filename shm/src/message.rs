@@ -156,6 +156,9 @@ pub struct Dispatch<'a> {
     pub parallelism: u16,
     /// The session has a caller who can be answered.
     pub has_caller: bool,
+    /// Of an invocation that a window caused, its start and end, CLOCK_MONOTONIC; of one that a
+    /// batch caused, when its first and its last object arrived.
+    pub window: Option<(u64, u64)>,
 }
 
 /// What an executor says. The invocation is implied: the one its open dispatch named.
@@ -176,8 +179,13 @@ pub enum FromExecutor<'a> {
         size_bytes: u64,
         /// Its key (for a direct object a label).
         key: Key<'a>,
+        /// Of a direct object: how many direct objects the attempt had created before. Of an
+        /// object in a bucket: the number of its automatic key, or 0 where its key is named.
+        ordinal: u32,
         /// Its group; empty for none.
         group: &'a [u8],
+        /// It arrives when so much time has passed; 0: at once.
+        delay_ns: u64,
     },
     /// An object that the invocation holds, published again under another name, not copied.
     Forward {
@@ -188,8 +196,12 @@ pub enum FromExecutor<'a> {
         object: u32,
         /// The new key.
         key: Key<'a>,
+        /// As in `Publish`.
+        ordinal: u32,
         /// The new group.
         group: &'a [u8],
+        /// As in `Publish`.
+        delay_ns: u64,
     },
     /// The response to the session's caller.
     Respond {
@@ -229,7 +241,7 @@ pub enum FromExecutor<'a> {
     Get {
         /// Bucket index.
         bucket: u16,
-        /// How long to wait; 0: not at all.
+        /// How long to wait; 0: not at all; 2^64 - 1: as long as it takes.
         timeout_ns: u64,
         /// Key, or the text of an automatic one (`~I.N`).
         key: &'a [u8],
@@ -240,6 +252,39 @@ pub enum FromExecutor<'a> {
         bucket: u16,
         /// Key, or the text of an automatic one.
         key: &'a [u8],
+    },
+    /// Keys that a `dynamic_join` trigger waits for. Long lists come as several messages, all but
+    /// the last with `more`.
+    Join {
+        /// The app-wide number of the trigger, as in [`Dispatch::trigger`].
+        trigger: u16,
+        /// Another message of the same list follows.
+        more: bool,
+        /// The keys, or the texts of automatic ones, encoded: made by
+        /// [`put_join_key`](crate::wire::put_join_key), read with
+        /// [`join_keys`](crate::wire::join_keys).
+        keys: &'a [u8],
+    },
+    /// How many objects of a round a `redundant` trigger fires on, and how many come.
+    Redundant {
+        /// As in `Join`.
+        trigger: u16,
+        /// From 1 to `n`.
+        k: u32,
+        /// How many come.
+        n: u32,
+    },
+    /// How many sources close a `dynamic_group` trigger.
+    ExpectSources {
+        /// As in `Join`.
+        trigger: u16,
+        /// How many; 0 closes it at once.
+        sources: u32,
+    },
+    /// The invocation is a source of a `dynamic_group` trigger, and closed when it succeeds.
+    CloseSource {
+        /// As in `Join`.
+        trigger: u16,
     },
     /// Send the inputs from this index on; answered by [`ToExecutor::Inputs`].
     FetchInputs {

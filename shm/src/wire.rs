@@ -24,6 +24,8 @@ pub const INLINE_BYTES_MAX: usize = MESSAGE_SLOTS_MAX * SLOT_DATA_BYTES;
 /// Bytes of a message that travels through an `args` area (the area's size): 1 170 inputs with
 /// names of up to 16 bytes, or 8 190 extents.
 pub const ARGS_BYTES: usize = 64 * 1024;
+/// Bytes of the encoded keys of one `Join`: what an `args` area has beside the message's head.
+pub const JOIN_KEYS_BYTES_MAX: usize = ARGS_BYTES - LIST_HEAD_BYTES;
 
 /// Kinds of messages from an executor.
 mod from_kind {
@@ -39,6 +41,10 @@ mod from_kind {
     pub const FETCH_EXTENTS: u8 = 10;
     pub const NEED_CREDIT: u8 = 11;
     pub const LOADED: u8 = 12;
+    pub const JOIN: u8 = 13;
+    pub const REDUNDANT: u8 = 14;
+    pub const EXPECT_SOURCES: u8 = 15;
+    pub const CLOSE_SOURCE: u8 = 16;
 }
 
 /// Kinds of messages to an executor.
@@ -65,7 +71,9 @@ const TARGET_FUNCTION: u8 = 2;
 const TARGET_MASK: u8 = 3;
 /// Flag of `Publish`, `Forward` and of an input: the key is automatic, and a number.
 const AUTO_KEY: u8 = 4;
-/// Flag of `RespondParts`.
+/// Flag of `Publish` and `Forward`: a delay is said.
+const DELAYED: u8 = 8;
+/// Flag of `RespondParts` and `Join`.
 const MORE: u8 = 1;
 /// Flags of a dispatch.
 const HAS_CALLER: u8 = 1;
@@ -73,6 +81,7 @@ const HAS_HEADERS: u8 = 2;
 const HAS_REQUEST: u8 = 4;
 /// The request came in a message before this one.
 const REQUEST_BEFORE: u8 = 8;
+const HAS_WINDOW: u8 = 16;
 /// Flag of `Object` and `Credit`.
 const YES: u8 = 1;
 
@@ -102,6 +111,23 @@ pub enum Malformed {
         "a list of {0} bytes, where whole numbers up to {ARGS_BYTES} bytes in all are possible"
     )]
     ListLength(usize),
+    /// A list of keys that ends within a key, or is too long for one message.
+    #[error(
+        "a list of keys of {0} bytes, where whole keys up to {JOIN_KEYS_BYTES_MAX} bytes in all \
+         are possible"
+    )]
+    KeyList(usize),
+    /// An ordinal beside a key that says another, or for an object that has none.
+    #[error("the ordinal {0}, which is not what its key and target say")]
+    Ordinal(u32),
+    /// So many of so many that no round can have them.
+    #[error("a round of {k} out of {n}, where 1 to {n} are possible")]
+    Round {
+        /// How many are enough.
+        k: u32,
+        /// How many come.
+        n: u32,
+    },
     /// An HTTP status that no response has.
     #[error("an HTTP status of {0}, where 200 to 599 are possible")]
     HttpStatus(u16),
@@ -222,10 +248,13 @@ impl Default for MessageBuffer {
     }
 }
 
+/// Words of a message before its byte strings, at most.
+const FORM_WORDS_MAX: usize = 5;
+
 /// A message in its encoded parts: some words, then two byte strings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Form<'a> {
-    words: [u64; 4],
+    words: [u64; FORM_WORDS_MAX],
     word_count: usize,
     first: &'a [u8],
     second: &'a [u8],
@@ -233,8 +262,8 @@ pub(crate) struct Form<'a> {
 
 impl<'a> Form<'a> {
     fn new<const N: usize>(head: [u64; N], first: &'a [u8], second: &'a [u8]) -> Self {
-        const { assert!(N <= 4) };
-        let mut words = [0; 4];
+        const { assert!(N <= FORM_WORDS_MAX) };
+        let mut words = [0; FORM_WORDS_MAX];
         words[..N].copy_from_slice(&head);
         Self {
             words,
@@ -242,6 +271,16 @@ impl<'a> Form<'a> {
             first,
             second,
         }
+    }
+
+    /// The same with one more word, where there is something for it to say.
+    #[inline]
+    fn and(mut self, word: Option<u64>) -> Self {
+        if let Some(word) = word {
+            self.words[self.word_count] = word;
+            self.word_count += 1;
+        }
+        self
     }
 
     /// Encoded bytes.
@@ -313,19 +352,64 @@ fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-/// Judges the name of an object to be published, and gives its flags and key bytes.
-fn judge_names<'a>(key: Key<'a>, group: &[u8]) -> Result<(u8, u32, &'a [u8]), Malformed> {
+/// Judges the name of an object to be published.
+fn judge_names(key: Key<'_>, group: &[u8]) -> Result<(), Malformed> {
     judge_group(group)?;
-    match key {
-        Key::Auto(ordinal) => Ok((AUTO_KEY, ordinal, &[])),
-        Key::Named(key) => {
-            judge_key(key)?;
-            if key[0] == b'~' {
-                return Err(Malformed::KeyByte);
-            }
-            Ok((0, 0, key))
-        }
+    let Key::Named(key) = key else {
+        return Ok(());
+    };
+    judge_key(key)?;
+    if key[0] == b'~' {
+        return Err(Malformed::KeyByte);
     }
+    Ok(())
+}
+
+/// What the heads of `Publish` and `Forward` have in common.
+struct Naming<'a> {
+    first: u64,
+    key: &'a [u8],
+    /// The ordinal, where the message says one.
+    ordinal: Option<u32>,
+    /// The delay, where there is one.
+    delay_ns: Option<u64>,
+}
+
+impl<'a> Naming<'a> {
+    #[inline]
+    fn new(
+        kind: u8,
+        target: Target,
+        key: Key<'a>,
+        ordinal: u32,
+        group: &[u8],
+        delay_ns: u64,
+    ) -> Result<Self, Malformed> {
+        judge_names(key, group)?;
+        let (to, number) = target_parts(target)?;
+        let (key_flag, key, expected) = match key {
+            Key::Auto(number) => (AUTO_KEY, &[][..], number),
+            Key::Named(key) if to == TARGET_BUCKET => (0, key, 0),
+            Key::Named(key) => (0, key, ordinal),
+        };
+        if ordinal != expected {
+            return Err(Malformed::Ordinal(ordinal));
+        }
+        let delay_flag = if delay_ns > 0 { DELAYED } else { 0 };
+        let flags = to | key_flag | delay_flag;
+        Ok(Self {
+            first: head(kind, flags, key.len() as u8, group.len() as u8, number),
+            key,
+            ordinal: says_ordinal(flags).then_some(ordinal),
+            delay_ns: (delay_ns > 0).then_some(delay_ns),
+        })
+    }
+}
+
+/// Whether an object of these flags has an ordinal: its identity, or its automatic key, is one.
+#[inline]
+fn says_ordinal(flags: u8) -> bool {
+    flags & AUTO_KEY != 0 || flags & TARGET_MASK != TARGET_BUCKET
 }
 
 /// Judges a key that may be the text of an automatic one.
@@ -376,6 +460,53 @@ fn judge_response(http_status: u16, content_type: &[u8]) -> Result<(), Malformed
     Ok(())
 }
 
+/// Judges a list of encoded keys.
+fn judge_join_keys(mut bytes: &[u8]) -> Result<(), Malformed> {
+    let all = bytes.len();
+    if all > JOIN_KEYS_BYTES_MAX {
+        return Err(Malformed::KeyList(all));
+    }
+    while !bytes.is_empty() {
+        let (key, rest) = split_join_key(bytes).ok_or(Malformed::KeyList(all))?;
+        judge_key(key)?;
+        bytes = rest;
+    }
+    Ok(())
+}
+
+/// The first key of a list, and the rest of the list.
+fn split_join_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first()?;
+    rest.split_at_checked(usize::from(*len))
+}
+
+/// Encodes one more key of a [`FromExecutor::Join`].
+///
+/// # Panics
+/// On a key of over 255 bytes: callers judge keys before they get here.
+pub fn put_join_key(keys: &mut Vec<u8>, key: &[u8]) {
+    keys.push(u8::try_from(key.len()).expect("a key has at most 255 bytes"));
+    keys.extend_from_slice(key);
+}
+
+/// The keys of a [`FromExecutor::Join`], in order.
+pub fn join_keys(keys: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = keys;
+    std::iter::from_fn(move || {
+        // Judged when the message came in, so this ends the list only where it ends.
+        let key;
+        (key, rest) = split_join_key(rest)?;
+        Some(key)
+    })
+}
+
+fn judge_round(k: u32, n: u32) -> Result<(), Malformed> {
+    if k == 0 || k > n {
+        return Err(Malformed::Round { k, n });
+    }
+    Ok(())
+}
+
 fn judge_list(bytes: &[u8], number_bytes: usize) -> Result<(), Malformed> {
     let most = ARGS_BYTES - 16 - CONTENT_TYPE_BYTES_MAX;
     if !bytes.len().is_multiple_of(number_bytes) || bytes.len() > most {
@@ -403,9 +534,11 @@ pub(crate) fn short_from_executor(message: &FromExecutor<'_>) -> Option<SlotData
             target,
             extent,
             size_bytes,
-            key: Key::Auto(ordinal),
+            key: Key::Auto(number),
+            ordinal,
             group: [],
-        } => {
+            delay_ns: 0,
+        } if number == ordinal => {
             judge_extent(extent, size_bytes).ok()?;
             let (to, number) = target_parts(target).ok()?;
             let first = head(from_kind::PUBLISH, to | AUTO_KEY, 0, 0, number);
@@ -437,20 +570,28 @@ impl<'a> Form<'a> {
                 extent,
                 size_bytes,
                 key,
+                ordinal,
                 group,
-            } => Self::publish(target, extent, size_bytes, key, group)?,
+                delay_ns,
+            } => {
+                judge_extent(extent, size_bytes)?;
+                let naming = Naming::new(kind::PUBLISH, target, key, ordinal, group, delay_ns)?;
+                let words = [naming.first, extent_word(extent), size_bytes];
+                Self::new(words, naming.key, group)
+                    .and(naming.ordinal.map(u64::from))
+                    .and(naming.delay_ns)
+            }
             FromExecutor::Forward {
                 target,
                 object,
                 key,
+                ordinal,
                 group,
+                delay_ns,
             } => {
-                let (key_flag, ordinal, key) = judge_names(key, group)?;
-                let (to, number) = target_parts(target)?;
-                let flags = to | key_flag;
-                let lens = (key.len() as u8, group.len() as u8);
-                let first = head(kind::FORWARD, flags, lens.0, lens.1, number);
-                Self::new([first, pair(object, ordinal)], key, group)
+                let naming = Naming::new(kind::FORWARD, target, key, ordinal, group, delay_ns)?;
+                let words = [naming.first, pair(object, ordinal)];
+                Self::new(words, naming.key, group).and(naming.delay_ns)
             }
             FromExecutor::Respond {
                 extent,
@@ -504,32 +645,33 @@ impl<'a> Form<'a> {
                 let first = head(kind::RELEASE_HOLD, 0, key.len() as u8, 0, bucket);
                 Self::new([first], key, &[])
             }
+            FromExecutor::Join {
+                trigger,
+                more,
+                keys,
+            } => {
+                judge_join_keys(keys)?;
+                let flags = if more { MORE } else { 0 };
+                let first = head(kind::JOIN, flags, 0, 0, trigger);
+                Self::new([first, keys.len() as u64], keys, &[])
+            }
+            FromExecutor::Redundant { trigger, k, n } => {
+                judge_round(k, n)?;
+                let first = head(kind::REDUNDANT, 0, 0, 0, trigger);
+                Self::new([first, pair(k, n)], &[], &[])
+            }
+            FromExecutor::ExpectSources { trigger, sources } => {
+                let first = head(kind::EXPECT_SOURCES, 0, 0, 0, trigger);
+                Self::new([first, u64::from(sources)], &[], &[])
+            }
+            FromExecutor::CloseSource { trigger } => {
+                Self::new([head(kind::CLOSE_SOURCE, 0, 0, 0, trigger)], &[], &[])
+            }
             FromExecutor::FetchInputs { first } => Self::numbered(kind::FETCH_INPUTS, 0, first),
             FromExecutor::FetchExtents { first } => Self::numbered(kind::FETCH_EXTENTS, 0, first),
             FromExecutor::NeedCredit { bytes } => {
                 Self::new([head(kind::NEED_CREDIT, 0, 0, 0, 0), bytes], &[], &[])
             }
-        })
-    }
-
-    #[inline]
-    fn publish(
-        target: Target,
-        extent: Extent,
-        size_bytes: u64,
-        key: Key<'a>,
-        group: &'a [u8],
-    ) -> Result<Self, Malformed> {
-        judge_extent(extent, size_bytes)?;
-        let (key_flag, ordinal, key) = judge_names(key, group)?;
-        let (to, number) = target_parts(target)?;
-        let lens = (key.len() as u8, group.len() as u8);
-        let first = head(from_kind::PUBLISH, to | key_flag, lens.0, lens.1, number);
-        let place = extent_word(extent);
-        Ok(if key_flag == AUTO_KEY {
-            Self::new([first, place, size_bytes, u64::from(ordinal)], &[], group)
-        } else {
-            Self::new([first, place, size_bytes], key, group)
         })
     }
 
@@ -664,12 +806,15 @@ fn decode_short_from_executor(bytes: &[u8]) -> Option<FromExecutor<'static>> {
     };
     let (extent, size_bytes) = (word_extent(words[1]), words[2]);
     judge_extent(extent, size_bytes).ok()?;
+    let ordinal = u32::try_from(words[3]).ok()?;
     Some(FromExecutor::Publish {
         target,
         extent,
         size_bytes,
-        key: Key::Auto(u32::try_from(words[3]).ok()?),
+        key: Key::Auto(ordinal),
+        ordinal,
         group: &[],
+        delay_ns: 0,
     })
 }
 
@@ -692,6 +837,10 @@ fn decode_any_from_executor(bytes: &[u8]) -> Result<FromExecutor<'_>, Garbled> {
         kind::RESPOND => decode_respond(&reader, head),
         kind::RESPOND_PARTS => decode_respond_parts(&reader, head),
         kind::GET | kind::RELEASE_HOLD => decode_lookup(&reader, head),
+        kind::JOIN => decode_join(&reader, head),
+        kind::REDUNDANT | kind::EXPECT_SOURCES | kind::CLOSE_SOURCE => {
+            decode_steering(&reader, head)
+        }
         kind::READY | kind::LOADED => {
             reader.reserved(head.flags | head.a)?;
             reader.reserved(head.wide)?;
@@ -724,33 +873,44 @@ fn decode_any_from_executor(bytes: &[u8]) -> Result<FromExecutor<'_>, Garbled> {
     }
 }
 
-/// The target in a message's head, and whether the key is automatic.
-fn decode_target(reader: &Reader<'_>, head: Head) -> Result<(Target, bool), Garbled> {
-    reader.reserved(head.flags & !(TARGET_MASK | AUTO_KEY) | head.zero)?;
+/// The target in a message's head.
+fn decode_target(reader: &Reader<'_>, head: Head) -> Result<Target, Garbled> {
+    reader.reserved(head.flags & !(TARGET_MASK | AUTO_KEY | DELAYED) | head.zero)?;
     let number = head.number;
-    let target = match head.flags & TARGET_MASK {
-        TARGET_BUCKET if number == NO_BUCKET => return Err(Malformed::NoBucket.into()),
-        TARGET_BUCKET => Target::Bucket(number),
-        TARGET_FUNCTION => Target::Function(number),
-        TARGET_NEXT if number == 0 => Target::Next,
-        _ => return Err(Garbled::Reserved { kind: reader.kind }),
-    };
-    Ok((target, head.flags & AUTO_KEY != 0))
+    match head.flags & TARGET_MASK {
+        TARGET_BUCKET if number == NO_BUCKET => Err(Malformed::NoBucket.into()),
+        TARGET_BUCKET => Ok(Target::Bucket(number)),
+        TARGET_FUNCTION => Ok(Target::Function(number)),
+        TARGET_NEXT if number == 0 => Ok(Target::Next),
+        _ => Err(Garbled::Reserved { kind: reader.kind }),
+    }
 }
 
-/// The names that follow a head, judged.
+/// The delay in the word at this place, where the head says that there is one.
+fn decode_delay(reader: &Reader<'_>, head: Head, at_word: usize) -> Result<u64, Garbled> {
+    if head.flags & DELAYED == 0 {
+        return Ok(0);
+    }
+    match reader.word(at_word)? {
+        // What is not delayed has no such word.
+        0 => Err(Garbled::Reserved { kind: reader.kind }),
+        delay_ns => Ok(delay_ns),
+    }
+}
+
+/// The names that end a message, judged.
 fn decode_names<'a>(
     reader: &Reader<'a>,
     head: Head,
     start: usize,
-    auto: Option<u32>,
+    ordinal: u32,
 ) -> Result<(Key<'a>, &'a [u8]), Garbled> {
     let (key_len, group_len) = (usize::from(head.a), usize::from(head.b));
     let group = reader.range(start + key_len, group_len)?;
-    let key = match auto {
-        Some(_) if key_len > 0 => return Err(Malformed::KeyLength(key_len).into()),
-        Some(ordinal) => Key::Auto(ordinal),
-        None => Key::Named(reader.range(start, key_len)?),
+    let key = match head.flags & AUTO_KEY {
+        0 => Key::Named(reader.range(start, key_len)?),
+        _ if key_len > 0 => return Err(Malformed::KeyLength(key_len).into()),
+        _ => Key::Auto(ordinal),
     };
     judge_names(key, group)?;
     reader.ends(start + key_len + group_len)?;
@@ -759,39 +919,47 @@ fn decode_names<'a>(
 
 #[inline]
 fn decode_publish<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
-    let (target, is_auto) = decode_target(reader, head)?;
+    let target = decode_target(reader, head)?;
     let extent = word_extent(reader.word(1)?);
     let size_bytes = reader.word(2)?;
     judge_extent(extent, size_bytes)?;
-    let (key, group) = if is_auto {
-        let ordinal = reader.word(3)?;
-        reader.reserved(ordinal >> 32)?;
-        decode_names(reader, head, 32, Some(ordinal as u32))?
-    } else {
-        decode_names(reader, head, 24, None)?
-    };
+    let (mut ordinal, mut words) = (0, 3);
+    if says_ordinal(head.flags) {
+        let word = reader.word(words)?;
+        reader.reserved(word >> 32)?;
+        (ordinal, words) = (word as u32, words + 1);
+    }
+    let delay_ns = decode_delay(reader, head, words)?;
+    words += usize::from(delay_ns > 0);
+    let (key, group) = decode_names(reader, head, 8 * words, ordinal)?;
     Ok(FromExecutor::Publish {
         target,
         extent,
         size_bytes,
         key,
+        ordinal,
         group,
+        delay_ns,
     })
 }
 
 fn decode_forward<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
-    let (target, is_auto) = decode_target(reader, head)?;
+    let target = decode_target(reader, head)?;
     let second = reader.word(1)?;
     let ordinal = (second >> 32) as u32;
-    if !is_auto {
+    if !says_ordinal(head.flags) {
         reader.reserved(ordinal)?;
     }
-    let (key, group) = decode_names(reader, head, 16, is_auto.then_some(ordinal))?;
+    let delay_ns = decode_delay(reader, head, 2)?;
+    let start = if delay_ns > 0 { 24 } else { 16 };
+    let (key, group) = decode_names(reader, head, start, ordinal)?;
     Ok(FromExecutor::Forward {
         target,
         object: second as u32,
         key,
+        ordinal,
         group,
+        delay_ns,
     })
 }
 
@@ -873,13 +1041,48 @@ fn decode_lookup<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>
     })
 }
 
+fn decode_join<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    reader.reserved(head.flags & !MORE | head.a | head.b | head.zero)?;
+    let len = usize::try_from(reader.word(1)?).unwrap_or(usize::MAX);
+    let keys = reader.range(LIST_HEAD_BYTES, len)?;
+    judge_join_keys(keys)?;
+    reader.ends(LIST_HEAD_BYTES + len)?;
+    Ok(FromExecutor::Join {
+        trigger: head.number,
+        more: head.flags & MORE != 0,
+        keys,
+    })
+}
+
+fn decode_steering(reader: &Reader<'_>, head: Head) -> Result<FromExecutor<'static>, Garbled> {
+    reader.reserved(head.flags | head.a | head.b | head.zero)?;
+    let trigger = head.number;
+    if reader.kind == from_kind::CLOSE_SOURCE {
+        reader.ends(8)?;
+        return Ok(FromExecutor::CloseSource { trigger });
+    }
+    let second = reader.word(1)?;
+    let (low, high) = (second as u32, (second >> 32) as u32);
+    reader.ends(16)?;
+    if reader.kind == from_kind::REDUNDANT {
+        let (k, n) = (low, high);
+        judge_round(k, n)?;
+        return Ok(FromExecutor::Redundant { trigger, k, n });
+    }
+    reader.reserved(high)?;
+    let sources = low;
+    Ok(FromExecutor::ExpectSources { trigger, sources })
+}
+
 /// Bytes of an encoded input before its names.
 const INPUT_HEAD_BYTES: usize = 40;
 /// Bytes of the longest encoded input.
 pub const INPUT_BYTES_MAX: usize =
     INPUT_HEAD_BYTES + (KEY_BYTES_MAX + GROUP_BYTES_MAX).next_multiple_of(8);
-/// Bytes of a long dispatch before its headers, request and inputs.
+/// Bytes of a long dispatch before its window, headers, request and inputs.
 const DISPATCH_HEAD_BYTES: usize = 56;
+/// Bytes of a window.
+const WINDOW_BYTES: usize = 16;
 /// Bytes of a headers reference.
 const HEADERS_BYTES: usize = 16;
 /// Bytes of a list message before its list.
@@ -1096,6 +1299,7 @@ pub(crate) fn short_dispatch(dispatch: &Dispatch<'_>, input: &Input<'_>) -> Opti
         && dispatch.timeout_ns == NO_DEADLINE
         && dispatch.request.is_none()
         && dispatch.headers.is_none()
+        && dispatch.window.is_none()
         && input.session == dispatch.session
         && input.group.is_empty();
     let parallelism = u8::try_from(dispatch.parallelism).ok()?;
@@ -1125,6 +1329,12 @@ pub(crate) fn encode_dispatch<'a>(
 ) -> EncodedDispatch {
     let mut len = DISPATCH_HEAD_BYTES;
     let mut flags = 0;
+    if let Some((start_ns, end_ns)) = dispatch.window {
+        flags |= HAS_WINDOW;
+        put_word(out, len, start_ns);
+        put_word(out, len + 8, end_ns);
+        len += WINDOW_BYTES;
+    }
     if let Some(headers) = dispatch.headers {
         flags |= HAS_HEADERS;
         put_word(out, len, pair(headers.offset_units, headers.size_bytes));
@@ -1287,6 +1497,7 @@ pub(crate) fn decode_short_dispatch(words: &SlotData) -> (Dispatch<'static>, Inp
         headers: None,
         parallelism: u16::from(head.a),
         has_caller: head.flags & HAS_CALLER != 0,
+        window: None,
     };
     (dispatch, input)
 }
@@ -1296,13 +1507,19 @@ fn decode_long_dispatch<'a>(
     head: Head,
     request_before: Option<&'a [u8]>,
 ) -> Result<ToExecutor<'a>, Garbled> {
+    const KNOWN: u8 = HAS_CALLER | HAS_HEADERS | HAS_REQUEST | REQUEST_BEFORE | HAS_WINDOW;
     let flags = head.flags;
-    reader.reserved(flags & !(HAS_CALLER | HAS_HEADERS | HAS_REQUEST | REQUEST_BEFORE) | head.a)?;
+    reader.reserved(flags & !KNOWN | head.a)?;
     let is_before = flags & REQUEST_BEFORE != 0;
     if is_before != request_before.is_some() || is_before && flags & HAS_REQUEST != 0 {
         return Err(Garbled::Request);
     }
     let mut len = DISPATCH_HEAD_BYTES;
+    let mut window = None;
+    if flags & HAS_WINDOW != 0 {
+        window = Some((reader.word(len / 8)?, reader.word(len / 8 + 1)?));
+        len += WINDOW_BYTES;
+    }
     let mut headers = None;
     if flags & HAS_HEADERS != 0 {
         headers = Some(decode_headers(reader, len / 8)?);
@@ -1342,6 +1559,7 @@ fn decode_long_dispatch<'a>(
             headers,
             parallelism,
             has_caller: flags & HAS_CALLER != 0,
+            window,
         },
         inputs,
     })
@@ -1458,6 +1676,6 @@ pub fn encode_from_executor(message: &FromExecutor<'_>) -> Result<Vec<u8>, Malfo
     Ok(bytes)
 }
 
-const _: () = assert!(DISPATCH_HEAD_BYTES + HEADERS_BYTES <= INLINE_BYTES_MAX);
+const _: () = assert!(DISPATCH_HEAD_BYTES + WINDOW_BYTES + HEADERS_BYTES <= INLINE_BYTES_MAX);
 const _: () = assert!(8 + INPUT_BYTES_MAX <= INLINE_BYTES_MAX);
 const _: () = assert!(UNIT_BYTES == 64);

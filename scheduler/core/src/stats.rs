@@ -45,8 +45,10 @@ pub struct AppStats {
     pub deaths_total: u64,
     /// Executors killed for breaking the protocol, ever.
     pub faults_total: u64,
-    /// Pending trigger states dropped at their session's end, ever.
+    /// Objects that triggers have dropped unfired, ever.
     pub dropped_total: u64,
+    /// Firings that `limits.inputs` forced before their time.
+    pub early_total: u64,
     /// Unsent objects given back when their function returned, ever.
     pub discarded_total: u64,
     /// Requests refused, ever.

@@ -113,11 +113,8 @@ impl AppSpec {
                     self.name, function.name
                 ));
             };
-            if function.attempts > 1 {
-                miss("`attempts` above 1");
-            }
-            if function.on_failure != OnFailure::Fail {
-                miss("`on_failure` other than \"fail\"");
+            if let OnFailure::Bucket(_) = function.on_failure {
+                miss("`on_failure` with a bucket");
             }
             if function.serial_by.is_some() {
                 miss("`serial_by`");
@@ -143,8 +140,8 @@ impl AppSpec {
                 miss("`reruns`");
             }
             for trigger in &bucket.triggers {
-                if let Some(kind) = later_kind(&trigger.kind) {
-                    miss(&format!("trigger `{}` of type `{kind}`", trigger.name));
+                if let Some(what) = later_kind(trigger) {
+                    miss(&format!("trigger `{}` {what}", trigger.name));
                 }
             }
         }
@@ -152,16 +149,18 @@ impl AppSpec {
     }
 }
 
-/// The manifest's name of a trigger type that this core does not carry out yet.
-fn later_kind(kind: &TriggerKind) -> Option<&'static str> {
-    match kind {
-        TriggerKind::Immediate | TriggerKind::ByName(_) | TriggerKind::BySet { .. } => None,
-        TriggerKind::ByBatchSize { .. } => Some("by_batch_size"),
-        TriggerKind::ByTime { .. } => Some("by_time"),
-        TriggerKind::Redundant { .. } => Some("redundant"),
-        TriggerKind::DynamicJoin => Some("dynamic_join"),
-        TriggerKind::DynamicGroup { .. } => Some("dynamic_group"),
-        TriggerKind::Custom { .. } => Some("custom"),
+/// What this core does not carry out yet of a trigger.
+fn later_kind(trigger: &TriggerSpec) -> Option<&'static str> {
+    match trigger.kind {
+        TriggerKind::Custom { .. } => Some("of type `custom`"),
+        TriggerKind::ByBatchSize { .. }
+        | TriggerKind::ByTime { .. }
+        | TriggerKind::Redundant { .. }
+            if trigger.scope == Scope::Bucket =>
+        {
+            Some("that gathers across sessions (`scope = \"bucket\"`; \"session\" is)")
+        }
+        _ => None,
     }
 }
 

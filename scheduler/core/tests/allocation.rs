@@ -194,6 +194,8 @@ impl Loop {
         self.say(
             executor,
             FromExecutor::Publish {
+                ordinal: 0,
+                delay_ns: 0,
                 target,
                 extent,
                 size_bytes: 10,

@@ -29,6 +29,8 @@ const UNIT: Extent = Extent {
 
 fn publish<'a>(target: Target, extent: Extent, size: u64, key: Key<'a>) -> FromExecutor<'a> {
     FromExecutor::Publish {
+        ordinal: 0,
+        delay_ns: 0,
         target,
         extent,
         size_bytes: size,
@@ -57,6 +59,8 @@ fn parts(objects: &[u8]) -> FromExecutor<'_> {
 
 fn forward(object: u32) -> FromExecutor<'static> {
     FromExecutor::Forward {
+        ordinal: 0,
+        delay_ns: 0,
         target: Target::Next,
         object,
         key: Key::Auto(0),
@@ -188,6 +192,8 @@ fn keys_and_groups_are_of_their_form() {
     lie(keyed(b"a\0b"), "gave a key or group with a zero byte");
     lie(keyed(b"~1.0"), "gave a key that begins with `~`");
     let grouped = |group| FromExecutor::Publish {
+        ordinal: 0,
+        delay_ns: 0,
         target: Target::Next,
         extent: UNIT,
         size_bytes: 0,

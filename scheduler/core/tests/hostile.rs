@@ -445,6 +445,8 @@ impl Storm {
             Message::Ready => FromExecutor::Ready,
             Message::Publish(to, offset_units, len_units, size_bytes, named) => {
                 FromExecutor::Publish {
+                    ordinal: 0,
+                    delay_ns: 0,
                     target: target(to),
                     extent: Extent {
                         offset_units,
@@ -456,6 +458,8 @@ impl Storm {
                 }
             }
             Message::Forward(to, object, named) => FromExecutor::Forward {
+                ordinal: 0,
+                delay_ns: 0,
                 target: target(to),
                 object,
                 key: key(named),

@@ -127,6 +127,8 @@ fn a_truncated_object_is_charged_what_is_left_of_it() {
     world.say(
         source,
         FromExecutor::Publish {
+            ordinal: 0,
+            delay_ns: 0,
             target: Target::Next,
             extent: shrunk,
             size_bytes: 100,
@@ -150,6 +152,8 @@ fn a_published_extent_beyond_the_credit_is_a_fault() {
     world.say(
         source,
         FromExecutor::Publish {
+            ordinal: 0,
+            delay_ns: 0,
             target: Target::Next,
             extent: Extent {
                 offset_units: 0,
@@ -325,6 +329,8 @@ fn executors_get_no_credit_past_the_limit_on_objects() {
         world.say(
             source,
             FromExecutor::Publish {
+                ordinal: 0,
+                delay_ns: 0,
                 target: Target::Bucket(0),
                 extent,
                 size_bytes: 8,

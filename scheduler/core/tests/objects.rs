@@ -317,6 +317,8 @@ fn keys_and_groups_of_every_length_arrive_as_sent() {
         world.say(
             source,
             FromExecutor::Publish {
+                ordinal: 0,
+                delay_ns: 0,
                 target: Target::Bucket(0),
                 extent,
                 size_bytes: 1,
@@ -450,6 +452,8 @@ fn overlapping_objects_of_a_liar_are_adopted_as_one_piece() {
             Event::Message {
                 executor: id,
                 message: FromExecutor::Publish {
+                    ordinal: 0,
+                    delay_ns: 0,
                     target: Target::Bucket(2),
                     extent,
                     size_bytes: 1,

@@ -99,7 +99,7 @@ impl<T: Copy> Joins<T> {
         out: &mut Outcome<T>,
     ) -> Result<(), Refusal> {
         self.joined += 1;
-        let joined = self.lists.take();
+        let (joined, _) = self.lists.take();
         let list = &mut self.lists[joined];
         list.number = self.joined;
         list.missing = 0;

@@ -76,7 +76,7 @@ impl<V: Default> Roster<V> {
         if let Some(found) = self.find_hashed(hash, name) {
             return (found, false);
         }
-        let added = self.entries.take();
+        let (added, _) = self.entries.take();
         let previous = std::mem::replace(&mut self.last, added);
         let entry = &mut self.entries[added];
         entry.name.clear();

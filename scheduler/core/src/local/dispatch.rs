@@ -8,13 +8,13 @@
 use pheromone_shm::message::{Dispatch, Ending, NO_DEADLINE};
 
 use crate::coordinator::ToCoordinator;
-use crate::event::{AppId, Cause, ExecutorId, Failure, Sink};
+use crate::event::{AppId, ExecutorId, Sink};
 use crate::limits::SLEEPERS_LOOKED_AT;
 use crate::local::app::App;
+use crate::local::attempt::Fate;
 use crate::local::executor::{ExecutorList, State};
 use crate::local::invocation::{Invocation, Place};
 use crate::local::judge::Fault;
-use crate::local::session::End;
 use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -95,8 +95,12 @@ impl Local {
             executor.set_loaded(function);
         }
         app.stopped_running(function);
+        let mut fate = Fate::Ends;
         if completion.has_failed() {
-            self.fail_session(finished, id, completion, sink);
+            fate = self.attempt_returned(finished, id, completion, sink);
+        } else if !self.tables.invocations[finished].closes.is_empty() {
+            self.tables
+                .close_sources(&mut self.apps[id.app], finished, sink);
         }
         let app = &mut self.apps[id.app];
         self.tables.trim_credit(app, id.slot, sink);
@@ -111,10 +115,14 @@ impl Local {
         executor.completed = executor.completed.saturating_add(1);
         app.pool.quick_deaths = 0;
         app.stats.discarded_total += u64::from(completion.discarded);
-        let session = self.tables.leave_session(finished);
+        self.tables.look_at_waiters(app);
+        if fate == Fate::RunsAgain {
+            self.dispatch_ready(id.app, sink);
+            return Ok(());
+        }
+        let session = self.tables.leave_session(app, finished);
         self.dispatch_ready(id.app, sink);
         let app = &mut self.apps[id.app];
-        self.tables.look_at_waiters(app);
         self.tables.finish(app, finished, sink);
         if let Some(session) = session {
             self.settle(session, sink);
@@ -135,37 +143,6 @@ impl Local {
             }
             _ => self.become_free(id, sink),
         }
-    }
-
-    /// Ends the session of an attempt that has failed, unless it has ended before.
-    #[cold]
-    fn fail_session<S: Sink>(
-        &mut self,
-        finished: Ref<Invocation>,
-        id: ExecutorId,
-        completion: &Completion<'_>,
-        sink: &mut S,
-    ) {
-        let Some(session) = self.tables.leave_session(finished) else {
-            return;
-        };
-        let invocation = &self.tables.invocations[finished];
-        let message = String::from_utf8_lossy(completion.message).into_owned();
-        let failure = Failure {
-            function: Some(invocation.function),
-            invocation: invocation.id,
-            attempt: invocation.attempt,
-            cause: match completion.ending {
-                Ending::NotLoaded => Cause::NotLoaded(message),
-                Ending::InitFailed => Cause::InitFailed(message),
-                Ending::Returned | Ending::StrayThreads => Cause::Returned {
-                    status: completion.status,
-                    message,
-                },
-            },
-            executor: Some(id),
-        };
-        self.end_session(session, &End::Failed(failure), sink);
     }
 
     /// Work is left over: somebody must come for it, now or after `forward_delay`.
@@ -252,6 +229,9 @@ impl Tables {
             headers: session.headers,
             parallelism: app.spec.executors.max,
             has_caller: session.has_caller,
+            window: invocation
+                .window
+                .map(|window| (window.start_ns, window.end_ns)),
         };
         let inputs = invocation.held.iter().map(|&held| objects[held].input());
         sink.dispatch(id, &dispatch, inputs);

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use pheromone_shm::message::{Extent, NO_DEADLINE, ToExecutor};
 
-use crate::event::{Cause, Death, ExecutorId, Failure, Sink};
+use crate::event::{Cause, Death, ExecutorId, Sink};
 use crate::limits::START_TIMEOUT_NS;
 use crate::local::app::App;
+use crate::local::attempt::Fate;
 use crate::local::invocation::Invocation;
 use crate::local::ledger::Credit;
-use crate::local::session::End;
 use crate::local::{Local, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -457,18 +457,16 @@ impl Local {
         cause: Cause,
         sink: &mut S,
     ) {
-        let invocation = &self.tables.invocations[open];
-        let failure = Failure {
-            function: Some(invocation.function),
-            invocation: invocation.id,
-            attempt: invocation.attempt,
-            cause,
-            executor: Some(id),
-        };
-        self.apps[id.app].stopped_running(invocation.function);
-        if let Some(session) = self.tables.leave_session(open) {
-            self.end_session(session, &End::Failed(failure), sink);
+        let app = &mut self.apps[id.app];
+        app.stopped_running(self.tables.invocations[open].function);
+        if self.attempt_failed(open, id, cause, false, sink) == Fate::RunsAgain {
+            return;
         }
-        self.tables.finish(&mut self.apps[id.app], open, sink);
+        let app = &mut self.apps[id.app];
+        let session = self.tables.leave_session(app, open);
+        self.tables.finish(app, open, sink);
+        if let Some(session) = session {
+            self.settle(session, sink);
+        }
     }
 }

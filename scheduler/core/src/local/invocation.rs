@@ -7,12 +7,16 @@ use pheromone_shm::message::{NO_TRIGGER, REQUEST_OBJECT};
 use smallvec::SmallVec;
 
 use crate::event::Sink;
+use crate::gather::outcome::Window;
 use crate::limits::BUFFER_ENTRIES_KEPT;
 use crate::local::Tables;
 use crate::local::app::App;
+use crate::local::attempt::Done;
+use crate::local::name::Author;
 use crate::local::object::Object;
 use crate::local::session::Session;
 use crate::slab::Ref;
+use crate::timer::TimerId;
 
 /// An invocation.
 pub(super) struct Invocation {
@@ -34,6 +38,14 @@ pub(super) struct Invocation {
     pub(super) headers: Ref<Object>,
     /// A response that is still being listed.
     pub(super) parts: Vec<Ref<Object>>,
+    /// `phr_window`.
+    pub(super) window: Option<Window>,
+    /// Keys of a join that are still being listed, encoded.
+    pub(super) join_keys: Vec<u8>,
+    /// Sources that it closes if it succeeds.
+    pub(super) closes: SmallVec<[u16; 4]>,
+    /// What its attempts have done, where there may be further ones.
+    pub(super) done: Option<Box<Done>>,
     pub(super) queued_ns: u64,
     /// Slot of the executor that wrote its data.
     pub(super) near: Option<u16>,
@@ -52,6 +64,8 @@ pub(super) enum Place {
     Queued,
     /// On this executor.
     Running(u16),
+    /// Waiting for another attempt.
+    Backoff(TimerId),
 }
 
 impl Default for Invocation {
@@ -68,6 +82,10 @@ impl Default for Invocation {
             request: Ref::NONE,
             headers: Ref::NONE,
             parts: Vec::new(),
+            window: None,
+            join_keys: Vec::new(),
+            closes: SmallVec::new(),
+            done: None,
             queued_ns: 0,
             near: None,
             is_call: false,
@@ -80,6 +98,15 @@ impl Default for Invocation {
 }
 
 impl Invocation {
+    /// Whose the identities are that it takes.
+    #[inline]
+    pub(super) fn author(&self) -> Author {
+        Author {
+            invocation: self.id,
+            attempt: self.attempt,
+        }
+    }
+
     /// The object that a message of it names.
     pub(super) fn object(&self, index: u32) -> Option<Ref<Object>> {
         if index == REQUEST_OBJECT {
@@ -95,6 +122,7 @@ pub(super) struct Firing {
     pub(super) session: Ref<Session>,
     pub(super) function: u16,
     pub(super) trigger: u16,
+    pub(super) window: Option<Window>,
     pub(super) near: Option<u16>,
     pub(super) is_call: bool,
 }
@@ -119,6 +147,8 @@ impl Tables {
         let session = &mut self.sessions[firing.session];
         let next = std::mem::replace(&mut session.invocations, queued);
         session.busy += 1;
+        session.count_invocation(app, firing.function, true);
+        let can_run_again = app.plan.functions[usize::from(firing.function)].attempts > 1;
         let function = &mut app.functions[usize::from(firing.function)];
         let previous = std::mem::replace(&mut function.last, queued);
 
@@ -133,6 +163,10 @@ impl Tables {
         invocation.is_call = firing.is_call;
         invocation.request = Ref::NONE;
         invocation.headers = Ref::NONE;
+        invocation.window = firing.window;
+        if can_run_again {
+            invocation.done = Some(Box::default());
+        }
         invocation.session_previous = Ref::NONE;
         invocation.session_next = next;
         invocation.queue_previous = previous;
@@ -154,6 +188,36 @@ impl Tables {
         if next.is_some() {
             self.invocations[next].session_previous = queued;
         }
+    }
+
+    /// Puts an invocation at the end of its function's queue, for a further attempt.
+    pub(super) fn queue_again(&mut self, app: &mut App, again: Ref<Invocation>) {
+        let invocation = &mut self.invocations[again];
+        let index = invocation.function;
+        let function = &mut app.functions[usize::from(index)];
+        let previous = std::mem::replace(&mut function.last, again);
+        invocation.place = Place::Queued;
+        invocation.queued_ns = self.now_ns;
+        invocation.near = None;
+        invocation.is_call = false;
+        invocation.queue_previous = previous;
+        invocation.queue_next = Ref::NONE;
+        app.stats.queued += 1;
+        if previous.is_none() {
+            function.first = again;
+            app.list(index);
+        } else {
+            self.invocations[previous].queue_next = again;
+        }
+    }
+
+    /// The invocations of a session that are not finally ended.
+    pub(super) fn invocations_of(
+        &self,
+        session: Ref<Session>,
+    ) -> impl Iterator<Item = Ref<Invocation>> {
+        let first = self.sessions[session].invocations.some();
+        std::iter::successors(first, |&at| self.invocations[at].session_next.some())
     }
 
     /// Takes an invocation out of its function's queue.
@@ -181,12 +245,17 @@ impl Tables {
     /// Takes an invocation off its session's list, where it is on one: the session no longer waits
     /// for it. Answers with that session.
     #[inline]
-    pub(super) fn leave_session(&mut self, leaving: Ref<Invocation>) -> Option<Ref<Session>> {
+    pub(super) fn leave_session(
+        &mut self,
+        app: &App,
+        leaving: Ref<Invocation>,
+    ) -> Option<Ref<Session>> {
         let invocation = &mut self.invocations[leaving];
         let session = std::mem::take(&mut invocation.session).some()?;
         let (previous, next) = (invocation.session_previous, invocation.session_next);
         let of = &mut self.sessions[session];
         of.busy -= 1;
+        of.count_invocation(app, invocation.function, false);
         if previous.is_some() {
             self.invocations[previous].session_next = next;
         } else {
@@ -210,6 +279,13 @@ impl Tables {
         let invocation = &mut self.invocations[finished];
         if !invocation.parts.is_empty() {
             invocation.parts = Vec::new();
+        }
+        if !invocation.join_keys.is_empty() {
+            invocation.join_keys = Vec::new();
+        }
+        invocation.closes.clear();
+        if let Some(done) = invocation.done.take() {
+            app.names -= done.names();
         }
         let (request, headers) = (invocation.request, invocation.headers);
         let mut held = std::mem::take(&mut invocation.held);

@@ -68,6 +68,12 @@ pub(super) enum Fault {
     PartList(usize),
     #[error("listed more than {most} parts for a response")]
     Parts { most: u32 },
+    #[error("steered trigger number {trigger} of {count}")]
+    Trigger { trigger: u16, count: usize },
+    #[error("steered trigger number {trigger}, which is of another type")]
+    TriggerType { trigger: u16 },
+    #[error("listed more than {most} keys for one join")]
+    JoinKeys { most: usize },
     #[error("asked for input number {first} of {count}")]
     FetchInputs { first: u32, count: u32 },
     #[error("asked for live extents from number {first}, out of turn")]

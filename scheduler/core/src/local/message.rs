@@ -15,7 +15,7 @@ use crate::local::invocation::{Firing, Invocation};
 use crate::local::judge::{
     Fault, full_key, judge_bucket, judge_group, judge_key, judge_named, judge_target,
 };
-use crate::local::name::{AutoText, is_auto_text, key_text};
+use crate::local::name::{Author, AutoText, is_auto_text, key_text};
 use crate::local::object::{NewObject, Object, Payload};
 use crate::local::respond::Answer;
 use crate::local::session::{End, Session};
@@ -39,6 +39,7 @@ pub(super) struct Publication<'a> {
     /// The direct object's functions are this one's `next`.
     pub(super) function: u16,
     pub(super) near: Option<u16>,
+    pub(super) author: Author,
 }
 
 impl Publication<'_> {
@@ -85,8 +86,16 @@ impl Local {
                 extent,
                 size_bytes,
                 key,
+                ordinal,
                 group,
-            } => self.publish(id, target, (extent, size_bytes), (key, group), sink),
+                delay_ns: _,
+            } => self.publish(
+                id,
+                target,
+                (extent, size_bytes),
+                (key, ordinal, group),
+                sink,
+            ),
             FromExecutor::Complete {
                 status,
                 ending,
@@ -127,8 +136,10 @@ impl Local {
                 target,
                 object,
                 key,
+                ordinal,
                 group,
-            } => self.forward(id, target, object, (key, group), sink),
+                delay_ns: _,
+            } => self.forward(id, target, object, (key, ordinal, group), sink),
             FromExecutor::Respond {
                 extent,
                 size_bytes,
@@ -159,6 +170,16 @@ impl Local {
                 key,
             } => self.get(id, bucket, key, timeout_ns, sink),
             FromExecutor::ReleaseHold { bucket, key } => self.release_hold(id, bucket, key, sink),
+            FromExecutor::Join {
+                trigger,
+                more,
+                keys,
+            } => self.join(id, trigger, keys, more, sink),
+            FromExecutor::Redundant { trigger, k, n } => self.redundant(id, trigger, (k, n), sink),
+            FromExecutor::ExpectSources { trigger, sources } => {
+                self.expect_sources(id, trigger, sources, sink)
+            }
+            FromExecutor::CloseSource { trigger } => self.close_source(id, trigger),
             FromExecutor::FetchInputs { first } => self.fetch_inputs(id, first, sink),
             FromExecutor::FetchExtents { first } => self.fetch_extents(id, first, sink),
             FromExecutor::NeedCredit { bytes } => {
@@ -190,7 +211,7 @@ impl Local {
         id: ExecutorId,
         target: Target,
         (extent, size_bytes): (Extent, u64),
-        (key, group): (Key<'_>, &[u8]),
+        (key, ordinal, group): (Key<'_>, u32, &[u8]),
         sink: &mut S,
     ) -> Result<(), Fault> {
         let app = &mut self.apps[id.app];
@@ -222,8 +243,11 @@ impl Local {
             target,
             function: invocation.function,
             near: Some(id.slot),
+            author: invocation.author(),
         };
-        if self.tables.is_taken(&publication) {
+        if self.tables.is_repeated(app, open, &publication, ordinal) {
+            self.tables.release_extent(app, id.slot, extent, sink);
+        } else if self.tables.is_taken(&publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
             self.tell_duplicate(open, target, publication.object.key, sink);
         } else if names_are_full(app, &publication) {
@@ -245,7 +269,7 @@ impl Local {
         id: ExecutorId,
         target: Target,
         object: u32,
-        (key, group): (Key<'_>, &[u8]),
+        (key, ordinal, group): (Key<'_>, u32, &[u8]),
         sink: &mut S,
     ) -> Result<(), Fault> {
         let app = &mut self.apps[id.app];
@@ -269,8 +293,11 @@ impl Local {
             target,
             function: invocation.function,
             near: Some(id.slot),
+            author: invocation.author(),
         };
-        if self.tables.is_taken(&publication) {
+        if self.tables.is_repeated(app, open, &publication, ordinal) {
+            // The first object stands.
+        } else if self.tables.is_taken(&publication) {
             self.tell_duplicate(open, target, publication.object.key, sink);
         } else if app.is_out_of_objects() || names_are_full(app, &publication) {
             // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
@@ -297,9 +324,7 @@ impl Local {
         self.dispatch_ready(id, sink);
         if let Target::Bucket(bucket) = publication.target {
             let app = &mut self.apps[id];
-            let key = publication.object.key;
-            self.tables
-                .enter_bucket(app, created, publication.session, bucket, key);
+            self.tables.enter_bucket(app, created, bucket, publication);
         }
         created
     }
@@ -317,8 +342,7 @@ impl Local {
         let (Target::Bucket(bucket), InputKey::Named(key)) = (target, key) else {
             return;
         };
-        let text = |local: &Self| {
-            let app = &local.apps[local.tables.sessions[session].app];
+        let text = |_: &Tables, app: &App| {
             format!(
                 "function `{}` sent a second object `{}` into bucket `{}`; the first one stands",
                 app.function_name(function),
@@ -442,6 +466,7 @@ impl Tables {
             session,
             function,
             trigger: NO_TRIGGER,
+            window: None,
             near,
             is_call: false,
         };
@@ -464,10 +489,11 @@ impl Tables {
         &mut self,
         app: &mut App,
         entered: Ref<Object>,
-        session: Ref<Session>,
         bucket: u16,
-        key: InputKey<'_>,
+        publication: &Publication<'_>,
     ) {
+        let session = publication.session;
+        let key = publication.object.key;
         let of = &mut self.sessions[session];
         let keeps = app.plan.buckets[usize::from(bucket)].keeps;
         let named = match key {
@@ -477,9 +503,13 @@ impl Tables {
         if named {
             let mut text = AutoText::new();
             let key = key_text(key, &mut text);
-            let name = self
-                .names
-                .insert(of.id, bucket, key, entered, &mut of.names);
+            let name = self.names.insert(
+                of.id,
+                bucket,
+                key,
+                (entered, publication.author),
+                &mut of.names,
+            );
             self.objects[entered].name = name;
             app.names += 1;
         }
@@ -532,9 +562,13 @@ impl Tables {
             {
                 let mut text = AutoText::new();
                 let key = key_text(input.key, &mut text);
-                let name = self
-                    .names
-                    .insert(of.id, input.bucket, key, kept, &mut of.names);
+                let name = self.names.insert(
+                    of.id,
+                    input.bucket,
+                    key,
+                    (kept, Author::default()),
+                    &mut of.names,
+                );
                 object.name = name;
                 app.names += 1;
             }

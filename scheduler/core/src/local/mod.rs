@@ -5,7 +5,9 @@
 //! messages alone. One file for each noun; this one holds them together.
 
 mod adopt;
+mod afterwards;
 mod app;
+mod attempt;
 mod dispatch;
 mod executor;
 mod invocation;
@@ -21,10 +23,13 @@ mod respond;
 mod session;
 mod settle;
 mod spin;
+mod steer;
 mod trigger;
+mod upstream;
 
 use std::collections::VecDeque;
 
+use afterwards::Afterwards;
 use app::{App, Apps};
 use executor::State;
 use invocation::Invocation;
@@ -33,11 +38,13 @@ use object::Object;
 use plan::Match;
 use session::{End, Session};
 use spin::Spinners;
-use trigger::SetStates;
+use trigger::{State as TriggerState, States};
 
 use crate::CoreConfig;
 use crate::coordinator::{ToCoordinator, ToLocal};
 use crate::event::{AppId, Event, ExecutorId, Part, Sink};
+use crate::gather::Gatherer;
+use crate::gather::outcome::Outcome;
 use crate::slab::{Ref, Slab};
 use crate::spec::AppSpec;
 use crate::stats::{AppStats, Totals};
@@ -61,6 +68,10 @@ enum Timer {
     Pool(AppId),
     /// The budget of a core's spinner.
     Spin(u16),
+    /// What a trigger has gathered is due: a linger, a window's end.
+    Trigger(Ref<TriggerState>),
+    /// The pause before a further attempt is over.
+    Retry(Ref<Invocation>),
 }
 
 /// The local scheduler.
@@ -83,10 +94,12 @@ struct Tables {
     objects: Slab<Object>,
     invocations: Slab<Invocation>,
     names: Names,
-    states: SetStates,
+    states: States,
     timers: Wheel<Timer>,
     /// Apps in which somebody waits for credit and something has changed.
     short_of_memory: Vec<AppId>,
+    /// Left to be done at the end of the step.
+    afterwards: VecDeque<Afterwards>,
     scratch: Scratch,
 }
 
@@ -96,6 +109,7 @@ struct Scratch {
     matches: Vec<Match>,
     globbed: Vec<usize>,
     parts: Vec<Part>,
+    outcome: Outcome<Ref<Object>>,
 }
 
 impl Local {
@@ -110,9 +124,10 @@ impl Local {
                 objects: Slab::new(),
                 invocations: Slab::new(),
                 names: Names::new(),
-                states: SetStates::new(),
+                states: States::new(),
                 timers: Wheel::new(),
                 short_of_memory: Vec::new(),
+                afterwards: VecDeque::new(),
                 scratch: Scratch::default(),
             },
             spinners: Spinners::new(&config),
@@ -127,6 +142,15 @@ impl Local {
         match event {
             Event::Message { executor, message } => self.message(executor, &message, sink),
             other => self.rare_event(other, sink),
+        }
+        self.end_step(sink);
+    }
+
+    /// Does what the step has left to be done.
+    #[inline]
+    fn end_step<S: Sink>(&mut self, sink: &mut S) {
+        if !self.tables.afterwards.is_empty() {
+            self.do_afterwards(sink);
         }
         if !self.tables.short_of_memory.is_empty() {
             self.serve_credit(sink);
@@ -144,7 +168,7 @@ impl Local {
                 }
             }
         }
-        self.serve_credit(sink);
+        self.end_step(sink);
     }
 
     /// See [`Core::next_timer_ns`](crate::Core::next_timer_ns).
@@ -240,8 +264,22 @@ impl Local {
                 Timer::Forward(app) => self.forward_timer(app, sink),
                 Timer::Pool(app) => self.pool_timer(app, sink),
                 Timer::Spin(core) => self.spin_timer(core, sink),
+                Timer::Trigger(state) => self.trigger_timer(state, sink),
+                Timer::Retry(invocation) => self.retry_timer(invocation, sink),
             }
         }
+    }
+
+    fn trigger_timer<S: Sink>(&mut self, state: Ref<TriggerState>, sink: &mut S) {
+        let now_ns = self.tables.now_ns;
+        let session = self.tables.states.get(state).timer_fired();
+        let app = self.tables.sessions[session].app;
+        self.tables
+            .gather(&mut self.apps[app], state, None, sink, |gatherer, out| {
+                Gatherer::tick(gatherer, now_ns, out);
+            });
+        self.dispatch_ready(app, sink);
+        self.settle(session, sink);
     }
 
     fn deploy<S: Sink>(&mut self, app: AppId, spec: Box<AppSpec>, sink: &mut S) {

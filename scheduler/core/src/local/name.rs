@@ -30,7 +30,16 @@ pub(super) struct Name {
     key: SmallVec<[u8; 32]>,
     hash: u64,
     object: Ref<Object>,
+    author: Author,
     next: Ref<Name>,
+}
+
+/// Who has taken an identity: an invocation, in which attempt. The default: somebody outside, or
+/// one whose identities cannot be taken again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Author {
+    pub(super) invocation: u64,
+    pub(super) attempt: u32,
 }
 
 impl Default for Name {
@@ -41,6 +50,7 @@ impl Default for Name {
             key: SmallVec::new(),
             hash: 0,
             object: Ref::NONE,
+            author: Author::default(),
             next: Ref::NONE,
         }
     }
@@ -83,7 +93,7 @@ impl Names {
         session: SessionId,
         bucket: u16,
         key: &[u8],
-        object: Ref<Object>,
+        (object, author): (Ref<Object>, Author),
         list: &mut Ref<Name>,
     ) -> Ref<Name> {
         let hash = self.hash(session, bucket, key);
@@ -94,11 +104,18 @@ impl Names {
         name.key.extend_from_slice(key);
         name.hash = hash;
         name.object = object;
+        name.author = author;
         name.next = std::mem::replace(list, inserted);
         let names = &self.names;
         self.table
             .insert_unique(hash, inserted, |&name| names[name].hash);
         inserted
+    }
+
+    /// Whether an earlier attempt of this author has taken the identity.
+    pub(super) fn is_of_earlier_attempt(&self, name: Ref<Name>, of: Author) -> bool {
+        let author = self.names[name].author;
+        author.invocation == of.invocation && author.attempt < of.attempt
     }
 
     /// The object of a name, while it lives.

@@ -8,7 +8,9 @@ use globset::{Candidate, Glob, GlobSet, GlobSetBuilder};
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::spec::{AppSpec, AtEnd, BucketSpec, Keep, NameMatch, TriggerKind};
+use crate::gather::Rule;
+use crate::local::upstream::{AfterPlan, afters};
+use crate::spec::{AppSpec, AtEnd, Backoff, BucketSpec, Keep, NameMatch, OnFailure, TriggerKind};
 
 /// An object concerns a trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,26 +21,19 @@ pub(super) struct Match {
     pub(super) position: u32,
 }
 
-/// What a trigger does with an object that concerns it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Fires with it.
-    Fire,
-    /// Keeps it until all of so many are there.
-    Gather {
-        /// Keys of the set.
-        keys: u32,
-    },
-}
-
 /// One trigger.
 pub(super) struct TriggerPlan {
     pub(super) bucket: u16,
     /// Its place in the bucket.
     pub(super) index: u16,
-    pub(super) action: Action,
+    /// How it gathers; none: it fires with each object.
+    pub(super) rule: Option<Rule>,
     pub(super) at_end: AtEnd,
     pub(super) functions: Box<[u16]>,
+    /// Functions that are cancelled once a round has fired.
+    pub(super) cancel_rest: Box<[u16]>,
+    /// Groups that wait for what this trigger may still fire, by their place in [`Plan::afters`].
+    pub(super) feeds: Box<[u16]>,
 }
 
 /// One bucket.
@@ -47,6 +42,8 @@ pub(super) struct BucketPlan {
     pub(super) keeps: bool,
     /// Triggers that every object concerns, in order.
     pub(super) every: SmallVec<[u16; 4]>,
+    /// One of those gathers.
+    every_gathers: bool,
     globs: GlobSet,
     glob_triggers: Vec<u16>,
     keys: HashMap<Box<[u8]>, SmallVec<[Match; 2]>, RandomState>,
@@ -58,8 +55,13 @@ pub(super) struct FunctionPlan {
     pub(super) calls: Box<[u16]>,
     /// Buckets that it may publish into, as bits; `None`: any.
     sends: Option<Vec<u64>>,
+    pub(super) attempts: u32,
+    pub(super) backoff: Backoff,
+    pub(super) on_failure: OnFailure,
     pub(super) timeout_ns: Option<u64>,
     pub(super) init_timeout_ns: u64,
+    /// Groups that wait for this function, by their place in [`Plan::afters`].
+    pub(super) upstream_of: Box<[u16]>,
 }
 
 impl FunctionPlan {
@@ -79,42 +81,57 @@ pub(super) struct Plan {
     pub(super) functions: Vec<FunctionPlan>,
     pub(super) buckets: Vec<BucketPlan>,
     pub(super) triggers: Vec<TriggerPlan>,
+    /// Groups that close when what is upstream of a function has fallen quiet.
+    pub(super) afters: Vec<AfterPlan>,
 }
 
 impl Plan {
     /// Of a spec that has been found valid.
     pub(super) fn new(spec: &AppSpec) -> Self {
         let mut triggers = Vec::new();
+        let inputs_max = spec.limits.inputs;
         let buckets = (0u16..)
             .zip(&spec.buckets)
-            .map(|(index, bucket)| bucket_plan(index, bucket, &mut triggers))
+            .map(|(index, bucket)| bucket_plan(index, bucket, inputs_max, &mut triggers))
             .collect();
-        let functions = spec
-            .functions
-            .iter()
-            .map(|function| FunctionPlan {
+        let afters = afters(spec);
+        for (trigger, number) in triggers.iter_mut().zip(0u16..) {
+            trigger.feeds = waiting_for(&afters, |after| {
+                let is_upstream = |&function: &u16| after.waits_for(function);
+                after.trigger != number && trigger.functions.iter().any(is_upstream)
+            });
+        }
+        let functions = (0u16..)
+            .zip(&spec.functions)
+            .map(|(index, function)| FunctionPlan {
                 next: function.next.as_slice().into(),
                 calls: function.calls.as_slice().into(),
                 sends: function
                     .sends
                     .as_ref()
                     .map(|allowed| bits(allowed, spec.buckets.len())),
+                attempts: function.attempts,
+                backoff: function.backoff,
+                on_failure: function.on_failure,
                 timeout_ns: function.timeout_ns,
                 init_timeout_ns: function.init_timeout_ns,
+                upstream_of: waiting_for(&afters, |after| after.waits_for(index)),
             })
             .collect();
         Self {
             functions,
             buckets,
             triggers,
+            afters,
         }
     }
 }
 
 impl BucketPlan {
-    /// Whether only triggers in `every` can want an object with this key, or with an automatic one.
+    /// Whether only triggers in `every` can want an object with this key, or with an automatic one,
+    /// and each fires with it.
     pub(super) fn is_plain(&self, named: bool) -> bool {
-        self.glob_triggers.is_empty() && (!named || self.keys.is_empty())
+        !self.every_gathers && self.glob_triggers.is_empty() && (!named || self.keys.is_empty())
     }
 
     /// Adds the triggers that an object with this key concerns, in the manifest's order.
@@ -137,10 +154,16 @@ impl BucketPlan {
     }
 }
 
-fn bucket_plan(index: u16, bucket: &BucketSpec, triggers: &mut Vec<TriggerPlan>) -> BucketPlan {
+fn bucket_plan(
+    index: u16,
+    bucket: &BucketSpec,
+    inputs_max: u32,
+    triggers: &mut Vec<TriggerPlan>,
+) -> BucketPlan {
     let mut plan = BucketPlan {
         keeps: bucket.keep == Keep::Session,
         every: SmallVec::new(),
+        every_gathers: false,
         globs: GlobSet::empty(),
         glob_triggers: Vec::new(),
         keys: HashMap::default(),
@@ -158,7 +181,6 @@ fn bucket_plan(index: u16, bucket: &BucketSpec, triggers: &mut Vec<TriggerPlan>)
                 .or_default()
                 .push(found);
         };
-        let mut action = Action::Fire;
         match &trigger.kind {
             TriggerKind::Immediate => plan.every.push(number),
             TriggerKind::ByName(NameMatch::Key(key)) => keyed(key, 0),
@@ -170,21 +192,42 @@ fn bucket_plan(index: u16, bucket: &BucketSpec, triggers: &mut Vec<TriggerPlan>)
                 (0u32..)
                     .zip(keys)
                     .for_each(|(position, key)| keyed(key, position));
-                let keys = u32::try_from(keys.len()).expect("validated: at most limits.inputs");
-                action = Action::Gather { keys };
             }
-            _ => unreachable!("deploying refuses trigger types that are not carried out"),
+            TriggerKind::ByBatchSize { .. }
+            | TriggerKind::ByTime { .. }
+            | TriggerKind::Redundant { .. }
+            | TriggerKind::DynamicJoin
+            | TriggerKind::DynamicGroup { .. } => plan.every.push(number),
+            TriggerKind::Custom { .. } => {
+                unreachable!("deploying refuses trigger types that are not carried out")
+            }
         }
+        let cancel_rest = match &trigger.kind {
+            TriggerKind::Redundant { cancel_rest, .. } => cancel_rest.as_slice(),
+            _ => &[],
+        };
         triggers.push(TriggerPlan {
             bucket: index,
             index: place,
-            action,
+            rule: Rule::of(trigger, bucket.keep, inputs_max),
             at_end: trigger.at_end,
             functions: trigger.functions.as_slice().into(),
+            cancel_rest: cancel_rest.into(),
+            feeds: Box::default(),
         });
     }
+    let gathers = |&trigger: &u16| triggers[usize::from(trigger)].rule.is_some();
+    plan.every_gathers = plan.every.iter().any(gathers);
     plan.globs = globs.build().expect("validated: each pattern is a glob");
     plan
+}
+
+/// The places of the groups for which this holds.
+fn waiting_for(afters: &[AfterPlan], is_so: impl Fn(&AfterPlan) -> bool) -> Box<[u16]> {
+    let places = (0u16..).zip(afters);
+    places
+        .filter_map(|(place, after)| is_so(after).then_some(place))
+        .collect()
 }
 
 fn bits(indices: &[u16], count: usize) -> Vec<u64> {

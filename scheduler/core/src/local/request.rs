@@ -9,6 +9,7 @@ use crate::local::Local;
 use crate::local::app::App;
 use crate::local::invocation::Firing;
 use crate::local::message::{Publication, judge_outside};
+use crate::local::name::Author;
 use crate::local::object::{NewObject, Object, Payload};
 use crate::local::session::Session;
 use crate::slab::Ref;
@@ -142,6 +143,7 @@ impl Local {
                     session,
                     function,
                     trigger: NO_TRIGGER,
+                    window: None,
                     near: None,
                     is_call: true,
                 };
@@ -173,6 +175,7 @@ impl Local {
                     target: Target::Bucket(bucket),
                     function: 0,
                     near: None,
+                    author: Author::default(),
                 };
                 let body = self.bring_in(request.app, &publication, sink);
                 self.keep_request(body, session, keeps_request);

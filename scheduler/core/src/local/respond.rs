@@ -3,6 +3,7 @@
 use pheromone_shm::message::{Extent, InputKey, NO_BUCKET};
 
 use crate::event::{ExecutorId, Part, Response, Sink};
+use crate::local::app::App;
 use crate::local::invocation::Invocation;
 use crate::local::judge::Fault;
 use crate::local::object::{NewObject, Object, Payload};
@@ -109,13 +110,13 @@ impl Local {
         let of = &self.tables.sessions[session];
         let why = match (of.has_caller, of.answered_by) {
             (true, 0) => return Some(session),
+            // The first answer stands, and an attempt that repeats it has done nothing wrong.
+            (true, by) if by == invocation.id && invocation.attempt > 1 => return None,
             (true, _) => "responded, but the session had been answered before",
             (false, _) => "responded in a session without a caller",
         };
-        let text = |local: &Self| {
-            let app = &local.apps[local.tables.sessions[session].app];
-            format!("function `{}` {why}", app.function_name(function))
-        };
+        let text =
+            |_: &Tables, app: &App| format!("function `{}` {why}", app.function_name(function));
         self.error_event(session, text, sink);
         None
     }

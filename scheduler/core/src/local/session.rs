@@ -6,13 +6,14 @@
 use pheromone_shm::message::{HeadersRef, NO_DEADLINE};
 use smallvec::SmallVec;
 
-use crate::event::{AppId, ExecutorId, Failure, Outcome, RequestId, SessionId, Sink};
+use crate::event::{AppId, Failure, Outcome, RequestId, SessionId, Sink};
 use crate::limits::{ERROR_EVENTS_TOLD, SESSION_CHARGE_BYTES, SESSION_SLOT_BITS, SESSIONS_MAX};
 use crate::local::app::App;
-use crate::local::invocation::{Invocation, Place};
+use crate::local::invocation::Invocation;
 use crate::local::name::Name;
 use crate::local::object::Object;
-use crate::local::trigger::SetState;
+use crate::local::trigger::State;
+use crate::local::upstream::After;
 use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -34,14 +35,17 @@ pub(super) struct Session {
     pub(super) ended: bool,
     /// Its automatic keys can be looked up by their text.
     pub(super) has_auto_names: bool,
-    /// What keeps it open, counted: invocations queued and running.
+    /// What keeps it open, counted: invocations that are not finally ended, and timers of triggers
+    /// that wait.
     pub(super) busy: u32,
     error_events: u32,
     pub(super) deadline_ns: u64,
     deadline: TimerId,
     pub(super) invocations: Ref<Invocation>,
     pub(super) names: Ref<Name>,
-    pub(super) states: Ref<SetState>,
+    pub(super) states: Ref<State>,
+    /// What is alive upstream of each group that closes `after` a function.
+    pub(super) afters: SmallVec<[After; 2]>,
     /// Objects that its buckets hold.
     pub(super) kept: Ref<Object>,
     /// The request, where the app keeps it.
@@ -69,6 +73,7 @@ impl Default for Session {
             invocations: Ref::NONE,
             names: Ref::NONE,
             states: Ref::NONE,
+            afters: SmallVec::new(),
             kept: Ref::NONE,
             request_object: Ref::NONE,
             headers: None,
@@ -115,13 +120,18 @@ impl Local {
             (Some(asked), Some(most)) => Some(asked.min(most)),
             (asked, most) => asked.or(most),
         };
+        let groups = of.plan.afters.len();
         let response = std::mem::take(&mut self.tables.sessions[opened].response);
+        let mut afters = std::mem::take(&mut self.tables.sessions[opened].afters);
+        afters.clear();
+        afters.resize(groups, After::default());
         self.tables.sessions[opened] = Session {
             id: SessionId(id),
             app,
             request,
             has_caller,
             response,
+            afters,
             ..Session::default()
         };
         if let Some(timeout_ns) = timeout_ns {
@@ -180,16 +190,7 @@ impl Local {
 
     fn drop_invocations<S: Sink>(&mut self, ending: Ref<Session>, sink: &mut S) {
         while let Some(dropped) = self.tables.sessions[ending].invocations.some() {
-            self.tables.leave_session(dropped);
-            let app = self.tables.sessions[ending].app;
-            match self.tables.invocations[dropped].place {
-                Place::Queued => {
-                    let app = &mut self.apps[app];
-                    self.tables.unqueue(app, dropped);
-                    self.tables.finish(app, dropped, sink);
-                }
-                Place::Running(slot) => self.cancel_running(ExecutorId { app, slot }, sink),
-            }
+            self.cancel_invocation(dropped, sink);
         }
     }
 
@@ -222,20 +223,33 @@ impl Local {
     pub(super) fn error_event<S: Sink>(
         &mut self,
         session: Ref<Session>,
-        text: impl FnOnce(&Self) -> String,
+        text: impl FnOnce(&Tables, &App) -> String,
         sink: &mut S,
     ) {
-        let of = &mut self.tables.sessions[session];
-        of.error_events = of.error_events.saturating_add(1);
-        let (app, id, count) = (of.app, of.id, of.error_events);
-        self.apps[app].stats.error_events_total += 1;
-        if count <= ERROR_EVENTS_TOLD {
-            sink.error_event(app, id, &text(self));
-        }
+        let app = self.tables.sessions[session].app;
+        self.tables
+            .error_event(&mut self.apps[app], session, text, sink);
     }
 }
 
 impl Tables {
+    /// As [`Local::error_event`].
+    pub(super) fn error_event<S: Sink>(
+        &mut self,
+        app: &mut App,
+        session: Ref<Session>,
+        text: impl FnOnce(&Self, &App) -> String,
+        sink: &mut S,
+    ) {
+        let of = &mut self.sessions[session];
+        of.error_events = of.error_events.saturating_add(1);
+        let (id, told, count) = (of.app, of.id, of.error_events);
+        app.stats.error_events_total += 1;
+        if count <= ERROR_EVENTS_TOLD {
+            sink.error_event(id, told, &text(self, app));
+        }
+    }
+
     /// The session of this id, while it is open.
     #[inline]
     pub(super) fn session(&self, id: SessionId) -> Option<Ref<Session>> {

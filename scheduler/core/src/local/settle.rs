@@ -1,29 +1,39 @@
 //! Quiescence: what becomes of a session when nothing keeps it open.
 //!
-//! Its per-session triggers are settled by `at_end`, in manifest order: every firing before any
-//! failing or dropping, and again from the start whenever something has changed. When nothing is
-//! pending the session ends.
+//! Groups that wait for what is upstream are looked at whenever something of a session has ended.
+//! When nothing keeps it open its per-session triggers are settled by `at_end`, in manifest order:
+//! every firing before any failing or dropping, and again from the start whenever something has
+//! changed. When nothing is pending the session ends.
 
 use smallvec::SmallVec;
 
 use crate::event::{AppId, Cause, Failure, Sink};
-use crate::limits::MISSING_KEYS_NAMED;
+use crate::gather::Gatherer;
 use crate::local::Local;
 use crate::local::session::{End, Session};
-use crate::local::trigger::SetState;
+use crate::local::trigger::State;
 use crate::slab::Ref;
 use crate::spec::{AtEnd, TriggerKind};
 
 impl Local {
-    /// Settles a session that may have become quiet, and starts what that fires.
+    /// Looks at a session of which something has ended, and starts what that fires.
     #[inline(always)]
     pub(super) fn settle<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) {
-        if self.tables.sessions[session].busy == 0 {
-            self.settle_quiet(session, sink);
+        let of = &self.tables.sessions[session];
+        if of.busy == 0 || !of.afters.is_empty() {
+            self.settle_slowly(session, sink);
         }
     }
 
-    fn settle_quiet<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) {
+    fn settle_slowly<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) {
+        if !self.tables.sessions[session].afters.is_empty() {
+            self.close_quiet_groups(session, sink);
+        }
+        if self.tables.sessions[session].busy > 0 {
+            let app = self.tables.sessions[session].app;
+            self.dispatch_ready(app, sink);
+            return;
+        }
         if self.tables.sessions[session].states.is_some() && !self.settle_states(session, sink) {
             return;
         }
@@ -41,7 +51,8 @@ impl Local {
             for &(trigger, state) in &pending {
                 if at_end(self, trigger) == AtEnd::Fire {
                     let of = &mut self.apps[app];
-                    self.tables.fire_set(of, state, session, None, sink);
+                    self.tables
+                        .gather(of, state, None, sink, Gatherer::fire_pending);
                 }
             }
             if self.tables.sessions[session].busy > 0 {
@@ -64,52 +75,44 @@ impl Local {
                 return false;
             }
             let of = &mut self.apps[app];
-            of.stats.dropped_total += 1;
-            self.tables.drop_set(of, state, sink);
+            self.tables
+                .gather(of, state, None, sink, Gatherer::drop_pending);
+            if !self.tables.sessions[session].afters.is_empty() {
+                self.close_quiet_groups(session, sink);
+            }
         }
     }
 
-    /// The session's sets that wait for keys, in manifest order.
-    fn pending(&mut self, session: Ref<Session>) -> SmallVec<[(u16, Ref<SetState>); 8]> {
+    /// The session's triggers that have something pending, in manifest order.
+    fn pending(&mut self, session: Ref<Session>) -> SmallVec<[(u16, Ref<State>); 8]> {
         let mut pending = SmallVec::new();
         let mut next = self.tables.sessions[session].states;
-        while let Some(state) = next.some() {
-            let set = self.tables.states.get(state);
-            if !set.fired {
-                pending.push((set.trigger, state));
+        while let Some(at) = next.some() {
+            let state = self.tables.states.get(at);
+            if state.gatherer.is_pending() {
+                pending.push((state.trigger, at));
             }
-            next = set.next;
+            next = state.next;
         }
         pending.sort_unstable_by_key(|&(trigger, _)| trigger);
         pending
     }
 
-    fn waiting_for(&mut self, app: AppId, state: Ref<SetState>) -> String {
-        let set = self.tables.states.get(state);
-        let (count, missing) = (set.objects.len(), set.missing as usize);
+    fn waiting_for(&mut self, app: AppId, state: Ref<State>) -> String {
+        let state = self.tables.states.get(state);
         let app = &self.apps[app];
-        let plan = &app.plan.triggers[usize::from(set.trigger)];
+        let plan = &app.plan.triggers[usize::from(state.trigger)];
         let bucket = &app.spec.buckets[usize::from(plan.bucket)];
         let spec = &bucket.triggers[usize::from(plan.index)];
-        let TriggerKind::BySet { keys } = &spec.kind else {
-            unreachable!("only sets have a state");
+        let keys = match &spec.kind {
+            TriggerKind::BySet { keys } => keys.as_slice(),
+            _ => &[],
         };
-        let mut absent: Vec<String> = keys
-            .iter()
-            .zip(&set.objects)
-            .filter(|(_, object)| object.is_none())
-            .take(MISSING_KEYS_NAMED)
-            .map(|(key, _)| format!("`{key}`"))
-            .collect();
-        if missing > absent.len() {
-            absent.push(format!("and {} more", missing - absent.len()));
-        }
         format!(
-            "waiting for: trigger `{}` of bucket `{}` has {} of its {count} keys; missing: {}",
+            "waiting for: trigger `{}` of bucket `{}` {}",
             spec.name,
             bucket.name,
-            count - missing,
-            absent.join(", ")
+            state.gatherer.waiting_for(keys)
         )
     }
 }

@@ -1,57 +1,79 @@
 //! Triggers: every object is offered to those it concerns, and each fires or keeps it by itself.
 //!
-//! `plan.rs` knows which triggers an object concerns; here are what they do with it and the state
-//! that a set keeps per session, made when its first key comes.
+//! `plan.rs` knows which triggers an object concerns, `gather/` when those that keep state fire.
+//! Here is that state, one per session and trigger, made when the session first concerns it, and
+//! what is done about what a gatherer says: firing, letting go, timers, and whether the session
+//! stays open for it.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::event::{SessionId, Sink};
-use crate::limits::BUFFER_ENTRIES_KEPT;
-use crate::local::Tables;
+use crate::event::{Cause, Failure, SessionId, Sink};
+use crate::gather::outcome::{Outcome, Window};
+use crate::gather::{Arrival, Gatherer, Rule};
+use crate::local::afterwards::Afterwards;
 use crate::local::app::App;
 use crate::local::invocation::Firing;
 use crate::local::name::{AutoText, key_text};
 use crate::local::object::Object;
-use crate::local::plan::{Action, Match};
+use crate::local::plan::Match;
 use crate::local::session::Session;
+use crate::local::{Tables, Timer};
 use crate::slab::{Ref, Slab};
+use crate::spec::AtEnd;
+use crate::timer::TimerId;
 
-/// What a `by_set` has seen of a session.
-pub(super) struct SetState {
+/// What a trigger has gathered of a session.
+pub(super) struct State {
     session: SessionId,
+    of: Ref<Session>,
     pub(super) trigger: u16,
-    /// It has fired, which it does once.
-    pub(super) fired: bool,
-    pub(super) missing: u32,
-    /// By place in the set; each object is held until the set fires or is dropped.
-    pub(super) objects: Vec<Ref<Object>>,
-    pub(super) next: Ref<SetState>,
+    pub(super) gatherer: Gatherer<Ref<Object>>,
+    timer: TimerId,
+    /// When that fires.
+    due_ns: Option<u64>,
+    /// It has something pending, as far as the session has been told.
+    is_pending: bool,
+    /// It keeps its session open until its timer has fired.
+    keeps_open: bool,
+    pub(super) next: Ref<State>,
 }
 
-impl Default for SetState {
+impl State {
+    /// Its timer has fired. Answers with its session.
+    pub(super) fn timer_fired(&mut self) -> Ref<Session> {
+        self.timer = TimerId::NONE;
+        self.due_ns = None;
+        self.of
+    }
+}
+
+impl Default for State {
     fn default() -> Self {
         Self {
             session: SessionId(0),
+            of: Ref::NONE,
             trigger: 0,
-            fired: false,
-            missing: 0,
-            objects: Vec::new(),
+            gatherer: Gatherer::new(&Rule::Set(0), 0),
+            timer: TimerId::NONE,
+            due_ns: None,
+            is_pending: false,
+            keeps_open: false,
             next: Ref::NONE,
         }
     }
 }
 
-/// The states of all sessions' sets, found by session and trigger.
-pub(super) struct SetStates {
-    states: Slab<SetState>,
-    table: HashTable<Ref<SetState>>,
+/// The states of all sessions, found by session and trigger.
+pub(super) struct States {
+    states: Slab<State>,
+    table: HashTable<Ref<State>>,
     hasher: RandomState,
 }
 
-impl SetStates {
+impl States {
     pub(super) fn new() -> Self {
         Self {
             states: Slab::new(),
@@ -64,28 +86,34 @@ impl SetStates {
         self.states.live()
     }
 
-    pub(super) fn get(&mut self, state: Ref<SetState>) -> &mut SetState {
+    #[inline]
+    pub(super) fn get(&mut self, state: Ref<State>) -> &mut State {
         &mut self.states[state]
     }
 
-    /// The state of a session's trigger; a new one, first on the session's list, if there is none.
-    fn of(&mut self, session: &mut Session, trigger: u16, keys: u32) -> Ref<SetState> {
-        let id = session.id;
-        let hash = self.hasher.hash_one((id.0, trigger));
-        let same = |&state: &Ref<SetState>| {
+    /// The state of a session's trigger, where there is one.
+    pub(super) fn find(&self, session: SessionId, trigger: u16) -> Option<Ref<State>> {
+        let same = |&state: &Ref<State>| {
             let state = &self.states[state];
-            state.session == id && state.trigger == trigger
+            state.session == session && state.trigger == trigger
         };
-        if let Some(&found) = self.table.find(hash, same) {
-            return found;
-        }
+        self.table.find(self.hash(session, trigger), same).copied()
+    }
+
+    fn hash(&self, session: SessionId, trigger: u16) -> u64 {
+        self.hasher.hash_one((session.0, trigger))
+    }
+
+    /// A new state, first on the session's list.
+    fn make(&mut self, of: Ref<Session>, session: &mut Session, trigger: u16) -> Ref<State> {
+        let hash = self.hash(session.id, trigger);
         let (made, state) = self.states.take();
-        state.session = id;
+        state.session = session.id;
+        state.of = of;
         state.trigger = trigger;
-        state.fired = false;
-        state.missing = keys;
-        state.objects.clear();
-        state.objects.resize(keys as usize, Ref::NONE);
+        state.due_ns = None;
+        state.is_pending = false;
+        state.keeps_open = false;
         state.next = std::mem::replace(&mut session.states, made);
         let (states, hasher) = (&self.states, &self.hasher);
         self.table.insert_unique(hash, made, |&state| {
@@ -95,9 +123,9 @@ impl SetStates {
         made
     }
 
-    fn remove(&mut self, removed: Ref<SetState>) {
+    fn remove(&mut self, removed: Ref<State>) {
         let state = &self.states[removed];
-        let hash = self.hasher.hash_one((state.session.0, state.trigger));
+        let hash = self.hash(state.session, state.trigger);
         let entry = self
             .table
             .find_entry(hash, |&other| other == removed)
@@ -126,7 +154,7 @@ impl Tables {
         if plan.is_plain(named) {
             for at in 0..plan.every.len() {
                 let trigger = app.plan.buckets[bucket].every[at];
-                self.fire_trigger(app, trigger, session, near, &[offered]);
+                self.fire_trigger(app, trigger, session, near, &[offered], None);
             }
             return;
         }
@@ -150,63 +178,181 @@ impl Tables {
         near: Option<u16>,
         sink: &mut S,
     ) {
-        match app.plan.triggers[usize::from(found.trigger)].action {
-            Action::Fire => self.fire_trigger(app, found.trigger, session, near, &[offered]),
-            Action::Gather { keys } => {
-                let of = &mut self.sessions[session];
-                let state = self.states.of(of, found.trigger, keys);
-                let set = self.states.get(state);
-                let place = found.position as usize;
-                if set.fired || set.objects[place].is_some() {
-                    return;
-                }
-                self.objects.hold(offered);
-                set.objects[place] = offered;
-                set.missing -= 1;
-                if set.missing == 0 {
-                    self.fire_set(app, state, session, near, sink);
-                }
+        let Some(rule) = app.plan.triggers[usize::from(found.trigger)].rule else {
+            self.fire_trigger(app, found.trigger, session, near, &[offered], None);
+            return;
+        };
+        let state = self.state_of(app, session, found.trigger);
+        self.objects.hold(offered);
+        let mut text = AutoText::new();
+        let mut out = std::mem::take(&mut self.scratch.outcome);
+        let input = self.objects[offered].input();
+        let arrival = Arrival {
+            item: offered,
+            position: found.position,
+            key: if rule.wants_key() {
+                key_text(input.key, &mut text)
+            } else {
+                b""
+            },
+            group: input.group,
+            now_ns: self.now_ns,
+        };
+        self.states.get(state).gatherer.offer(&arrival, &mut out);
+        self.carry_out(app, state, near, out, sink);
+    }
+
+    /// The state of a session's trigger, which is one that gathers; a new one if there is none.
+    pub(super) fn state_of(
+        &mut self,
+        app: &App,
+        session: Ref<Session>,
+        trigger: u16,
+    ) -> Ref<State> {
+        let of = &mut self.sessions[session];
+        if let Some(found) = self.states.find(of.id, trigger) {
+            return found;
+        }
+        let made = self.states.make(session, of, trigger);
+        let rule = app.plan.triggers[usize::from(trigger)].rule.as_ref();
+        let rule = rule.expect("only triggers that gather have a state");
+        self.states.get(made).gatherer.reset(rule, self.now_ns);
+        made
+    }
+
+    /// Takes a step of a gatherer and does what follows from it. Whether anything has fired.
+    pub(super) fn gather<S: Sink>(
+        &mut self,
+        app: &mut App,
+        state: Ref<State>,
+        near: Option<u16>,
+        sink: &mut S,
+        step: impl FnOnce(&mut Gatherer<Ref<Object>>, &mut Outcome<Ref<Object>>),
+    ) -> bool {
+        let mut out = std::mem::take(&mut self.scratch.outcome);
+        step(&mut self.states.get(state).gatherer, &mut out);
+        self.carry_out(app, state, near, out, sink)
+    }
+
+    /// Does what follows from a step: firings first, since what is let go may be among their
+    /// inputs. Whether anything has fired.
+    fn carry_out<S: Sink>(
+        &mut self,
+        app: &mut App,
+        state: Ref<State>,
+        near: Option<u16>,
+        mut out: Outcome<Ref<Object>>,
+        sink: &mut S,
+    ) -> bool {
+        let State { of, trigger, .. } = *self.states.get(state);
+        let mut has_fired = false;
+        for volley in out.volleys() {
+            has_fired = true;
+            self.fire_trigger(app, trigger, of, near, volley.items, volley.window);
+            app.stats.early_total += u64::from(volley.early);
+            self.cancel_rest(app, of, trigger, volley.items);
+        }
+        for &(object, complaint) in &out.complaints {
+            let text = |tables: &Self, app: &App| {
+                let object = tables.objects[object].input();
+                let mut room = AutoText::new();
+                format!(
+                    "object `{}` of bucket `{}` {complaint}",
+                    String::from_utf8_lossy(key_text(object.key, &mut room)),
+                    app.spec.buckets[usize::from(object.bucket)].name,
+                )
+            };
+            self.error_event(app, of, text, sink);
+        }
+        app.stats.dropped_total += out.dropped;
+        if out.overflow {
+            let failure = self.overflow(app, trigger);
+            let session = self.sessions[of].id;
+            self.afterwards
+                .push_back(Afterwards::Fail { session, failure });
+        }
+        for &object in &out.released {
+            self.drop_hold(app, object, sink);
+        }
+        out.clear();
+        self.scratch.outcome = out;
+        self.look_after(app, state);
+        has_fired
+    }
+
+    /// Arms a state's timer, and tells its session whether something is pending and whether it
+    /// stays open for that.
+    fn look_after(&mut self, app: &App, state: Ref<State>) {
+        let at = state;
+        let state = self.states.get(at);
+        let due_ns = state
+            .gatherer
+            .next_ns()
+            .filter(|&due_ns| due_ns != u64::MAX);
+        if due_ns != state.due_ns {
+            state.due_ns = due_ns;
+            self.timers.cancel(&mut state.timer);
+            if let Some(due_ns) = due_ns {
+                state.timer = self.timers.arm(due_ns, Timer::Trigger(at));
+            }
+        }
+        let is_pending = state.gatherer.is_pending();
+        if is_pending == state.is_pending {
+            return;
+        }
+        state.is_pending = is_pending;
+        let session = &mut self.sessions[state.of];
+        session.count_pending(app, state.trigger, is_pending);
+        let waits = app.plan.triggers[usize::from(state.trigger)].at_end == AtEnd::Wait;
+        if waits && is_pending != state.keeps_open {
+            state.keeps_open = is_pending;
+            if is_pending {
+                session.busy += 1;
+            } else {
+                session.busy -= 1;
             }
         }
     }
 
-    /// Fires a set with what it has, in the listed order.
-    pub(super) fn fire_set<S: Sink>(
+    /// A round has fired: the rest of it is cancelled, where its trigger says so.
+    fn cancel_rest(
         &mut self,
-        app: &mut App,
-        state: Ref<SetState>,
+        app: &App,
         session: Ref<Session>,
-        near: Option<u16>,
-        sink: &mut S,
+        trigger: u16,
+        round: &[Ref<Object>],
     ) {
-        let set = self.states.get(state);
-        set.fired = true;
-        let trigger = set.trigger;
-        let mut objects = std::mem::take(&mut set.objects);
-        objects.retain(|object| object.is_some());
-        self.fire_trigger(app, trigger, session, near, &objects);
-        for &object in &objects {
-            self.drop_hold(app, object, sink);
+        if app.plan.triggers[usize::from(trigger)]
+            .cancel_rest
+            .is_empty()
+        {
+            return;
         }
-        self.keep_buffer(state, objects);
+        let group = round
+            .first()
+            .map_or(&b""[..], |&object| self.objects[object].input().group);
+        self.afterwards.push_back(Afterwards::CancelRest {
+            session: self.sessions[session].id,
+            trigger,
+            group: group.into(),
+        });
     }
 
-    /// Drops what a state holds. It is remembered as fired, so that what comes later changes
-    /// nothing.
-    pub(super) fn drop_set<S: Sink>(&mut self, app: &mut App, state: Ref<SetState>, sink: &mut S) {
-        let set = self.states.get(state);
-        set.fired = true;
-        let objects = std::mem::take(&mut set.objects);
-        for object in objects.iter().filter_map(|object| object.some()) {
-            self.drop_hold(app, object, sink);
-        }
-        self.keep_buffer(state, objects);
-    }
-
-    fn keep_buffer(&mut self, state: Ref<SetState>, mut buffer: Vec<Ref<Object>>) {
-        if buffer.capacity() <= BUFFER_ENTRIES_KEPT {
-            buffer.clear();
-            self.states.get(state).objects = buffer;
+    fn overflow(&self, app: &App, trigger: u16) -> Failure {
+        let plan = &app.plan.triggers[usize::from(trigger)];
+        let bucket = &app.spec.buckets[usize::from(plan.bucket)];
+        let trigger = &bucket.triggers[usize::from(plan.index)];
+        let most = app.spec.limits.inputs;
+        Failure {
+            function: None,
+            invocation: 0,
+            attempt: 0,
+            cause: Cause::Limit(format!(
+                "limits.inputs: trigger `{}` of bucket `{}` would fire with more than {most} \
+                 objects; gather fewer, or raise the limit",
+                trigger.name, bucket.name
+            )),
+            executor: None,
         }
     }
 
@@ -217,10 +363,16 @@ impl Tables {
         session: Ref<Session>,
         sink: &mut S,
     ) {
-        while let Some(state) = self.sessions[session].states.some() {
-            self.sessions[session].states = self.states.get(state).next;
-            self.drop_set(app, state, sink);
-            self.states.remove(state);
+        while let Some(at) = self.sessions[session].states.some() {
+            self.gather(app, at, None, sink, |gatherer, out| {
+                gatherer.drain(out);
+                // What goes with its session is not counted as dropped by its trigger.
+                out.dropped = 0;
+            });
+            let state = self.states.get(at);
+            self.timers.cancel(&mut state.timer);
+            self.sessions[session].states = state.next;
+            self.states.remove(at);
         }
     }
 
@@ -233,6 +385,7 @@ impl Tables {
         session: Ref<Session>,
         near: Option<u16>,
         inputs: &[Ref<Object>],
+        window: Option<Window>,
     ) {
         let trigger_at = usize::from(trigger);
         for at in 0..app.plan.triggers[trigger_at].functions.len() {
@@ -240,6 +393,7 @@ impl Tables {
                 session,
                 function: app.plan.triggers[trigger_at].functions[at],
                 trigger,
+                window,
                 near,
                 is_call: false,
             };

@@ -322,6 +322,8 @@ impl World {
         self.say(
             id,
             FromExecutor::Publish {
+                ordinal: ordinal_of(key),
+                delay_ns: 0,
                 target,
                 extent,
                 size_bytes,
@@ -394,6 +396,8 @@ impl World {
         self.say(
             id,
             FromExecutor::Forward {
+                ordinal: ordinal_of(key),
+                delay_ns: 0,
                 target,
                 object,
                 key,
@@ -498,5 +502,13 @@ impl World {
             assert_eq!(stats.queued + stats.running + stats.calls_waiting, 0);
         }
         self.sink.assert_memory_free();
+    }
+}
+
+/// The ordinal that goes with a key.
+fn ordinal_of(key: Key<'_>) -> u32 {
+    match key {
+        Key::Auto(ordinal) => ordinal,
+        Key::Named(_) => 0,
     }
 }

@@ -258,9 +258,9 @@ impl Oracle {
                 self.end(session, End::Failed);
                 return;
             }
-            self.dropped += 1;
             let state = self.sessions.get_mut(&session).unwrap();
-            state.sets.insert(first, None);
+            let set = state.sets.insert(first, None).flatten();
+            self.dropped += set.map_or(0, |held| held.len() as u64);
         }
     }
 

@@ -1,0 +1,107 @@
+//! What a step leaves to be done at its end: what concerns other invocations or whole sessions, and
+//! would pull the ground from under whoever finds that it is due.
+
+use crate::event::{ExecutorId, Failure, SessionId, Sink};
+use crate::local::Local;
+use crate::local::invocation::{Invocation, Place};
+use crate::local::session::{End, Session};
+use crate::slab::Ref;
+
+/// Something to be done.
+pub(super) enum Afterwards {
+    /// A session has passed a limit.
+    Fail {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        failure: Failure,
+    },
+    /// A round has fired: what else works for it is cancelled.
+    CancelRest {
+        /// Whose.
+        session: SessionId,
+        /// Whose `cancel_rest`.
+        trigger: u16,
+        /// The round; empty: all invocations of those functions.
+        group: Box<[u8]>,
+    },
+}
+
+impl Local {
+    /// Does what has been left, and what that leaves.
+    #[cold]
+    pub(super) fn do_afterwards<S: Sink>(&mut self, sink: &mut S) {
+        while let Some(task) = self.tables.afterwards.pop_front() {
+            match task {
+                Afterwards::Fail { session, failure } => {
+                    if let Some(session) = self.tables.session(session) {
+                        self.end_session(session, &End::Failed(failure), sink);
+                    }
+                }
+                Afterwards::CancelRest {
+                    session,
+                    trigger,
+                    group,
+                } => {
+                    if let Some(session) = self.tables.session(session) {
+                        self.cancel_round(session, trigger, &group, sink);
+                    }
+                }
+            }
+        }
+    }
+
+    fn cancel_round<S: Sink>(
+        &mut self,
+        session: Ref<Session>,
+        trigger: u16,
+        group: &[u8],
+        sink: &mut S,
+    ) {
+        let app = self.tables.sessions[session].app;
+        let functions = &self.apps[app].plan.triggers[usize::from(trigger)].cancel_rest;
+        let is_of_round = |&invocation: &Ref<Invocation>| {
+            let invocation = &self.tables.invocations[invocation];
+            let first = invocation
+                .held
+                .first()
+                .filter(|_| invocation.input_count > 0);
+            functions.contains(&invocation.function)
+                && (group.is_empty()
+                    || first
+                        .is_some_and(|&first| self.tables.objects[first].input().group == group))
+        };
+        let cancelled: Vec<Ref<Invocation>> = self
+            .tables
+            .invocations_of(session)
+            .filter(is_of_round)
+            .collect();
+        for invocation in cancelled {
+            self.cancel_invocation(invocation, sink);
+        }
+        self.dispatch_ready(app, sink);
+        self.settle(session, sink);
+    }
+
+    /// Ends an invocation that nobody wants any more, without a failure: at once, or when it
+    /// returns.
+    pub(super) fn cancel_invocation<S: Sink>(&mut self, cancelled: Ref<Invocation>, sink: &mut S) {
+        let Some(session) = self.tables.invocations[cancelled].session.some() else {
+            return;
+        };
+        let id = self.tables.sessions[session].app;
+        let app = &mut self.apps[id];
+        self.tables.leave_session(app, cancelled);
+        match self.tables.invocations[cancelled].place {
+            Place::Queued => {
+                self.tables.unqueue(app, cancelled);
+                self.tables.finish(app, cancelled, sink);
+            }
+            Place::Backoff(mut timer) => {
+                self.tables.timers.cancel(&mut timer);
+                self.tables.finish(app, cancelled, sink);
+            }
+            Place::Running(slot) => self.cancel_running(ExecutorId { app: id, slot }, sink),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Attempts: what follows when one has failed, and how a further one is kept from doing again what
+//! an earlier one has done.
+//!
+//! All attempts of an invocation share its id, so an identity that it sends again is recognized and
+//! absorbed, and a steering call made again is the same call. What only an invocation that can run
+//! again needs is in a record of its own, so that others pay nothing for it.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
+
+use foldhash::fast::{FixedState, RandomState};
+use pheromone_shm::message::{Ending, InputKey, NO_BUCKET, Target};
+
+use crate::event::{Cause, ExecutorId, Failure, Sink};
+use crate::gather::{Gatherer, Rule, Sources};
+use crate::local::app::App;
+use crate::local::dispatch::Completion;
+use crate::local::invocation::{Invocation, Place};
+use crate::local::message::Publication;
+use crate::local::session::{End, Session};
+use crate::local::{Local, Tables, Timer};
+use crate::slab::Ref;
+use crate::spec::{Backoff, OnFailure};
+
+/// Bit of a status that forbids a further attempt (`PHR_PERMANENT`).
+const PERMANENT: i32 = 0x100;
+
+/// What the attempts of an invocation that may run again have done so far.
+#[derive(Default)]
+pub(super) struct Done {
+    /// Automatic keys by bucket and ordinal, direct objects by ordinal alone.
+    sent: HashSet<(u16, u32), RandomState>,
+    /// Steering calls by trigger.
+    steered: HashMap<u16, Steered, RandomState>,
+    /// Sources that an attempt has closed, whether or not it succeeded.
+    pub(super) closed: Vec<u16>,
+}
+
+/// Steering calls of one trigger.
+#[derive(Clone, Copy, Default)]
+struct Steered {
+    /// By the attempt that runs.
+    now: u32,
+    /// By the attempt that has made most.
+    most: u32,
+}
+
+impl Done {
+    /// Identities remembered: they count as names.
+    pub(super) fn names(&self) -> u64 {
+        self.sent.len() as u64
+    }
+
+    fn begin_attempt(&mut self) {
+        self.steered.values_mut().for_each(|calls| calls.now = 0);
+    }
+
+    /// Notes a steering call. False: an earlier attempt has made it.
+    pub(super) fn is_new_call(&mut self, trigger: u16) -> bool {
+        let calls = self.steered.entry(trigger).or_default();
+        calls.now += 1;
+        let is_new = calls.now > calls.most;
+        calls.most = calls.most.max(calls.now);
+        is_new
+    }
+}
+
+/// What follows from a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Another attempt.
+    RunsAgain,
+    /// The invocation is finally ended.
+    Ends,
+}
+
+impl Local {
+    /// The attempt that has come back has failed.
+    #[cold]
+    pub(super) fn attempt_returned<S: Sink>(
+        &mut self,
+        failed: Ref<Invocation>,
+        id: ExecutorId,
+        completion: &Completion<'_>,
+        sink: &mut S,
+    ) -> Fate {
+        let message = String::from_utf8_lossy(completion.message).into_owned();
+        let cause = match completion.ending {
+            Ending::NotLoaded => Cause::NotLoaded(message),
+            Ending::InitFailed => Cause::InitFailed(message),
+            Ending::Returned | Ending::StrayThreads => Cause::Returned {
+                status: completion.status,
+                message,
+            },
+        };
+        let is_permanent = completion.status > 0 && completion.status & PERMANENT != 0;
+        self.attempt_failed(failed, id, cause, is_permanent, sink)
+    }
+
+    /// An attempt has failed for this cause: it is repeated, or `on_failure` says what follows. The
+    /// caller finishes an invocation that ends.
+    pub(super) fn attempt_failed<S: Sink>(
+        &mut self,
+        failed: Ref<Invocation>,
+        id: ExecutorId,
+        cause: Cause,
+        is_permanent: bool,
+        sink: &mut S,
+    ) -> Fate {
+        let Some(session) = self.tables.invocations[failed].session.some() else {
+            return Fate::Ends;
+        };
+        let app = &mut self.apps[id.app];
+        if !is_permanent && self.tables.run_again(app, failed, session, sink) {
+            return Fate::RunsAgain;
+        }
+        let invocation = &self.tables.invocations[failed];
+        let failure = Failure {
+            function: Some(invocation.function),
+            invocation: invocation.id,
+            attempt: invocation.attempt,
+            cause,
+            executor: Some(id),
+        };
+        let plan = &app.plan.functions[usize::from(invocation.function)];
+        match plan.on_failure {
+            OnFailure::Continue => self.go_on_without(failed, session, &failure, sink),
+            OnFailure::Fail | OnFailure::Bucket(_) => {
+                self.tables.leave_session(app, failed);
+                self.end_session(session, &End::Failed(failure), sink);
+            }
+        }
+        Fate::Ends
+    }
+
+    /// The session goes on as if the invocation had returned without sending.
+    fn go_on_without<S: Sink>(
+        &mut self,
+        failed: Ref<Invocation>,
+        session: Ref<Session>,
+        failure: &Failure,
+        sink: &mut S,
+    ) {
+        let app = self.tables.sessions[session].app;
+        let app = &mut self.apps[app];
+        let function = self.tables.invocations[failed].function;
+        let text = |_: &Tables, app: &App| {
+            format!(
+                "function `{}` has failed in attempt {} and the session goes on: {}",
+                app.function_name(function),
+                failure.attempt,
+                said(&failure.cause)
+            )
+        };
+        self.tables.error_event(app, session, text, sink);
+        self.tables
+            .close_sources_of_failed(app, failed, session, sink);
+    }
+
+    /// The pause before a further attempt is over.
+    pub(super) fn retry_timer<S: Sink>(&mut self, again: Ref<Invocation>, sink: &mut S) {
+        let session = self.tables.invocations[again].session;
+        let id = self.tables.sessions[session].app;
+        self.tables.queue_again(&mut self.apps[id], again);
+        self.dispatch_ready(id, sink);
+    }
+}
+
+impl Tables {
+    /// Has a failed invocation run again after its pause. False: it must not.
+    fn run_again<S: Sink>(
+        &mut self,
+        app: &mut App,
+        failed: Ref<Invocation>,
+        session: Ref<Session>,
+        sink: &mut S,
+    ) -> bool {
+        let invocation = &self.invocations[failed];
+        let plan = &app.plan.functions[usize::from(invocation.function)];
+        if invocation.attempt >= plan.attempts {
+            return false;
+        }
+        let pause_ns = pause_ns(&plan.backoff, invocation.id, invocation.attempt);
+        let due_ns = self.now_ns.saturating_add(pause_ns);
+        if due_ns >= self.sessions[session].deadline_ns {
+            return false;
+        }
+        let invocation = &mut self.invocations[failed];
+        invocation.attempt += 1;
+        invocation.closes.clear();
+        invocation.parts = Vec::new();
+        invocation.join_keys = Vec::new();
+        if let Some(done) = &mut invocation.done {
+            done.begin_attempt();
+        }
+        invocation.place = Place::Backoff(self.timers.arm(due_ns, Timer::Retry(failed)));
+        let request = std::mem::take(&mut invocation.request);
+        let headers = std::mem::take(&mut invocation.headers);
+        let inputs = invocation.input_count as usize;
+        let mut dropped: Vec<_> = invocation.held.drain(inputs..).collect();
+        dropped.extend([request, headers].iter().filter_map(|object| object.some()));
+        for object in dropped {
+            self.drop_hold(app, object, sink);
+        }
+        true
+    }
+
+    /// Whether an earlier attempt of the sender has sent this identity. Notes it if not.
+    pub(super) fn is_repeated(
+        &mut self,
+        app: &mut App,
+        sender: Ref<Invocation>,
+        publication: &Publication<'_>,
+        ordinal: u32,
+    ) -> bool {
+        let invocation = &mut self.invocations[sender];
+        let Some(done) = &mut invocation.done else {
+            return false;
+        };
+        let place = match (publication.target, publication.object.key) {
+            (Target::Bucket(bucket), InputKey::Named(key)) => {
+                let name = self.names.find(publication.object.session, bucket, key);
+                let by = publication.author;
+                return name.is_some_and(|name| self.names.is_of_earlier_attempt(name, by));
+            }
+            (Target::Bucket(bucket), InputKey::Auto { .. }) => bucket,
+            (Target::Next | Target::Function(_), _) => NO_BUCKET,
+        };
+        let is_new = done.sent.insert((place, ordinal));
+        app.names += u64::from(is_new);
+        !is_new
+    }
+
+    /// A successful invocation closes the sources that it has said it would.
+    #[cold]
+    pub(super) fn close_sources<S: Sink>(
+        &mut self,
+        app: &mut App,
+        succeeded: Ref<Invocation>,
+        sink: &mut S,
+    ) {
+        let Some(session) = self.invocations[succeeded].session.some() else {
+            return;
+        };
+        for trigger in std::mem::take(&mut self.invocations[succeeded].closes) {
+            self.close_source(app, session, trigger, sink);
+        }
+    }
+
+    /// One that has failed counts as a closed source of each trigger that its function may feed,
+    /// where the manifest says so, and else of each for which one of its attempts had closed.
+    fn close_sources_of_failed<S: Sink>(
+        &mut self,
+        app: &mut App,
+        failed: Ref<Invocation>,
+        session: Ref<Session>,
+        sink: &mut S,
+    ) {
+        let invocation = &mut self.invocations[failed];
+        let function = usize::from(invocation.function);
+        let mut closed = match &mut invocation.done {
+            Some(done) => std::mem::take(&mut done.closed),
+            None => invocation.closes.to_vec(),
+        };
+        if let Some(sends) = &app.spec.functions[function].sends {
+            let has_sources = |rule: &Option<Rule>| matches!(rule, Some(Rule::Groups(rule)) if rule.sources != Sources::None);
+            closed = (0u16..)
+                .zip(&app.plan.triggers)
+                .filter(|(_, plan)| sends.contains(&plan.bucket) && has_sources(&plan.rule))
+                .map(|(trigger, _)| trigger)
+                .collect();
+        }
+        for trigger in closed {
+            self.close_source(app, session, trigger, sink);
+        }
+    }
+
+    fn close_source<S: Sink>(
+        &mut self,
+        app: &mut App,
+        session: Ref<Session>,
+        trigger: u16,
+        sink: &mut S,
+    ) {
+        let state = self.state_of(app, session, trigger);
+        let mut refused = None;
+        self.gather(app, state, None, sink, |gatherer, out| {
+            if let Gatherer::Groups(groups) = gatherer {
+                refused = groups.close_source(out).err();
+            }
+        });
+        if let Some(refusal) = refused {
+            self.steering_refused(app, session, trigger, &refusal, sink);
+        }
+    }
+}
+
+/// The pause after this attempt: doubling, bounded, and shifted by `jitter` in a way that depends on
+/// nothing but the invocation, so that a history can be repeated.
+fn pause_ns(backoff: &Backoff, invocation: u64, attempt: u32) -> u64 {
+    let doubled = backoff
+        .first_ns
+        .saturating_mul(1_u64.checked_shl(attempt - 1).unwrap_or(u64::MAX));
+    let pause_ns = doubled.min(backoff.max_ns);
+    let hash = FixedState::default().hash_one((invocation, attempt));
+    // From -1 to 1.
+    let shift = (hash >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
+    (pause_ns as f64 * (1.0 + shift * backoff.jitter)) as u64
+}
+
+/// A cause in words, for the events of a session that goes on.
+fn said(cause: &Cause) -> String {
+    match cause {
+        Cause::Returned { status, message } if message.is_empty() => {
+            format!("it returned {status}")
+        }
+        Cause::Returned { status, message } => format!("it returned {status}: {message}"),
+        Cause::Died(death, detail) if detail.is_empty() => format!("its process died ({death:?})"),
+        Cause::Died(death, detail) => format!("its process died ({death:?}): {detail}"),
+        Cause::NotLoaded(why)
+        | Cause::InitFailed(why)
+        | Cause::Fault(why)
+        | Cause::TimedOut(why)
+        | Cause::NoExecutor(why)
+        | Cause::Waiting(why)
+        | Cause::Limit(why) => why.clone(),
+        Cause::NoResponse => "there was no response".to_owned(),
+    }
+}

@@ -1,0 +1,196 @@
+//! What can still lead to a function: which groups that close `after` it must wait for what.
+//!
+//! Upstream(F) is F and every function from which F can be reached over `next`, `calls`, `sends`,
+//! `on_failure` buckets and triggers. It is computed when an app is deployed; a session then counts
+//! what of it is alive, one number for each such group, and the group closes when that is 0.
+
+use crate::event::Sink;
+use crate::gather::Gatherer;
+use crate::local::app::App;
+use crate::local::session::Session;
+use crate::local::{Local, Tables};
+use crate::slab::Ref;
+use crate::spec::{AppSpec, GroupClose, OnFailure, Scope, TriggerKind};
+
+/// A group that closes after a function.
+pub(super) struct AfterPlan {
+    /// Its trigger, in the app's numbering.
+    pub(super) trigger: u16,
+    /// It fires once without inputs where no object has come.
+    fire_empty: bool,
+    /// Upstream(F), by function.
+    upstream: Box<[bool]>,
+}
+
+impl AfterPlan {
+    /// Whether a function is upstream of the group's.
+    pub(super) fn waits_for(&self, function: u16) -> bool {
+        self.upstream[usize::from(function)]
+    }
+}
+
+/// What a session knows of one such group.
+#[derive(Clone, Copy, Default)]
+pub(super) struct After {
+    /// Invocations upstream that are not finally ended, and what is pending that may become one.
+    alive: u32,
+    /// Something upstream has been alive.
+    has_run: bool,
+    /// It has fired without inputs, which it does once, or need not any more.
+    is_done_empty: bool,
+}
+
+/// The groups of a spec that close after a function, in manifest order.
+pub(super) fn afters(spec: &AppSpec) -> Vec<AfterPlan> {
+    let triggers = spec.buckets.iter().flat_map(|bucket| &bucket.triggers);
+    let after = |(number, trigger): (u16, &crate::spec::TriggerSpec)| match trigger.kind {
+        TriggerKind::DynamicGroup {
+            close: GroupClose::After(function),
+            fire_empty,
+            ..
+        } if trigger.scope == Scope::Session => Some(AfterPlan {
+            trigger: number,
+            fire_empty,
+            upstream: upstream(spec, function),
+        }),
+        _ => None,
+    };
+    (0u16..).zip(triggers).filter_map(after).collect()
+}
+
+/// Upstream of one function, by function: a search against the direction of data.
+fn upstream(spec: &AppSpec, of: u16) -> Box<[bool]> {
+    let count = spec.functions.len();
+    let reached: Vec<Vec<u16>> = (0..count).map(|from| reachable(spec, from)).collect();
+    let mut found = vec![false; count];
+    found[usize::from(of)] = true;
+    let mut is_growing = true;
+    while is_growing {
+        is_growing = false;
+        for from in 0..count {
+            let leads_there = |to: &u16| found[usize::from(*to)];
+            if !found[from] && reached[from].iter().any(leads_there) {
+                found[from] = true;
+                is_growing = true;
+            }
+        }
+    }
+    found.into()
+}
+
+/// The functions that one may cause directly.
+fn reachable(spec: &AppSpec, from: usize) -> Vec<u16> {
+    let function = &spec.functions[from];
+    let mut reached: Vec<u16> = function
+        .next
+        .iter()
+        .chain(&function.calls)
+        .copied()
+        .collect();
+    let mut buckets: Vec<u16> = match &function.sends {
+        Some(sends) => sends.clone(),
+        None => (0u16..)
+            .zip(&spec.buckets)
+            .map(|(index, _)| index)
+            .collect(),
+    };
+    if let OnFailure::Bucket(bucket) = function.on_failure {
+        buckets.push(bucket);
+    }
+    for bucket in buckets {
+        let triggers = &spec.buckets[usize::from(bucket)].triggers;
+        reached.extend(triggers.iter().flat_map(|trigger| &trigger.functions));
+    }
+    reached.sort_unstable();
+    reached.dedup();
+    reached
+}
+
+impl Session {
+    /// Counts something that lives upstream of these groups, or lives no more.
+    fn count_upstream(&mut self, groups: &[u16], is_alive: bool) {
+        for &group in groups {
+            let after = &mut self.afters[usize::from(group)];
+            if is_alive {
+                after.alive += 1;
+                after.has_run = true;
+            } else {
+                after.alive -= 1;
+            }
+        }
+    }
+
+    /// An invocation of a function begins or ends.
+    #[inline]
+    pub(super) fn count_invocation(&mut self, app: &App, function: u16, is_alive: bool) {
+        if !self.afters.is_empty() {
+            let groups = &app.plan.functions[usize::from(function)].upstream_of;
+            self.count_upstream(groups, is_alive);
+        }
+    }
+
+    /// A trigger has something pending, or has it no more.
+    pub(super) fn count_pending(&mut self, app: &App, trigger: u16, is_pending: bool) {
+        if !self.afters.is_empty() {
+            let groups = &app.plan.triggers[usize::from(trigger)].feeds;
+            self.count_upstream(groups, is_pending);
+        }
+    }
+}
+
+impl Local {
+    /// Closes the groups of a session for which nothing upstream is alive. Whether any has fired.
+    #[cold]
+    pub(super) fn close_quiet_groups<S: Sink>(
+        &mut self,
+        session: Ref<Session>,
+        sink: &mut S,
+    ) -> bool {
+        let app = self.tables.sessions[session].app;
+        let app = &mut self.apps[app];
+        let mut has_fired = false;
+        for at in 0..app.plan.afters.len() {
+            has_fired |= self.tables.close_if_quiet(app, session, at, sink);
+        }
+        has_fired
+    }
+}
+
+impl Tables {
+    fn close_if_quiet<S: Sink>(
+        &mut self,
+        app: &mut App,
+        session: Ref<Session>,
+        at: usize,
+        sink: &mut S,
+    ) -> bool {
+        let plan = &app.plan.afters[at];
+        let (trigger, fires_empty) = (plan.trigger, plan.fire_empty);
+        let after = self.sessions[session].afters[at];
+        if after.alive > 0 {
+            return false;
+        }
+        let found = self.states.find(self.sessions[session].id, trigger);
+        if let Some(state) = found {
+            self.sessions[session].afters[at].is_done_empty = true;
+            if !self.states.get(state).gatherer.is_pending() {
+                return false;
+            }
+            return self.gather(app, state, None, sink, |gatherer, out| {
+                if let Gatherer::Groups(groups) = gatherer {
+                    groups.close(out);
+                }
+            });
+        }
+        if !fires_empty || !after.has_run || after.is_done_empty {
+            return false;
+        }
+        self.sessions[session].afters[at].is_done_empty = true;
+        let state = self.state_of(app, session, trigger);
+        self.gather(app, state, None, sink, |gatherer, out| {
+            if let Gatherer::Groups(groups) = gatherer {
+                groups.fire_empty(out);
+            }
+        })
+    }
+}
