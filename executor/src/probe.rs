@@ -5,6 +5,7 @@
 //! what it can, loads the library, looks, and says what it found on the pipe that was its stdout.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -24,6 +25,8 @@ pub const PROBE_ARGUMENT: &str = "__probe";
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest report that is read; each symbol's takes less than 1 KiB.
 const REPORT_BYTES_MAX: u64 = 4 << 20;
+/// Functions of a library that an error names before it says how many more there are.
+const USERS_NAMED_MAX: usize = 4;
 /// `nobody`: whom a probe started by root becomes.
 const NOBODY: u32 = 65534;
 
@@ -31,14 +34,23 @@ const NOBODY: u32 = 65534;
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// It cannot be loaded at all.
-    #[error("{0}")]
-    Load(LoadError),
+    #[error("{users}{error}")]
+    Load {
+        /// Whose library it is.
+        users: Users,
+        /// Why.
+        error: LoadError,
+    },
     /// It was loaded, and these functions are not as they should be.
     #[error("{}", list(.0))]
     Functions(Vec<FunctionError>),
     /// Loading it killed the process.
-    #[error("loading {library} crashed ({how}): look at its constructors and initialized statics")]
+    #[error(
+        "{users}loading {library} crashed ({how}): look at its constructors and initialized statics"
+    )]
     Crashed {
+        /// Whose library it is.
+        users: Users,
         /// Which.
         library: PathBuf,
         /// Signal or exit status.
@@ -46,21 +58,54 @@ pub enum ProbeError {
     },
     /// Loading it did not end.
     #[error(
-        "loading {library} did not end within {} s: look at its constructors",
+        "{users}loading {library} did not end within {} s: look at its constructors",
         PROBE_TIMEOUT.as_secs()
     )]
     Hung {
+        /// Whose library it is.
+        users: Users,
         /// Which.
         library: PathBuf,
     },
     /// The probe could not be made.
-    #[error("{library} could not be looked at: {reason}")]
+    #[error("{users}{library} could not be looked at: {reason}")]
     Machine {
+        /// Whose library it is.
+        users: Users,
         /// Which.
         library: PathBuf,
         /// Why.
         reason: std::io::Error,
     },
+}
+
+/// The functions of a library, as they stand before what is wrong with all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Users(Vec<String>);
+
+impl Users {
+    fn of(symbols: &[(&str, &str)]) -> Self {
+        let names = symbols.iter().map(|(function, _)| (*function).to_owned());
+        Self(names.collect())
+    }
+}
+
+impl fmt::Display for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (named, more) = self.0.split_at(self.0.len().min(USERS_NAMED_MAX));
+        let Some((first, others)) = named.split_first() else {
+            return Ok(());
+        };
+        let plural = if others.is_empty() { "" } else { "s" };
+        write!(f, "function{plural} `{first}`")?;
+        for other in others {
+            write!(f, ", `{other}`")?;
+        }
+        if !more.is_empty() {
+            write!(f, " and {} more", more.len())?;
+        }
+        f.write_str(": ")
+    }
 }
 
 /// What is wrong with one function.
@@ -91,7 +136,9 @@ struct Report(Result<Vec<Option<LoadError>>, LoadError>);
 /// # Errors
 /// The first cause that makes it unusable, or everything that is wrong with its functions.
 pub fn probe_symbols(library: &Path, symbols: &[(&str, &str)]) -> Result<(), ProbeError> {
+    let users = || Users::of(symbols);
     let machine = |reason| ProbeError::Machine {
+        users: users(),
         library: library.to_owned(),
         reason,
     };
@@ -104,13 +151,18 @@ pub fn probe_symbols(library: &Path, symbols: &[(&str, &str)]) -> Result<(), Pro
     let status = child.wait().map_err(machine)?;
     let Some(report) = report else {
         return Err(ProbeError::Hung {
+            users: users(),
             library: library.to_owned(),
         });
     };
     match postcard::from_bytes::<Report>(&report) {
-        Ok(Report(Err(error))) => Err(ProbeError::Load(error)),
+        Ok(Report(Err(error))) => Err(ProbeError::Load {
+            users: users(),
+            error,
+        }),
         Ok(Report(Ok(found))) => judge(symbols, found),
         Err(_) => Err(ProbeError::Crashed {
+            users: users(),
             library: library.to_owned(),
             how: how(status),
         }),

@@ -216,7 +216,10 @@ library = "text.so"
 "#,
     )
     .file("text.so", "This is no shared object.\n");
-    app.run().finish().exits(2).complains(&["lost", "text.so"]);
+    app.run()
+        .finish()
+        .exits(2)
+        .complains(&["function `lost`", "text.so"]);
 }
 
 #[test]
@@ -302,7 +305,10 @@ source = ["functions.c"]
          __attribute__((constructor)) static void trap(void) { abort(); }\n\
          PHR_FUNCTION(trapped) { (void)ctx; return PHR_OK; }\n",
     );
-    app.run().finish().exits(2).complains(&["functions"]);
+    app.run()
+        .finish()
+        .exits(2)
+        .complains(&["function `trapped`", "SIGABRT"]);
 }
 
 #[test]

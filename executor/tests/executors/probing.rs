@@ -29,10 +29,17 @@ fn wrong() {
         let said = error.to_string();
         let sentence = sentence.replace("NAME", &path.display().to_string());
         assert!(said.contains(&sentence), "{said} for {sentence}");
-        if let ProbeError::Functions(_) = error {
-            assert!(said.starts_with("function `count`: "), "{said}");
-        }
+        assert!(said.starts_with("function `count`: "), "{said}");
     }
+    let (path, _, _) = &wrong_libraries()[1];
+    let six = ["a", "b", "c", "d", "e", "f"].map(|name| (name, name));
+    let said = probe_symbols(path, &six)
+        .expect_err("it is wrong")
+        .to_string();
+    assert!(
+        said.starts_with("functions `a`, `b`, `c`, `d` and 2 more: "),
+        "{said}"
+    );
     let symbols = [("a", "absent"), ("b", "prepared"), ("c", "unmarked")];
     let error = probe_symbols(&library("loading.c"), &symbols).expect_err("two are wrong");
     let ProbeError::Functions(errors) = error else {
