@@ -157,5 +157,5 @@ object_size = "1KiB"
         .prints([b'x'; 1024]);
     let run = app.run_on([b'x'; 1025]).finish();
     assert!(matches!(run.status.code(), Some(1 | 2)), "{}", run.status);
-    run.complains(&["1025", "1024", "object_size"]);
+    run.complains(&["1024", "object_size"]);
 }
