@@ -158,7 +158,7 @@ fn later_kind(trigger: &TriggerSpec) -> Option<&'static str> {
         | TriggerKind::Redundant { .. }
             if trigger.scope == Scope::Bucket =>
         {
-            Some("that gathers across sessions (`scope = \"bucket\"`; \"session\" is)")
+            Some("with `scope = \"bucket\"`")
         }
         _ => None,
     }

@@ -5,7 +5,7 @@ mod common;
 use common::app::{app, bucket, by_key, by_pattern, by_set, immediate, trigger};
 use pheromone_core::spec::{
     AppSpec, AtEnd, Entry, GroupClose, Keep, OnFailure, Pool, RerunSpec, Retain, Scope, SerialBy,
-    TriggerKind,
+    TriggerKind, TriggerSpec,
 };
 
 fn good() -> AppSpec {
@@ -182,7 +182,7 @@ fn what_is_not_carried_out_yet_is_named() {
     let mut spec = good();
     let function = &mut spec.functions[0];
     function.attempts = 3;
-    function.on_failure = OnFailure::Continue;
+    function.on_failure = OnFailure::Bucket(0);
     function.serial_by = Some(SerialBy::Key);
     function.durable = true;
     let bucket = &mut spec.buckets[0];
@@ -195,15 +195,25 @@ fn what_is_not_carried_out_yet_is_named() {
         speculative: false,
         optional: false,
     }];
+    let batch = TriggerKind::ByBatchSize {
+        count: 2,
+        linger_ns: None,
+        per_group: false,
+    };
+    bucket.triggers.push(TriggerSpec {
+        scope: Scope::Bucket,
+        at_end: AtEnd::Fire,
+        ..trigger("batch", batch, &[0])
+    });
     bucket
         .triggers
         .push(trigger("join", TriggerKind::DynamicJoin, &[0]));
     assert_eq!(spec.validate(), Ok(()));
     let missing = spec.unsupported();
-    assert_eq!(missing.len(), 8);
+    assert_eq!(missing.len(), 7);
     assert_eq!(
-        missing[7],
-        "app `test`, bucket `b`: trigger `join` of type `dynamic_join` is not carried out yet"
+        missing[6],
+        "app `test`, bucket `b`: trigger `batch` with `scope = \"bucket\"` is not carried out yet"
     );
 }
 
@@ -219,7 +229,7 @@ fn an_invalid_spec_is_not_deployed() {
 #[should_panic(expected = "not carried out yet")]
 fn an_unsupported_spec_is_not_deployed() {
     let mut spec = good();
-    spec.functions[0].attempts = 2;
+    spec.functions[0].durable = true;
     common::World::new(spec);
 }
 

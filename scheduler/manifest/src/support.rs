@@ -3,7 +3,7 @@
 //! ([`AppSpec::unsupported`]), here only the places are found. Where it does the same with less
 //! protection, that is a warning.
 
-use pheromone_core::spec::{AppSpec, Isolation, OnFailure, Retain, TriggerKind};
+use pheromone_core::spec::{AppSpec, Isolation, OnFailure, Retain, Scope, TriggerKind};
 
 use crate::app::FunctionProgram;
 use crate::diagnostics::Diagnostic;
@@ -71,20 +71,12 @@ fn refuse(spec: &AppSpec, places: &Places, sink: &Sink) {
         );
     };
     for (function, places) in spec.functions.iter().zip(&places.functions) {
-        if function.attempts > 1 {
-            tell(
-                places,
-                "attempts",
-                "further attempts are".into(),
-                "write attempts = 1",
-            );
-        }
-        if function.on_failure != OnFailure::Fail {
-            let help = "leave it out: the session fails";
+        if let OnFailure::Bucket(_) = function.on_failure {
+            let help = "\"fail\" and \"continue\" are";
             tell(
                 places,
                 "on_failure",
-                "`on_failure` other than \"fail\" is".into(),
+                "`on_failure` with a bucket is".into(),
                 help,
             );
         }
@@ -122,9 +114,15 @@ fn refuse(spec: &AppSpec, places: &Places, sink: &Sink) {
             );
         }
         for (trigger, places) in bucket.triggers.iter().zip(&places.triggers) {
-            if let Some(word) = later(&trigger.kind) {
-                let help = "this build has \"immediate\", \"by_name\" and \"by_set\"";
+            let word = type_word(&trigger.kind);
+            if let TriggerKind::Custom { .. } = trigger.kind {
+                let help = "this build has all other types";
                 tell(places, "type", format!("`{word}` triggers are"), help);
+            } else if trigger.scope == Scope::Bucket && gathers(&trigger.kind) {
+                let help = "scope = \"session\" gathers the objects of each session by themselves";
+                let what = format!("`{word}` triggers that gather across sessions are");
+                let field = if places.has("scope") { "scope" } else { "type" };
+                tell(places, field, what, help);
             }
         }
     }
@@ -136,12 +134,9 @@ fn refuse(spec: &AppSpec, places: &Places, sink: &Sink) {
     }
 }
 
-/// The word for a type that comes later.
-fn later(kind: &TriggerKind) -> Option<&'static str> {
-    match kind {
-        TriggerKind::Immediate | TriggerKind::ByName(_) | TriggerKind::BySet { .. } => None,
-        kind => Some(type_word(kind)),
-    }
+/// Whether a type keeps objects until it fires.
+fn gathers(kind: &TriggerKind) -> bool {
+    !matches!(kind, TriggerKind::Immediate | TriggerKind::ByName(_))
 }
 
 /// A type's word in the manifest.

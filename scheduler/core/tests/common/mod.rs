@@ -317,6 +317,24 @@ impl World {
         self.publish(id, Target::Next, Key::Auto(ordinal), 8);
     }
 
+    /// Publishes a named object as a member of a group.
+    pub fn group_by(&mut self, id: ExecutorId, bucket: &str, key: &str, group: &str) {
+        let target = Target::Bucket(self.bucket(bucket));
+        let extent = self.allocate(id, 8);
+        self.say(
+            id,
+            FromExecutor::Publish {
+                target,
+                extent,
+                size_bytes: 8,
+                key: Key::Named(key.as_bytes()),
+                ordinal: 0,
+                group: group.as_bytes(),
+                delay_ns: 0,
+            },
+        );
+    }
+
     pub fn publish(&mut self, id: ExecutorId, target: Target, key: Key<'_>, size_bytes: u64) {
         let extent = self.allocate(id, size_bytes);
         self.say(
