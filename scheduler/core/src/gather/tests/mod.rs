@@ -3,6 +3,7 @@
 
 mod batch;
 mod set;
+mod windows;
 
 use std::collections::BTreeSet;
 
