@@ -211,10 +211,11 @@ impl<T: Copy> Groups<T> {
         let closed = self.sources_closed;
         let lacks = match self.rule.sources {
             Sources::None => "which nothing has closed".to_owned(),
-            Sources::Known(sources) => format!("and {closed} of its {sources} sources have closed"),
-            Sources::AtRunTime => {
-                format!("{closed} closed sources, and no `phr_expect_sources` that says how many")
-            }
+            Sources::Known(sources) => format!("with {closed} of {sources} sources closed"),
+            Sources::AtRunTime => format!(
+                "with {} closed and no `phr_expect_sources` that says of how many",
+                text::counted(u64::from(closed), "source")
+            ),
         };
         format!("has {objects} in {groups}, {lacks}")
     }

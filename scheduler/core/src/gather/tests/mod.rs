@@ -2,6 +2,10 @@
 //! through it anew at every step.
 
 mod batch;
+mod groups;
+mod joins;
+mod rounds;
+mod rule;
 mod set;
 mod windows;
 
