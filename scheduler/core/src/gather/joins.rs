@@ -273,3 +273,27 @@ fn key_place<T: Copy>(keys: &mut Roster<JoinKey<T>>, key: &[u8]) -> Place<JoinKe
     }
     place
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_list_leaves_no_key_that_only_it_has_named() {
+        let mut joins = Joins::<u32>::new(JoinsRule {
+            release_consumed: false,
+        });
+        let mut out = Outcome::default();
+        joins.join([&b"waited for"[..]], &mut out).unwrap();
+        joins.offer(0, b"there", &mut out);
+        let keys = [&b"there"[..], b"waited for", b"new", b"newer", b"new"];
+        joins.join(keys, &mut out).unwrap_err();
+        let left: Vec<&[u8]> = joins
+            .keys
+            .places()
+            .map(|place| joins.keys.name(place))
+            .collect();
+        assert_eq!(left, [&b"waited for"[..], b"there"]);
+        assert_eq!(joins.lists.live(), 1);
+    }
+}

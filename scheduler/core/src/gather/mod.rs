@@ -2,9 +2,9 @@
 //!
 //! A gatherer decides when what it holds fires, in which order, and when it lets go of it. It knows
 //! nothing of sessions, apps or invocations, so that the local scheduler, which has one per session
-//! and trigger, and the coordinator, which has one per trigger that gathers across sessions, fire by
-//! the same rules. Objects are handles of its user's; time is what its user brings and never goes
-//! back.
+//! and trigger, and the coordinator, which has one per trigger that gathers across sessions, fire
+//! by the same rules. Objects are handles of its user's; time is what its user brings and never
+//! goes back.
 //!
 //! Three rules hold for all types. An item offered is *released* exactly once, when it can be in no
 //! later volley. The cost of an offer does not grow with what is pending, nor with the number of

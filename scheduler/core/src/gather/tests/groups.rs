@@ -96,6 +96,23 @@ fn objects_of_a_group_fire_in_the_order_of_their_keys_where_that_is_asked() {
 }
 
 #[test]
+fn objects_whose_keys_are_alike_fire_in_arrival_order() {
+    let mut groups = groups(GroupsRule {
+        order_by_key: true,
+        ..AFTER
+    });
+    for _ in 0..50 {
+        groups.offer(0, "b", "g");
+        groups.offer(0, "a", "g");
+    }
+    let (odd, even) = ((1..100).step_by(2), (0..100).step_by(2));
+    assert_eq!(
+        groups.close().items(),
+        [odd.chain(even).collect::<Vec<_>>()]
+    );
+}
+
+#[test]
 fn the_groups_fire_when_the_last_source_has_closed() {
     let mut groups = sources(Sources::Known(2));
     groups.offer_in("a");
