@@ -220,8 +220,8 @@ fn waiting_groups_say_what_has_not_closed_them() {
     told.offer_in("a");
     assert_eq!(
         told.waiting_for(),
-        "has 1 object in 1 group, with 0 sources closed and no `phr_expect_sources` that says of how \
-         many"
+        "has 1 object in 1 group, with 0 sources closed and no `phr_expect_sources` that says of \
+         how many"
     );
     let mut after = groups(AFTER);
     after.offer_in("a");
