@@ -113,6 +113,7 @@ impl Scheduler {
                     headers: None,
                     parallelism: 0,
                     has_caller: true,
+                    window: None,
                 },
                 InputList::single(Input {
                     region,

@@ -76,6 +76,7 @@ fn a_hop_allocates_nothing() {
             headers: None,
             parallelism: 1,
             has_caller: true,
+            window: None,
         };
         scheduler
             .send_dispatch(&dispatch, [input].into_iter())
@@ -89,7 +90,9 @@ fn a_hop_allocates_nothing() {
             extent: object,
             size_bytes: 8,
             key: Key::Auto(0),
+            ordinal: 0,
             group: b"",
+            delay_ns: 0,
         });
         let message = &[b'm'; 1024][..if number.is_multiple_of(10) { 1024 } else { 0 }];
         executor.send(&FromExecutor::Complete {

@@ -42,6 +42,7 @@ fn dispatch(invocation: u64) -> (Dispatch<'static>, Input<'static>) {
         headers: None,
         parallelism: 0,
         has_caller: false,
+        window: None,
     };
     (dispatch, input)
 }
@@ -52,7 +53,9 @@ fn publish(ordinal: u32) -> FromExecutor<'static> {
         extent: extent(ordinal % 1000, 1),
         size_bytes: u64::from(ordinal % 64),
         key: Key::Auto(ordinal),
+        ordinal,
         group: b"",
+        delay_ns: 0,
     }
 }
 
@@ -204,7 +207,9 @@ fn flood(number: u32, long: &[u8]) -> FromExecutor<'_> {
             extent: extent(number, 3),
             size_bytes: 100,
             key: Key::Named(&long[..1 + number as usize % 255]),
+            ordinal: 0,
             group: &long[..255],
+            delay_ns: u64::from(number % 2),
         },
         _ => publish(number),
     }

@@ -14,7 +14,7 @@ use pheromone_shm::mapping::{MappedSlots, Mapping};
 use pheromone_shm::message::{FromExecutor, Input, InputKey, Key, Target, ToExecutor};
 use pheromone_shm::ring::{Producer, RingFault, SLOT_BYTES, SlotData};
 use pheromone_shm::sync::Ordering;
-use pheromone_shm::wire::{MESSAGE_SLOTS_MAX, MessageBuffer, encode_from_executor};
+use pheromone_shm::wire::{MESSAGE_SLOTS_MAX, Malformed, MessageBuffer, encode_from_executor};
 
 /// The hostile side: everything that an executor can write.
 struct Hostile {
@@ -68,9 +68,9 @@ impl Hostile {
             .collect();
         // Often a kind that there is, and flags that may be.
         if !self.random.one_in(4) {
-            let kind = self.random.below(14);
+            let kind = self.random.below(18);
             let kind = if kind == 0 { 0xff } else { kind };
-            let flags = self.random.below(8) << 16;
+            let flags = self.random.below(16) << 16;
             slots[0][0] = slots[0][0] & !0xff_00ff | kind | flags;
         }
         let index = self.mapping.word(up::ARGS);
@@ -84,7 +84,9 @@ impl Hostile {
             extent: extent(5, 5),
             size_bytes: 300,
             key: Key::Named(b"a key of some length, more than a slot has room for"),
+            ordinal: 0,
             group: b"a group",
+            delay_ns: 5,
         };
         let mut bytes = encode_from_executor(&message).unwrap();
         bytes.resize(bytes.len().next_multiple_of(56), 0);
@@ -207,7 +209,8 @@ fn a_full_ring_of_messages_ends_without_the_executor() {
 
 #[test]
 fn each_kind_of_nonsense_is_named() {
-    let cases: [(&[u64], Garbled); 7] = [
+    let form = Garbled::Form;
+    let cases: [(&[u64], Garbled); 16] = [
         (&[200], Garbled::Kind(200)),
         (&[1 | 1 << 16], Garbled::Reserved { kind: 1 }),
         (&[6 | 9 << 24], Garbled::Ending(9)),
@@ -222,15 +225,37 @@ fn each_kind_of_nonsense_is_named() {
         ),
         (
             &[2 | 5 << 48, 1 << 32, 64],
-            Garbled::Form(pheromone_shm::wire::Malformed::Size {
+            form(Malformed::Size {
                 size_bytes: 64,
                 extent_bytes: 64,
             }),
         ),
+        (&[8 | 1 << 24, 0], form(Malformed::KeyByte)),
+        // A delay of no time, an ordinal of 33 bits, and one of an object that has none.
         (
-            &[8 | 1 << 24, 0],
-            Garbled::Form(pheromone_shm::wire::Malformed::KeyByte),
+            &[2 | 12 << 16, 1 << 32, 0, 0, 0],
+            Garbled::Reserved { kind: 2 },
         ),
+        (
+            &[2 | 1 << 16 | 1 << 24, 1 << 32, 0, 1 << 32, 0x61],
+            Garbled::Reserved { kind: 2 },
+        ),
+        (&[3 | 1 << 24, 7 << 32, 0x61], Garbled::Reserved { kind: 3 }),
+        // Lists of keys: an empty key, one with a zero byte, one past the end, and a head that
+        // claims more than there is.
+        (&[13, 1, 0], form(Malformed::KeyLength(0))),
+        (&[13, 2, 0x0001], form(Malformed::KeyByte)),
+        (&[13, 3, 0x61_6103], form(Malformed::KeyList(3))),
+        (
+            &[13, u64::MAX],
+            Garbled::Length {
+                kind: 13,
+                needed_bytes: usize::MAX,
+                given_bytes: 56,
+            },
+        ),
+        (&[14, 3 | 2 << 32], form(Malformed::Round { k: 3, n: 2 })),
+        (&[15, 1 << 32], Garbled::Reserved { kind: 15 }),
     ];
     for (words, garbled) in cases {
         let control = Control::new(0, 1);

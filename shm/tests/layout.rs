@@ -13,8 +13,8 @@ use pheromone_shm::message::{
 use pheromone_shm::ring::{SLOT_BYTES, Slot};
 use pheromone_shm::sync::FutexWord;
 use pheromone_shm::wire::{
-    ARGS_BYTES, INLINE_BYTES_MAX, INPUT_BYTES_MAX, InputList, MESSAGE_SLOTS_MAX, SLOT_DATA_BYTES,
-    decode_to_executor, encode_from_executor,
+    ARGS_BYTES, INLINE_BYTES_MAX, INPUT_BYTES_MAX, InputList, JOIN_KEYS_BYTES_MAX,
+    MESSAGE_SLOTS_MAX, SLOT_DATA_BYTES, decode_to_executor, encode_from_executor, put_join_key,
 };
 
 #[test]
@@ -87,34 +87,62 @@ const EXTENT: Extent = Extent {
 
 #[test]
 fn publishes_and_forwards_are_these_bytes() {
-    let publish = |target, key, group| FromExecutor::Publish {
-        target,
-        extent: EXTENT,
-        size_bytes: 0x11,
-        key,
-        group,
+    const ORDINAL: u32 = 0x0d0c_0b0a;
+    const DELAY_NS: u64 = 0x0807_0605_0403_0201;
+    let key = Key::Named(b"key");
+    let publish = |target, key, ordinal, delay_ns| {
+        said(&FromExecutor::Publish {
+            target,
+            extent: EXTENT,
+            size_bytes: 0x11,
+            key,
+            ordinal,
+            group: b"grp",
+            delay_ns,
+        })
     };
     assert_eq!(
-        said(&publish(Target::Bucket(0x0a09), Key::Named(b"key"), b"grp")),
+        publish(Target::Bucket(0x0a09), key, 0, 0),
         "020000030300090a 0102030405060708 1100000000000000 6b6579677270"
     );
     assert_eq!(
-        said(&publish(Target::Next, Key::Auto(0x0d0c_0b0a), b"g")),
-        "0200050001000000 0102030405060708 1100000000000000 0a0b0c0d00000000 67"
+        publish(Target::Next, Key::Auto(ORDINAL), ORDINAL, 0),
+        "0200050003000000 0102030405060708 1100000000000000 0a0b0c0d00000000 677270"
     );
-    let forward = |target, object, key| FromExecutor::Forward {
-        target,
-        object,
-        key,
-        group: b"",
+    assert_eq!(
+        publish(Target::Next, key, ORDINAL, 0),
+        "0200010303000000 0102030405060708 1100000000000000 0a0b0c0d00000000 6b6579677270"
+    );
+    assert_eq!(
+        publish(Target::Bucket(1), key, 0, DELAY_NS),
+        "0200080303000100 0102030405060708 1100000000000000 0102030405060708 6b6579677270"
+    );
+    assert_eq!(
+        publish(Target::Function(7), key, ORDINAL, DELAY_NS),
+        "02000a0303000700 0102030405060708 1100000000000000 0a0b0c0d00000000 0102030405060708 \
+         6b6579677270"
+    );
+    let forward = |target, object, key, ordinal, delay_ns| {
+        said(&FromExecutor::Forward {
+            target,
+            object,
+            key,
+            ordinal,
+            group: b"",
+            delay_ns,
+        })
     };
     assert_eq!(
-        said(&forward(Target::Function(7), u32::MAX, Key::Named(b"k"))),
-        "0300020100000700 ffffffff00000000 6b"
+        forward(Target::Function(7), u32::MAX, Key::Named(b"k"), ORDINAL, 0),
+        "0300020100000700 ffffffff0a0b0c0d 6b"
     );
     assert_eq!(
-        said(&forward(Target::Bucket(1), 2, Key::Auto(3))),
+        forward(Target::Bucket(1), 2, Key::Auto(3), 3, 0),
         "0300040000000100 0200000003000000"
+    );
+    assert_eq!(
+        forward(Target::Bucket(1), 2, Key::Named(b"k"), 0, DELAY_NS),
+        "0300080100000100 0200000000000000 0102030405060708 6b"
     );
 }
 
@@ -178,6 +206,52 @@ fn questions_are_these_bytes() {
     }
 }
 
+#[test]
+fn steering_is_these_bytes() {
+    let mut keys = Vec::new();
+    for key in [&b"key"[..], b"~5.6"] {
+        put_join_key(&mut keys, key);
+    }
+    let trigger = 0x0201;
+    for (message, bytes) in [
+        (
+            FromExecutor::Join {
+                trigger,
+                more: true,
+                keys: &keys,
+            },
+            "0d00010000000102 0900000000000000 036b6579047e352e 36",
+        ),
+        (
+            FromExecutor::Join {
+                trigger,
+                more: false,
+                keys: &[],
+            },
+            "0d00000000000102 0000000000000000",
+        ),
+        (
+            FromExecutor::Redundant {
+                trigger,
+                k: 2,
+                n: 3,
+            },
+            "0e00000000000102 0200000003000000",
+        ),
+        (
+            FromExecutor::ExpectSources {
+                trigger,
+                sources: 4,
+            },
+            "0f00000000000102 0400000000000000",
+        ),
+        (FromExecutor::CloseSource { trigger }, "1000000000000102"),
+    ] {
+        assert_eq!(said(&message), bytes);
+    }
+    assert_eq!(JOIN_KEYS_BYTES_MAX, 65_520);
+}
+
 /// Bytes from hexadecimal, padded to whole slots.
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
@@ -220,6 +294,7 @@ fn a_short_dispatch_is_one_slot_of_these_bytes() {
         headers: None,
         parallelism: 3,
         has_caller: true,
+        window: None,
     };
     let bytes = bytes(slot);
     assert_eq!(bytes.len(), SLOT_DATA_BYTES);
@@ -230,8 +305,9 @@ fn a_short_dispatch_is_one_slot_of_these_bytes() {
 
 #[test]
 fn a_long_dispatch_is_these_bytes() {
-    let head = "0200070007000900 1100000000000000 2200000000000000 3300000000000000 \
+    let head = "0200170007000900 1100000000000000 2200000000000000 3300000000000000 \
                 0200000005000000 0100000034120000 4400000000000000";
+    let window = "aa00000000000000 bb00000000000000";
     let headers = "0800000009000000 0700000000000000";
     let input = |name: &str, flags_and_lens: &str, ordinal: &str| {
         format!(
@@ -241,7 +317,7 @@ fn a_long_dispatch_is_these_bytes() {
     };
     let request = input("7265717565737400", "000700", "00000000");
     let first = input("9900000000000000 6700000000000000", "040001", "0a000000");
-    let bytes = bytes(&format!("{head} {headers} {request} {first}"));
+    let bytes = bytes(&format!("{head} {window} {headers} {request} {first}"));
     let object = |key, group| Input {
         region: 1,
         bucket: u16::MAX,
@@ -273,6 +349,7 @@ fn a_long_dispatch_is_these_bytes() {
         }),
         parallelism: 0x1234,
         has_caller: true,
+        window: Some((0xaa, 0xbb)),
     };
     let inputs = InputList::single(object(auto, b"g"));
     let expected = ToExecutor::Dispatch { dispatch, inputs };

@@ -9,8 +9,8 @@ use pheromone_shm::message::{
     Key, MESSAGE_BYTES_MAX, NO_BUCKET, NO_DEADLINE, NO_TRIGGER, Target, ToExecutor,
 };
 use pheromone_shm::wire::{
-    Garbled, InputList, Malformed, MessageBuffer, decode_from_executor, decode_to_executor,
-    encode_from_executor,
+    Garbled, INLINE_BYTES_MAX, InputList, JOIN_KEYS_BYTES_MAX, Malformed, MessageBuffer,
+    decode_from_executor, decode_to_executor, encode_from_executor, join_keys, put_join_key,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -51,8 +51,17 @@ fn object() -> impl Strategy<Value = (Extent, u64)> {
     })
 }
 
-fn named<'a>(key: &'a Option<Vec<u8>>, ordinal: u32) -> Key<'a> {
-    key.as_deref().map_or(Key::Auto(ordinal), Key::Named)
+/// A key, and the ordinal that goes with it and the target.
+fn named(target: Target, key: &Option<Vec<u8>>, ordinal: u32) -> (Key<'_>, u32) {
+    match (key, target) {
+        (None, _) => (Key::Auto(ordinal), ordinal),
+        (Some(key), Target::Bucket(_)) => (Key::Named(key), 0),
+        (Some(key), _) => (Key::Named(key), ordinal),
+    }
+}
+
+fn delay_ns() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), Just(1), any::<u64>()]
 }
 
 /// Sends a message through real rings and compares what arrives.
@@ -145,6 +154,7 @@ prop_compose! {
         deadline_ns in prop_oneof![Just(NO_DEADLINE), any::<u64>()],
         timeout_ns in prop_oneof![Just(NO_DEADLINE), any::<u64>()],
         headers in option::of(any::<(u16, u32, u32)>()),
+        window in option::of(any::<(u64, u64)>()),
         has_caller in any::<bool>(),
     ) -> Dispatch<'static> {
         Dispatch {
@@ -164,13 +174,14 @@ prop_compose! {
             }),
             parallelism: numbers.2,
             has_caller,
+            window,
         }
     }
 }
 
 /// A first word of a short message that is right, or wrong in some of its bytes.
 fn almost_short_head() -> impl Strategy<Value = u64> {
-    let kind_and_flags = (prop_oneof![Just(2_u64), Just(6)], 0_u64..=8, any::<u8>());
+    let kind_and_flags = (prop_oneof![Just(2_u64), Just(6)], 0_u64..=16, any::<u8>());
     let rest = prop_oneof![6 => Just(0_u64), 1 => Just(1), 1 => any::<u64>()];
     let number = prop_oneof![Just(0_u64), Just(0xffff), 0_u64..=3];
     (kind_and_flags, rest, number).prop_map(|((kind, flags, ring), rest, number)| {
@@ -205,20 +216,45 @@ proptest! {
     #[test]
     fn a_publish_arrives(
         target in target(), object in object(), key in key(), ordinal in any::<u32>(),
-        group in group(),
+        group in group(), delay_ns in delay_ns(),
     ) {
         let (extent, size_bytes) = object;
-        let key = named(&key, ordinal);
-        arrives_up(&FromExecutor::Publish { target, extent, size_bytes, key, group: &group });
+        let (key, ordinal) = named(target, &key, ordinal);
+        arrives_up(&FromExecutor::Publish {
+            target, extent, size_bytes, key, ordinal, group: &group, delay_ns,
+        });
     }
 
     #[test]
     fn a_forward_arrives(
         target in target(), object in any::<u32>(), key in key(), ordinal in any::<u32>(),
-        group in group(),
+        group in group(), delay_ns in delay_ns(),
     ) {
-        let key = named(&key, ordinal);
-        arrives_up(&FromExecutor::Forward { target, object, key, group: &group });
+        let (key, ordinal) = named(target, &key, ordinal);
+        arrives_up(&FromExecutor::Forward {
+            target, object, key, ordinal, group: &group, delay_ns,
+        });
+    }
+
+    #[test]
+    fn a_join_arrives(
+        trigger in any::<u16>(), more in any::<bool>(),
+        keys in prop_oneof![
+            vec(vec(1_u8..=255, 1..=20), 0..20), vec(vec(1_u8..=255, 1..=255), 0..250),
+        ],
+    ) {
+        let mut list = Vec::new();
+        keys.iter().for_each(|key| put_join_key(&mut list, key));
+        prop_assert!(join_keys(&list).eq(keys.iter().map(Vec::as_slice)));
+        arrives_up(&FromExecutor::Join { trigger, more, keys: &list });
+    }
+
+    #[test]
+    fn steering_arrives(trigger in any::<u16>(), k in 1_u32.., above in any::<u32>()) {
+        let (n, sources) = (k.saturating_add(above), above);
+        arrives_up(&FromExecutor::Redundant { trigger, k, n });
+        arrives_up(&FromExecutor::ExpectSources { trigger, sources });
+        arrives_up(&FromExecutor::CloseSource { trigger });
     }
 
     #[test]
@@ -328,7 +364,7 @@ proptest! {
     /// Whatever is accepted says what it says in one way only: sent again, it is the same message.
     #[test]
     fn random_bytes_are_refused_or_are_a_message(
-        kind in 0_u8..14, rest in vec(prop_oneof![Just(0_u8), 0_u8..5, any::<u8>()], 0..700),
+        kind in 0_u8..18, rest in vec(prop_oneof![Just(0_u8), 0_u8..5, any::<u8>()], 0..700),
     ) {
         let bytes = [&[kind][..], &rest].concat();
         if let Ok(message) = decode_from_executor(&bytes) {
@@ -346,22 +382,25 @@ proptest! {
 
     #[test]
     fn a_message_with_bits_flipped_is_refused_or_is_a_message(
-        key in key(), group in group(), object in object(),
-        flips in vec((0..600_usize, 0..8_u8), 1..4),
+        target in target(), key in key(), group in group(), object in object(),
+        delay_ns in delay_ns(), flips in vec((0..600_usize, 0..8_u8), 1..4),
     ) {
         let (extent, size_bytes) = object;
-        let key = named(&key, 7);
-        let target = Target::Bucket(1);
-        let message = FromExecutor::Publish { target, extent, size_bytes, key, group: &group };
+        let (key, ordinal) = named(target, &key, 7);
+        let message = FromExecutor::Publish {
+            target, extent, size_bytes, key, ordinal, group: &group, delay_ns,
+        };
         let mut bytes = encode_from_executor(&message).unwrap();
         bytes.resize(bytes.len().next_multiple_of(56), 0);
         for (at, bit) in flips {
             let len = bytes.len();
             bytes[at % len] ^= 1 << bit;
         }
-        if let Ok(FromExecutor::Publish { extent, size_bytes, group, .. }) =
+        if let Ok(message @ FromExecutor::Publish { extent, size_bytes, group, .. }) =
             decode_from_executor(&bytes)
         {
+            let again = encode_from_executor(&message).expect("what was accepted has the form");
+            prop_assert_eq!(decode_from_executor(&again), Ok(message));
             prop_assert!(size_bytes < extent.len_bytes() && extent.end_units() <= 1 << 32);
             prop_assert!(!group.contains(&0));
         }
@@ -374,7 +413,9 @@ fn publish<'a>(key: Key<'a>, group: &'a [u8]) -> FromExecutor<'a> {
         extent: extent(0, 1),
         size_bytes: 63,
         key,
+        ordinal: 0,
         group,
+        delay_ns: 0,
     }
 }
 
@@ -388,8 +429,67 @@ fn a_publish_with_32_bytes_of_names_is_one_slot_and_one_with_33_is_two() {
     assert_eq!(len(&[b'k'; 20], &[b'g'; 12]), 56);
     assert_eq!(len(&[b'k'; 20], &[b'g'; 13]), 57);
     assert_eq!(len(&[b'k'; 255], &[b'g'; 255]), 24 + 510);
-    let auto = encode_from_executor(&publish(Key::Auto(u32::MAX), &[b'g'; 24])).unwrap();
+    let auto = encode_from_executor(&publish(Key::Auto(0), &[b'g'; 24])).unwrap();
     assert_eq!(auto.len(), 56);
+}
+
+#[test]
+fn the_longest_publish_travels_in_slots() {
+    let name = [b'n'; 255];
+    let longest = FromExecutor::Publish {
+        target: Target::Function(1),
+        extent: extent(0, 1),
+        size_bytes: 63,
+        key: Key::Named(&name),
+        ordinal: u32::MAX,
+        group: &name,
+        delay_ns: u64::MAX,
+    };
+    let bytes = encode_from_executor(&longest).unwrap().len();
+    assert_eq!(bytes, 40 + 510);
+    assert!(bytes <= INLINE_BYTES_MAX);
+    arrives_up(&longest);
+}
+
+#[test]
+fn only_what_is_delayed_says_a_delay() {
+    let message = |delay_ns| FromExecutor::Publish {
+        target: Target::Next,
+        extent: extent(0, 1),
+        size_bytes: 63,
+        key: Key::Auto(7),
+        ordinal: 7,
+        group: b"",
+        delay_ns,
+    };
+    let len = |delay_ns| encode_from_executor(&message(delay_ns)).unwrap().len();
+    assert_eq!((len(0), len(1)), (32, 40));
+}
+
+fn join(keys: &[u8]) -> FromExecutor<'_> {
+    FromExecutor::Join {
+        trigger: 1,
+        more: false,
+        keys,
+    }
+}
+
+#[test]
+fn a_list_of_keys_fills_an_area_and_no_more() {
+    let mut keys = Vec::new();
+    // 65 520 bytes are 255 keys of 255 bytes, and one of 239.
+    for _ in 0..255 {
+        put_join_key(&mut keys, &[b'k'; 255]);
+    }
+    put_join_key(&mut keys, &[b'k'; 239]);
+    assert_eq!(keys.len(), JOIN_KEYS_BYTES_MAX);
+    arrives_up(&join(&keys));
+    let before = keys.len();
+    put_join_key(&mut keys, b"k");
+    assert_eq!(
+        encode_from_executor(&join(&keys)),
+        Err(Malformed::KeyList(before + 2))
+    );
 }
 
 #[test]
@@ -433,6 +533,7 @@ fn a_dispatch_of_one_direct_object_is_one_slot() {
         headers: None,
         parallelism: 255,
         has_caller: true,
+        window: None,
     };
     // 64 messages fit the ring of 64 slots, and not one more.
     for _ in 0..64 {
@@ -480,6 +581,15 @@ fn what_is_no_short_dispatch_is_left_for_the_general_way() {
 #[test]
 fn a_message_that_breaks_its_form_is_not_sent() {
     let long = [b'a'; 256];
+    let ordinal = |target, key| FromExecutor::Forward {
+        target,
+        object: 0,
+        key,
+        ordinal: 2,
+        group: b"",
+        delay_ns: 0,
+    };
+    let round = |k, n| FromExecutor::Redundant { trigger: 0, k, n };
     for (message, why) in [
         (publish(Key::Named(b""), b""), Malformed::KeyLength(0)),
         (publish(Key::Named(&long), b""), Malformed::KeyLength(256)),
@@ -523,7 +633,9 @@ fn a_message_that_breaks_its_form_is_not_sent() {
                 extent: extent(0, 1),
                 size_bytes: 0,
                 key: Key::Auto(0),
+                ordinal: 0,
                 group: b"",
+                delay_ns: 0,
             },
             Malformed::NoBucket,
         ),
@@ -533,13 +645,26 @@ fn a_message_that_breaks_its_form_is_not_sent() {
                 extent: extent(u32::MAX, 2),
                 size_bytes: 0,
                 key: Key::Auto(0),
+                ordinal: 0,
                 group: b"",
+                delay_ns: 0,
             },
             Malformed::Extent {
                 offset_units: u32::MAX,
                 len_units: 2,
             },
         ),
+        // Ordinals that their keys contradict.
+        (ordinal(Target::Next, Key::Auto(1)), Malformed::Ordinal(2)),
+        (
+            ordinal(Target::Bucket(0), Key::Named(b"k")),
+            Malformed::Ordinal(2),
+        ),
+        (join(b"\x01a\x00"), Malformed::KeyLength(0)),
+        (join(b"\x02a\0"), Malformed::KeyByte),
+        (join(b"\x03aa"), Malformed::KeyList(3)),
+        (round(0, 3), Malformed::Round { k: 0, n: 3 }),
+        (round(4, 3), Malformed::Round { k: 4, n: 3 }),
     ] {
         assert_eq!(encode_from_executor(&message), Err(why));
     }
