@@ -10,6 +10,7 @@ mod inputs;
 mod later;
 mod outputs;
 mod responses;
+mod steering;
 
 use std::ffi::{c_char, c_int};
 use std::os::fd::BorrowedFd;
@@ -101,10 +102,10 @@ static TABLE: sdk::Api = sdk::Api {
     load: later::load,
     delete_object: inputs::delete_object,
 
-    join: later::join,
-    redundant: later::redundant,
-    expect_sources: later::expect_sources,
-    close_source: later::close_source,
+    join: steering::join,
+    redundant: steering::redundant,
+    expect_sources: steering::expect_sources,
+    close_source: steering::close_source,
 
     app: about::app,
     function: about::function,

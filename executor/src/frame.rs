@@ -57,6 +57,8 @@ pub struct Frame {
     pub parallelism: u16,
     /// Somebody waits for a response.
     pub has_caller: bool,
+    /// Start and end of the window or batch that fired.
+    pub window: Option<(u64, u64)>,
     /// Request headers: name, NUL, value, NUL, repeated.
     pub headers: Option<Headers>,
     inputs: Objects,
@@ -88,6 +90,7 @@ impl Frame {
             input_count: 0,
             parallelism: 0,
             has_caller: false,
+            window: None,
             headers: None,
             inputs: Objects::new(api),
             found: Objects::new(api),
@@ -124,6 +127,7 @@ impl Frame {
         self.input_count = dispatch.input_count;
         self.parallelism = dispatch.parallelism;
         self.has_caller = dispatch.has_caller;
+        self.window = dispatch.window;
         self.headers = match dispatch.headers {
             None => None,
             Some(block) => {

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use pheromone_shm::message::{NO_BUCKET, NO_TRIGGER};
 
-use crate::protocol::{Arguments, Program};
+use crate::protocol::{Arguments, Program, Steering, TriggerProgram};
 
 /// Most names that an error lists.
 const NAMES_LISTED_MAX: usize = 8;
@@ -16,9 +16,11 @@ pub struct Names {
     /// Functions by index.
     pub functions: Vec<Function>,
     buckets: Vec<CString>,
-    triggers: Vec<CString>,
+    triggers: Vec<Trigger>,
     functions_sorted: Vec<u16>,
     buckets_sorted: Vec<u16>,
+    /// By bucket, then by name.
+    triggers_sorted: Vec<u16>,
 }
 
 /// What a function is called, and may do.
@@ -37,6 +39,15 @@ pub struct Function {
     pub arguments: Arguments,
 }
 
+/// What a trigger is called, and may be told.
+struct Trigger {
+    name: CString,
+    bucket: u16,
+    /// Its `type` in the manifest.
+    kind: String,
+    steering: Steering,
+}
+
 /// A program whose names cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NamesError {
@@ -44,10 +55,10 @@ pub enum NamesError {
     #[error("the name or value {0:?} has a zero byte in it")]
     ZeroByte(String),
     /// An index without a meaning.
-    #[error("function `{function}` names {what} {index}, and there are only {count}")]
+    #[error("{whose} names {what} {index}, and there are only {count}")]
     Index {
-        /// Whose.
-        function: String,
+        /// A function or trigger.
+        whose: String,
         /// What is named.
         what: &'static str,
         /// The index.
@@ -78,10 +89,10 @@ impl Names {
             .iter()
             .map(|name| c_string(name))
             .collect::<Result<_, _>>()?;
-        let triggers: Vec<CString> = program
+        let triggers: Vec<Trigger> = program
             .triggers
             .iter()
-            .map(|name| c_string(name))
+            .map(|trigger| Trigger::new(trigger, buckets.len()))
             .collect::<Result<_, _>>()?;
         let functions: Vec<Function> = (0..program.functions.len())
             .map(|index| Function::new(program, index))
@@ -90,6 +101,8 @@ impl Names {
         let functions_sorted = sorted(&names);
         let names: Vec<&CStr> = buckets.iter().map(CString::as_c_str).collect();
         let buckets_sorted = sorted(&names);
+        let mut triggers_sorted: Vec<u16> = (0..triggers.len() as u16).collect();
+        triggers_sorted.sort_by_key(|index| triggers[usize::from(*index)].place());
         let app = c_string(&program.app)?;
         Ok(Self {
             app,
@@ -98,6 +111,7 @@ impl Names {
             triggers,
             functions_sorted,
             buckets_sorted,
+            triggers_sorted,
         })
     }
 
@@ -131,6 +145,21 @@ impl Names {
             .map(|name| name.as_ptr())
     }
 
+    /// The trigger of this name in this bucket.
+    pub fn trigger_index(&self, bucket: u16, name: &[u8]) -> Option<u16> {
+        let place_of = |index: &u16| self.triggers[usize::from(*index)].place();
+        let at = self
+            .triggers_sorted
+            .binary_search_by(|index| place_of(index).cmp(&(bucket, name)))
+            .ok()?;
+        Some(self.triggers_sorted[at])
+    }
+
+    /// What functions may say to the trigger that [`Names::trigger_index`] gave.
+    pub fn steering(&self, trigger: u16) -> Steering {
+        self.triggers[usize::from(trigger)].steering
+    }
+
     /// Its name; "" for [`NO_TRIGGER`] and for an index without a meaning.
     pub fn trigger(&self, index: u16) -> *const c_char {
         if index == NO_TRIGGER {
@@ -138,7 +167,22 @@ impl Names {
         }
         self.triggers
             .get(usize::from(index))
-            .map_or(c"".as_ptr(), |name| name.as_ptr())
+            .map_or(c"".as_ptr(), |trigger| trigger.name.as_ptr())
+    }
+
+    /// For errors: the trigger that [`Names::trigger_index`] gave, with its bucket, and its type.
+    pub fn trigger_text(&self, index: u16) -> (String, &str) {
+        let trigger = &self.triggers[usize::from(index)];
+        let name = trigger.name.to_string_lossy();
+        let bucket = self.bucket_text(trigger.bucket);
+        let text = format!("trigger `{name}` of bucket `{bucket}`");
+        (text, &trigger.kind)
+    }
+
+    /// For errors: which triggers a bucket has.
+    pub fn trigger_list(&self, bucket: u16) -> String {
+        let own = self.triggers.iter().filter(|own| own.bucket == bucket);
+        list(own.map(|trigger| trigger.name.as_c_str()))
     }
 
     /// For errors: which buckets there are.
@@ -164,6 +208,30 @@ impl Names {
     }
 }
 
+impl Trigger {
+    fn new(trigger: &TriggerProgram, buckets: usize) -> Result<Self, NamesError> {
+        if usize::from(trigger.bucket) >= buckets {
+            return Err(NamesError::Index {
+                whose: format!("trigger `{}`", trigger.name),
+                what: "bucket",
+                index: trigger.bucket,
+                count: buckets,
+            });
+        }
+        Ok(Self {
+            name: c_string(&trigger.name)?,
+            bucket: trigger.bucket,
+            kind: trigger.kind.clone(),
+            steering: trigger.steering,
+        })
+    }
+
+    /// What it is found by.
+    fn place(&self) -> (u16, &[u8]) {
+        (self.bucket, self.name.to_bytes())
+    }
+}
+
 impl Function {
     fn new(program: &Program, index: usize) -> Result<Self, NamesError> {
         let function = &program.functions[index];
@@ -173,7 +241,7 @@ impl Function {
         {
             None => Ok(indices.to_vec()),
             Some(index) => Err(NamesError::Index {
-                function: function.name.clone(),
+                whose: format!("function `{}`", function.name),
                 what,
                 index: *index,
                 count,
@@ -258,7 +326,7 @@ pub fn program(functions: &[&str], buckets: &[&str]) -> Program {
         directory: "/".to_owned(),
         functions: functions.iter().map(function).collect(),
         buckets: buckets.iter().map(|name| (*name).to_owned()).collect(),
-        triggers: vec!["first".to_owned()],
+        triggers: Vec::new(),
         region_count: 2,
         region_span_bytes: 1 << 20,
         object_size_max_bytes: 1 << 20,
@@ -296,13 +364,42 @@ mod tests {
         assert_eq!(names.function_index(b""), None);
         assert_eq!(text(names.bucket(NO_BUCKET).expect("none")), "");
         assert_eq!(names.bucket(100), None);
-        assert_eq!(text(names.trigger(0)), "first");
-        assert_eq!(text(names.trigger(NO_TRIGGER)), "");
         assert!(
             names.bucket_list().ends_with("and 92 more"),
             "{}",
             names.bucket_list()
         );
+    }
+
+    fn trigger(bucket: u16, name: &str) -> TriggerProgram {
+        TriggerProgram {
+            bucket,
+            name: name.to_owned(),
+            kind: "dynamic_join".to_owned(),
+            steering: Steering::Join,
+        }
+    }
+
+    #[test]
+    fn triggers_are_found_in_their_bucket() {
+        let mut program = program(&["f"], &["a", "b"]);
+        program.triggers = (0..100)
+            .map(|i| trigger(i / 50, &format!("t{}", (i * 37) % 50)))
+            .collect();
+        let names = Names::new(&program).expect("a good program");
+        for (number, trigger) in (0..).zip(&program.triggers) {
+            let found = names.trigger_index(trigger.bucket, trigger.name.as_bytes());
+            assert_eq!(found, Some(number));
+            assert_eq!(text(names.trigger(number)), trigger.name);
+        }
+        assert_eq!(names.trigger_index(0, b"t50"), None);
+        assert_eq!(names.trigger_index(2, b"t0"), None);
+        assert_eq!(names.steering(0), Steering::Join);
+        assert_eq!(text(names.trigger(NO_TRIGGER)), "");
+        let whole = "trigger `t0` of bucket `b`".to_owned();
+        assert_eq!(names.trigger_text(50), (whole, "dynamic_join"));
+        assert!(names.trigger_list(1).ends_with("and 42 more"));
+        assert_eq!(names.trigger_list(2), "none");
     }
 
     #[test]
@@ -314,6 +411,10 @@ mod tests {
         let mut wrong = program(&["f"], &["b"]);
         wrong.functions[0].sends = Some(vec![7]);
         assert!(Names::new(&wrong).is_err());
+        let mut wrong = program(&["f"], &["b"]);
+        wrong.triggers = vec![trigger(1, "t")];
+        let error = Names::new(&wrong).err().expect("refused").to_string();
+        assert_eq!(error, "trigger `t` names bucket 1, and there are only 1");
         assert!(Names::new(&program(&["f\0"], &[])).is_err());
     }
 

@@ -80,6 +80,8 @@ pub struct Object {
     pub extent: Cell<Extent>,
     /// Of an output: where to.
     pub target: Cell<Target>,
+    /// Of an output: as `Publish` says it.
+    pub ordinal: Cell<u32>,
     /// The payload's pages have been faulted in, or need not be.
     pub populated: Cell<bool>,
 }
@@ -107,6 +109,7 @@ impl Object {
             number: Cell::new(0),
             extent: Cell::new(Extent::default()),
             target: Cell::new(Target::Next),
+            ordinal: Cell::new(0),
             populated: Cell::new(false),
         }
     }

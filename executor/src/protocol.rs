@@ -103,8 +103,8 @@ pub struct Program {
     pub functions: Vec<FunctionProgram>,
     /// Bucket names by index.
     pub buckets: Vec<String>,
-    /// Trigger names, flattened over the buckets in order.
-    pub triggers: Vec<String>,
+    /// Triggers, flattened over the buckets in order.
+    pub triggers: Vec<TriggerProgram>,
     /// Regions in the window.
     pub region_count: u16,
     /// Bytes of each region's span (the same for all), a power of two.
@@ -144,6 +144,38 @@ pub struct FunctionProgram {
     pub init_timeout_ns: u64,
     /// How `arg_values` is filled for the compat header.
     pub arguments: Arguments,
+}
+
+/// One trigger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TriggerProgram {
+    /// Its bucket.
+    pub bucket: u16,
+    /// Its name, unique in its bucket.
+    pub name: String,
+    /// Its `type` in the manifest, for messages.
+    pub kind: String,
+    /// What functions may say to it.
+    pub steering: Steering,
+}
+
+/// What functions may say to a trigger at run time. `fixed`: the manifest has said it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Steering {
+    /// Nothing.
+    None,
+    /// Keys (`phr_join`).
+    Join,
+    /// k and n (`phr_redundant`).
+    Round {
+        /// Its `k` and `n` are in the manifest.
+        fixed: bool,
+    },
+    /// That a source has closed (`phr_close_source`), and how many will (`phr_expect_sources`).
+    Sources {
+        /// Its `sources` are in the manifest.
+        fixed: bool,
+    },
 }
 
 /// What the compat header passes to `handle` for triggered calls.

@@ -185,7 +185,7 @@ typedef struct {
     uint32_t reserved;    /* 0 */
     const char *group;    /* NULL or "": none */
     const char *function; /* with bucket NULL: to this function only; else NULL */
-    uint64_t delay_ns;    /* published when this has passed; 0: at once [later] */
+    uint64_t delay_ns;    /* published when this has passed; 0: at once */
 } phr_send_options;
 
 #define PHR_SEND_OPTIONS { sizeof(phr_send_options), 0, 0, NULL, NULL, 0 }
@@ -515,7 +515,8 @@ static inline phr_status phr_truncate(phr_object *object, size_t size)
     return object ? PHR_TABLE_(object)->truncate(object, size) : PHR_EINVAL;
 }
 
-/* Publish: immutable from here on, and its triggers are evaluated. `options` may be NULL. */
+/* Publish: immutable from here on, and its triggers are evaluated, now or when `delay_ns` has
+ * passed. What is delayed keeps its session open. `options` may be NULL. */
 static inline phr_status phr_send_with(phr_ctx *ctx, phr_object *object,
                                        const phr_send_options *options)
 {
@@ -642,8 +643,14 @@ static inline phr_status phr_set_response_status(phr_ctx *ctx, int http)
 
 /* ====================================================================== looking things up ==== */
 
-/* An object of this session, waiting at most `timeout_ns` (0: not at all; more than 0: [later]).
- * NULL and PHR_ENOENT where there is none. `key` may be the text of an automatic key. */
+/* An object of this session; where there is none yet, waits for it at most `timeout_ns` (0: not at
+ * all; UINT64_MAX: as long as it takes), and never past phr_deadline_ns. `key` may be the text of
+ * an automatic key. A direct object is not found.
+ *
+ * NULL and PHR_ENOENT where there is none, or, when waiting, as soon as nothing is left that could
+ * publish it; PHR_ETIMEDOUT when the time has passed; PHR_EAGAIN where as many invocations of the
+ * app wait as may (`waiters`); PHR_ENOMEM where there is no memory to hold it; PHR_ECANCELED once
+ * the session has ended. While it waits, another process of the app may run in its place. */
 static inline const phr_object *phr_get(phr_ctx *ctx, const char *bucket, const char *key,
                                         uint64_t timeout_ns)
 {
@@ -665,28 +672,42 @@ static inline phr_status phr_delete(phr_ctx *ctx, const char *bucket, const char
 
 /* ======================================================== steering triggers at run time ====== */
 
-/* The keys that a dynamic_join waits for. [later] */
+/*
+ * What the manifest leaves open, said about a trigger of this session by its bucket and name. Each
+ * call returns as soon as its message is on its way. PHR_ENOENT: there is no such bucket, or it
+ * has no such trigger. PHR_EINVAL: the trigger is of another type, the manifest has said already
+ * what the call says, or the numbers or keys are wrong. A further attempt's same call is the same
+ * call, not another one.
+ */
+
+/* A dynamic_join: fire when all these keys are there, with their objects in this order, whichever
+ * came first, the objects or the list; with no keys at once, without inputs. Lists are independent
+ * of each other. A key twice in one list is PHR_EINVAL; keys may be the texts of automatic ones.
+ * The strings are copied. */
 static inline phr_status phr_join(phr_ctx *ctx, const char *bucket, const char *trigger,
                                   const char *const *keys, size_t count)
 {
     return ctx ? PHR_TABLE_(ctx)->join(ctx, bucket, trigger, keys, count) : PHR_EINVAL;
 }
 
-/* k and n of a redundant trigger, for all rounds of this session. [later] */
+/* A redundant trigger without `k` and `n` in the manifest: rounds of this session fire on the k-th
+ * of n objects; until they are told, objects wait. 1 <= k <= n, else PHR_EINVAL. */
 static inline phr_status phr_redundant(phr_ctx *ctx, const char *bucket, const char *trigger,
                                        uint32_t k, uint32_t n)
 {
     return ctx ? PHR_TABLE_(ctx)->redundant(ctx, bucket, trigger, k, n) : PHR_EINVAL;
 }
 
-/* How many sources close a dynamic_group. [later] */
+/* A dynamic_group with neither `sources` nor `after` in the manifest: fire its groups when so many
+ * sources have closed; 0 closes it at once. */
 static inline phr_status phr_expect_sources(phr_ctx *ctx, const char *bucket, const char *trigger,
                                             uint32_t sources)
 {
     return ctx ? PHR_TABLE_(ctx)->expect_sources(ctx, bucket, trigger, sources) : PHR_EINVAL;
 }
 
-/* This invocation is a source that is done, once it has succeeded. [later] */
+/* This invocation is a source of a dynamic_group without `after`, and closed once it has succeeded.
+ * However often it says so, it counts once. */
 static inline phr_status phr_close_source(phr_ctx *ctx, const char *bucket, const char *trigger)
 {
     return ctx ? PHR_TABLE_(ctx)->close_source(ctx, bucket, trigger) : PHR_EINVAL;
@@ -824,7 +845,8 @@ static inline int phr_cancelled(const phr_ctx *ctx)
     return ctx ? PHR_TABLE_(ctx)->cancelled(ctx) : 0;
 }
 
-/* The window or batch that fired; PHR_ENOENT outside of one. Either pointer may be NULL. */
+/* Start and end of the window that fired; of a batch, when its first and its last object arrived.
+ * PHR_ENOENT outside of both. Either pointer may be NULL. */
 static inline phr_status phr_window(const phr_ctx *ctx, uint64_t *start_ns, uint64_t *end_ns)
 {
     return ctx ? PHR_TABLE_(ctx)->window(ctx, start_ns, end_ns) : PHR_EINVAL;

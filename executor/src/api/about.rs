@@ -6,7 +6,8 @@ use pheromone_sdk as sdk;
 use pheromone_shm::message::NO_DEADLINE;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::runtime;
+use super::{runtime, status};
+use crate::fault::Fault;
 use crate::output;
 use crate::protocol::{Arguments, OutputKind};
 use crate::runtime::Local;
@@ -105,18 +106,24 @@ pub(super) unsafe extern "C" fn cancelled(_ctx: *const sdk::Ctx) -> c_int {
     c_int::from(super::cancelled_now())
 }
 
-/// No trigger of this build has windows.
 pub(super) unsafe extern "C" fn window(
     ctx: *const sdk::Ctx,
-    _start_ns: *mut u64,
-    _end_ns: *mut u64,
+    start_ns: *mut u64,
+    end_ns: *mut u64,
 ) -> c_int {
-    let Some(runtime) = runtime(ctx) else {
-        return sdk::EPERM;
-    };
-    let sentence = "the invocation was not caused by a window or a batch";
-    runtime.note_failure("phr_window", sdk::ENOENT, sentence);
-    sdk::ENOENT
+    status(ctx, "phr_window", |runtime| {
+        let (start, end) = runtime.frame.window.ok_or_else(|| {
+            let sentence = "the invocation was not caused by a window or a batch";
+            Fault::new(sdk::ENOENT, sentence)
+        })?;
+        for (place, time_ns) in [(start_ns, start), (end_ns, end)] {
+            // SAFETY: by the header's contract the function passes NULL, or where to write a u64.
+            if let Some(place) = unsafe { place.as_mut() } {
+                *place = time_ns;
+            }
+        }
+        Ok(())
+    })
 }
 
 pub(super) unsafe extern "C" fn arguments(ctx: *const sdk::Ctx) -> c_int {

@@ -44,32 +44,49 @@ impl Runtime {
     }
 
     fn get(&mut self, bucket: &[u8], key: &[u8], timeout_ns: u64) -> Call<*mut sdk::Object> {
-        if timeout_ns > 0 {
-            return Err(Fault::not_in_this_build("waits (a timeout above 0)"));
-        }
         let bucket = self.bucket(bucket)?;
         self.refuse_if_cancelled()?;
-        match self.ask(&FromExecutor::Get {
+        let answer = self.ask(&FromExecutor::Get {
             bucket,
             timeout_ns,
             key,
-        }) {
+        });
+        match answer {
             Answer::Object(Ok(found)) => Ok(found),
-            Answer::Object(Err(sdk::ENOENT)) => Err(Fault::new(
-                sdk::ENOENT,
-                format!(
-                    "this session has no object `{}` in bucket `{}`",
-                    String::from_utf8_lossy(key),
-                    self.names.bucket_text(bucket)
-                ),
-            )),
             Answer::Object(Err(sdk::ECANCELED)) => Err(Fault::cancelled()),
-            Answer::Object(Err(status)) => Err(Fault::new(
-                status,
-                format!("the scheduler answered {}", sdk::status_name(status)),
-            )),
+            Answer::Object(Err(status)) => {
+                Err(self.why_not_found(status, bucket, key, timeout_ns > 0))
+            }
             _ => crate::runtime::give_up("an object was asked for, and something else came"),
         }
+    }
+
+    /// What the scheduler's answer to a look-up means.
+    fn why_not_found(&self, status: i32, bucket: u16, key: &[u8], waited: bool) -> Fault {
+        let what = format!(
+            "object `{}` in bucket `{}`",
+            String::from_utf8_lossy(key),
+            self.names.bucket_text(bucket)
+        );
+        let sentence = match status {
+            sdk::ENOENT if waited => {
+                format!("this session has no {what}, and nothing is left that could publish it")
+            }
+            sdk::ENOENT => format!("this session has no {what}"),
+            sdk::ETIMEDOUT => {
+                format!("no {what} came in the time given, or before the invocation's deadline")
+            }
+            sdk::EAGAIN => format!(
+                "there is no {what} yet, and as many invocations of the app wait as may \
+                 (limits.waiters)"
+            ),
+            sdk::ENOMEM => format!("there is no memory left to hold the {what} (app.memory)"),
+            status => format!(
+                "the scheduler answered {} about the {what}",
+                sdk::status_name(status)
+            ),
+        };
+        Fault::new(status, sentence)
     }
 
     fn delete(&mut self, bucket: &[u8], key: &[u8]) -> Call<()> {

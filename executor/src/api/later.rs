@@ -49,43 +49,6 @@ pub(super) unsafe extern "C" fn load(
     std::ptr::null()
 }
 
-pub(super) unsafe extern "C" fn join(
-    ctx: *mut sdk::Ctx,
-    _bucket: *const c_char,
-    _trigger: *const c_char,
-    _keys: *const *const c_char,
-    _count: usize,
-) -> c_int {
-    refused(ctx, "phr_join", "dynamic_join triggers")
-}
-
-pub(super) unsafe extern "C" fn redundant(
-    ctx: *mut sdk::Ctx,
-    _bucket: *const c_char,
-    _trigger: *const c_char,
-    _k: u32,
-    _n: u32,
-) -> c_int {
-    refused(ctx, "phr_redundant", "redundant triggers")
-}
-
-pub(super) unsafe extern "C" fn expect_sources(
-    ctx: *mut sdk::Ctx,
-    _bucket: *const c_char,
-    _trigger: *const c_char,
-    _sources: u32,
-) -> c_int {
-    refused(ctx, "phr_expect_sources", "dynamic_group triggers")
-}
-
-pub(super) unsafe extern "C" fn close_source(
-    ctx: *mut sdk::Ctx,
-    _bucket: *const c_char,
-    _trigger: *const c_char,
-) -> c_int {
-    refused(ctx, "phr_close_source", "dynamic_group triggers")
-}
-
 /// Custom triggers are not called in this build, so nobody has a `phr_trigger_ctx`.
 pub(super) unsafe extern "C" fn fire(
     _t: *mut sdk::TriggerCtx,

@@ -20,6 +20,7 @@ const OPTIONS_BYTES_MIN: usize = 16;
 struct Options<'a> {
     group: &'a [u8],
     function: Option<&'a [u8]>,
+    delay_ns: u64,
 }
 
 impl Options<'_> {
@@ -63,9 +64,6 @@ impl Options<'_> {
         if options.flags & sdk::DURABLE != 0 {
             return Err(Fault::not_in_this_build("durable sends"));
         }
-        if options.delay_ns > 0 {
-            return Err(Fault::not_in_this_build("delayed sends"));
-        }
         let function = match options.function {
             name if name.is_null() => None,
             name => Some(required_text(name, "the function")?),
@@ -73,6 +71,7 @@ impl Options<'_> {
         Ok(Options {
             group: group(options.group)?,
             function,
+            delay_ns: options.delay_ns,
         })
     }
 }
@@ -168,17 +167,22 @@ impl Runtime {
         Ok(target)
     }
 
-    /// The key of a new object for this target; counts ordinals as docs/model.md says.
+    /// The ordinal of a new object for this target; counts as docs/model.md says.
     #[inline]
-    fn label(&mut self, target: Target, key: Option<&[u8]>) -> Label {
-        let ordinal = match target {
-            Target::Bucket(bucket) if key.is_none() => self.ordinals.next(bucket),
-            Target::Bucket(_) => 0,
+    fn next_ordinal(&mut self, target: Target, has_name: bool) -> u32 {
+        match target {
+            Target::Bucket(_) if has_name => 0,
+            Target::Bucket(bucket) => self.ordinals.next(bucket),
             Target::Next | Target::Function(_) => {
                 self.attempt.direct_objects += 1;
                 self.attempt.direct_objects - 1
             }
-        };
+        }
+    }
+
+    /// The key of a new object.
+    #[inline]
+    fn label(&mut self, key: Option<&[u8]>, ordinal: u32) -> Label {
         match key {
             // Keys have at most 255 bytes.
             Some(key) => Label::Named(self.frame.keep(key), key.len() as u8),
@@ -248,7 +252,8 @@ impl Runtime {
         let Some(data) = self.window.address(self.own_region, extent.offset_units) else {
             crate::runtime::give_up("the allocator gave an extent outside of its region");
         };
-        let label = self.label(target, key);
+        let ordinal = self.next_ordinal(target, key.is_some());
+        let label = self.label(key, ordinal);
         let (bucket, bucket_name) = match target {
             Target::Bucket(index) => (index, self.names.bucket(index).unwrap_or(c"".as_ptr())),
             Target::Next | Target::Function(_) => (NO_BUCKET, c"".as_ptr()),
@@ -268,6 +273,7 @@ impl Runtime {
         object.bucket_name.set(bucket_name);
         object.extent.set(extent);
         object.target.set(target);
+        object.ordinal.set(ordinal);
         object.populated.set(true);
         Ok(object.handle())
     }
@@ -296,8 +302,9 @@ impl Runtime {
         let target = self.final_target(object.target.get(), options)?;
         self.refuse_if_cancelled()?;
         seal(object);
+        let ordinal = object.ordinal.get();
         let key = match object.label.get() {
-            Label::Auto { ordinal, .. } => Key::Auto(ordinal),
+            Label::Auto { .. } => Key::Auto(ordinal),
             Label::Named(..) => Key::Named(label_bytes(object)),
         };
         self.say(&FromExecutor::Publish {
@@ -305,7 +312,9 @@ impl Runtime {
             extent: object.extent.get(),
             size_bytes: object.size_bytes.get(),
             key,
+            ordinal,
             group: options.group,
+            delay_ns: options.delay_ns,
         });
         self.outputs.end(object, State::Sent);
         Ok(())
@@ -343,17 +352,15 @@ impl Runtime {
     ) -> Call<()> {
         let target = self.final_target(target, options)?;
         self.refuse_if_cancelled()?;
-        let key = match (self.label(target, key), key) {
-            (Label::Auto { ordinal, .. }, _) => Key::Auto(ordinal),
-            (Label::Named(..), key) => Key::Named(key.unwrap_or_default()),
-        };
-        let message = FromExecutor::Forward {
+        let ordinal = self.next_ordinal(target, key.is_some());
+        self.say(&FromExecutor::Forward {
             target,
             object: held.number.get(),
-            key,
+            key: key.map_or(Key::Auto(ordinal), Key::Named),
+            ordinal,
             group: options.group,
-        };
-        self.say(&message);
+            delay_ns: options.delay_ns,
+        });
         Ok(())
     }
 

@@ -143,6 +143,7 @@ fn outputs() {
                 object,
                 key,
                 group,
+                ..
             } => (
                 *target,
                 key.clone(),
@@ -172,6 +173,13 @@ fn outputs() {
         (out, auto(2), "forward 0".into(), b"grouped".to_vec())
     );
     assert_eq!((found.len(), done.discarded), (9, 1));
+    // Direct objects are counted whatever their keys, and a bucket's only where it names them.
+    let ordinals = done.said.iter().map(|said| match said {
+        Said::Publish(object) => object.ordinal,
+        Said::Forward { ordinal, .. } => *ordinal,
+        other => panic!("{other:?}"),
+    });
+    assert!(ordinals.eq([0, 1, 0, 1, 2, 3, 0, 4, 2]));
     let Said::Publish(first) = &done.said[0] else {
         unreachable!()
     };
@@ -307,6 +315,7 @@ fn get() {
         executor.next(),
         Said::Get {
             bucket: 1,
+            timeout_ns: 0,
             key: b"there".to_vec()
         }
     );
@@ -318,6 +327,7 @@ fn get() {
         executor.next(),
         Said::Get {
             bucket: 1,
+            timeout_ns: 0,
             key: b"~5.6".to_vec()
         }
     );
@@ -334,7 +344,9 @@ fn get() {
                 target: Target::Bucket(1),
                 object: 3,
                 key,
-                group: Vec::new()
+                ordinal: 0,
+                group: Vec::new(),
+                delay_ns: 0,
             },
             Said::ReleaseHold {
                 bucket: 1,

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use pheromone_executor::packet;
 use pheromone_executor::protocol::{
-    Arguments, FromZygote, FunctionProgram, OutputHead, OutputKind, OutputPiece, Program, ToZygote,
+    Arguments, FromZygote, FunctionProgram, OutputHead, OutputKind, OutputPiece, Program, Steering,
+    ToZygote, TriggerProgram,
 };
 use pheromone_executor::zygote::SOCKET_FD;
 use pheromone_shm::control::{ControlFiles, SchedulerEnd};
@@ -24,7 +25,7 @@ use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, Input, InputKey, Key, NO_BUCKET, NO_DEADLINE,
     NO_TRIGGER, Target, ToExecutor, UNIT_BYTES,
 };
-use pheromone_shm::wire::MessageBuffer;
+use pheromone_shm::wire::{MessageBuffer, join_keys};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -138,7 +139,7 @@ impl AppBuilder {
             directory: "/".into(),
             functions: Vec::new(),
             buckets: vec!["other".into(), "out".into()],
-            triggers: vec!["first".into(), "second".into()],
+            triggers: Vec::new(),
             region_count: SLOTS + 1,
             region_span_bytes: SPAN_BYTES,
             object_size_max_bytes: 8 << 20,
@@ -150,7 +151,21 @@ impl AppBuilder {
         for symbol in symbols {
             app.add(library, symbol);
         }
+        for name in ["first", "second"] {
+            app.add_trigger(1, name, "immediate", Steering::None);
+        }
         app
+    }
+
+    /// One more trigger; its number.
+    pub fn add_trigger(&mut self, bucket: u16, name: &str, kind: &str, steering: Steering) -> u16 {
+        self.program.triggers.push(TriggerProgram {
+            bucket,
+            name: name.into(),
+            kind: kind.into(),
+            steering,
+        });
+        self.program.triggers.len() as u16 - 1
     }
 
     /// One more function.
@@ -502,7 +517,9 @@ pub enum Said {
         target: Target,
         object: u32,
         key: OwnedKey,
+        ordinal: u32,
         group: Vec<u8>,
+        delay_ns: u64,
     },
     /// A response, with its payload.
     Respond {
@@ -521,9 +538,25 @@ pub enum Said {
         message: String,
     },
     /// A look-up.
-    Get { bucket: u16, key: Vec<u8> },
+    Get {
+        bucket: u16,
+        timeout_ns: u64,
+        key: Vec<u8>,
+    },
     /// A hold released.
     ReleaseHold { bucket: u16, key: Vec<u8> },
+    /// Keys to be awaited.
+    Join {
+        trigger: u16,
+        more: bool,
+        keys: Vec<Vec<u8>>,
+    },
+    /// How many of how many.
+    Redundant { trigger: u16, k: u32, n: u32 },
+    /// How many sources.
+    ExpectSources { trigger: u16, sources: u32 },
+    /// A source is done.
+    CloseSource { trigger: u16 },
     /// More inputs, please.
     FetchInputs { first: u32 },
     /// More extents, please.
@@ -545,8 +578,12 @@ pub struct Published {
     pub after: u8,
     /// Its key.
     pub key: OwnedKey,
+    /// Its ordinal.
+    pub ordinal: u32,
     /// Its group.
     pub group: Vec<u8>,
+    /// When it arrives.
+    pub delay_ns: u64,
 }
 
 impl Published {
@@ -634,6 +671,7 @@ impl Executor {
             headers: None,
             parallelism: 1,
             has_caller: false,
+            window: None,
         }
     }
 
@@ -793,7 +831,9 @@ fn own(message: FromExecutor<'_>, region: &std::fs::File) -> Said {
             extent,
             size_bytes,
             key,
+            ordinal,
             group,
+            delay_ns,
         } => {
             let (payload, after) = read(extent, size_bytes);
             let (key, group) = (own_key(key), group.to_vec());
@@ -803,19 +843,25 @@ fn own(message: FromExecutor<'_>, region: &std::fs::File) -> Said {
                 payload,
                 after,
                 key,
+                ordinal,
                 group,
+                delay_ns,
             })
         }
         FromExecutor::Forward {
             target,
             object,
             key,
+            ordinal,
             group,
+            delay_ns,
         } => Said::Forward {
             target,
             object,
             key: own_key(key),
+            ordinal,
             group: group.to_vec(),
+            delay_ns,
         },
         FromExecutor::Respond {
             extent,
@@ -846,14 +892,33 @@ fn own(message: FromExecutor<'_>, region: &std::fs::File) -> Said {
             discarded,
             message: String::from_utf8_lossy(message).into_owned(),
         },
-        FromExecutor::Get { bucket, key, .. } => Said::Get {
+        FromExecutor::Get {
             bucket,
+            timeout_ns,
+            key,
+        } => Said::Get {
+            bucket,
+            timeout_ns,
             key: key.to_vec(),
         },
         FromExecutor::ReleaseHold { bucket, key } => Said::ReleaseHold {
             bucket,
             key: key.to_vec(),
         },
+        FromExecutor::Join {
+            trigger,
+            more,
+            keys,
+        } => Said::Join {
+            trigger,
+            more,
+            keys: join_keys(keys).map(<[u8]>::to_vec).collect(),
+        },
+        FromExecutor::Redundant { trigger, k, n } => Said::Redundant { trigger, k, n },
+        FromExecutor::ExpectSources { trigger, sources } => {
+            Said::ExpectSources { trigger, sources }
+        }
+        FromExecutor::CloseSource { trigger } => Said::CloseSource { trigger },
         FromExecutor::FetchInputs { first } => Said::FetchInputs { first },
         FromExecutor::FetchExtents { first } => Said::FetchExtents { first },
         FromExecutor::NeedCredit { bytes } => Said::NeedCredit { bytes },

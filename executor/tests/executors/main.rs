@@ -14,6 +14,7 @@ mod memory;
 mod payloads;
 mod probing;
 mod processes;
+mod steering;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     let tests = [
         payloads::TESTS,
         calls::TESTS,
+        steering::TESTS,
         memory::TESTS,
         loading::TESTS,
         crashes::TESTS,

@@ -218,23 +218,14 @@ PHR_FUNCTION(refusals)
 /* Every call of a later version says so. */
 PHR_FUNCTION(later)
 {
-    const char *const keys[] = { "a" };
     phr_object *object = phr_create(ctx, "out", NULL, 1);
-    phr_send_options options = PHR_SEND_OPTIONS;
 
     CHECK(phr_send_durable(ctx, object) == PHR_ENOTSUP);
     CHECK(strstr(phr_last_error(ctx), "durable sends are not in this build") != NULL);
-    options.delay_ns = 1;
-    CHECK(phr_send_with(ctx, object, &options) == PHR_ENOTSUP);
-    CHECK(phr_join(ctx, "out", "t", keys, 1) == PHR_ENOTSUP);
-    CHECK(phr_redundant(ctx, "out", "t", 1, 2) == PHR_ENOTSUP);
-    CHECK(phr_expect_sources(ctx, "out", "t", 1) == PHR_ENOTSUP);
-    CHECK(phr_close_source(ctx, "out", "t") == PHR_ENOTSUP);
     CHECK(phr_respond_to(ctx, phr_input(ctx, 0), object) == PHR_ENOTSUP);
     CHECK(phr_respond_session(ctx, 1, object) == PHR_ENOTSUP);
     CHECK(phr_fail_session(ctx, 1, 1, "m") == PHR_ENOTSUP);
     CHECK(phr_load(ctx, "out", "k") == NULL && phr_last_status(ctx) == PHR_ENOTSUP);
-    CHECK(phr_get(ctx, "out", "k", 1) == NULL && phr_last_status(ctx) == PHR_ENOTSUP);
     CHECK(phr_failed_input_count(phr_input(ctx, 0)) == 0);
     CHECK(phr_failed_input(phr_input(ctx, 0), 0) == NULL);
     CHECK(phr_send(ctx, object) == PHR_OK); /* still mine after the errors */
