@@ -26,4 +26,5 @@ pub use build::{BuildError, BuildOptions, BuildStep, build};
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity};
 pub use graph::{Format, UnknownFormat, graph};
 pub use read::{Purpose, ReadOptions, parse, parse_with, read, read_with};
+pub use support::type_word;
 pub use template::{NewError, Template, UnknownTemplate, new};

@@ -140,7 +140,7 @@ fn gathers(kind: &TriggerKind) -> bool {
 }
 
 /// A type's word in the manifest.
-pub(crate) fn type_word(kind: &TriggerKind) -> &'static str {
+pub fn type_word(kind: &TriggerKind) -> &'static str {
     match kind {
         TriggerKind::Immediate => "immediate",
         TriggerKind::ByName(_) => "by_name",

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use pheromone_core::spec::AppSpec;
-use pheromone_executor::protocol::{Arguments, FunctionProgram, Program};
-use pheromone_manifest::{App, Built};
+use pheromone_core::spec::{AppSpec, BucketSpec, GroupClose, TriggerKind, TriggerSpec};
+use pheromone_executor::protocol::{Arguments, FunctionProgram, Program, Steering, TriggerProgram};
+use pheromone_manifest::{App, Built, type_word};
 
 use crate::error::NodeError;
 use crate::library::Libraries;
@@ -158,11 +158,7 @@ pub fn program(
             .iter()
             .map(|bucket| bucket.name.clone())
             .collect(),
-        triggers: spec
-            .buckets
-            .iter()
-            .flat_map(|bucket| bucket.triggers.iter().map(|trigger| trigger.name.clone()))
-            .collect(),
+        triggers: triggers(spec),
         region_count: regions.count(),
         region_span_bytes: regions.span_bytes(),
         object_size_max_bytes: spec.limits.object_size_bytes,
@@ -170,6 +166,42 @@ pub fn program(
         create_wait_ns: spec.limits.create_wait_ns,
         uid,
     })
+}
+
+/// What executors are told of an app's triggers, flattened over the buckets in order.
+fn triggers(spec: &AppSpec) -> Vec<TriggerProgram> {
+    let of_bucket = |(number, bucket): (u16, &BucketSpec)| {
+        let triggers = bucket.triggers.iter();
+        let program = move |trigger: &TriggerSpec| TriggerProgram {
+            bucket: number,
+            name: trigger.name.clone(),
+            kind: type_word(&trigger.kind).to_owned(),
+            steering: steering(&trigger.kind),
+        };
+        triggers.map(program).collect::<Vec<_>>()
+    };
+    (0..).zip(&spec.buckets).flat_map(of_bucket).collect()
+}
+
+/// What functions may say to a trigger of this kind.
+fn steering(kind: &TriggerKind) -> Steering {
+    match kind {
+        TriggerKind::DynamicJoin => Steering::Join,
+        TriggerKind::Redundant { k_of_n, .. } => Steering::Round {
+            fixed: k_of_n.is_some(),
+        },
+        TriggerKind::DynamicGroup { close, .. } => match close {
+            GroupClose::Sources(_) => Steering::Sources { fixed: true },
+            GroupClose::SourcesAtRunTime => Steering::Sources { fixed: false },
+            GroupClose::After(_) => Steering::None,
+        },
+        TriggerKind::Immediate
+        | TriggerKind::ByName(_)
+        | TriggerKind::BySet { .. }
+        | TriggerKind::ByBatchSize { .. }
+        | TriggerKind::ByTime { .. }
+        | TriggerKind::Custom { .. } => Steering::None,
+    }
 }
 
 /// The uids that are in use.
