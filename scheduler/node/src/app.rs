@@ -258,6 +258,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn functions_may_say_what_the_manifest_leaves_open() {
+        let group = |close| TriggerKind::DynamicGroup {
+            close,
+            fire_empty: false,
+            order_by_key: false,
+        };
+        let round = |k_of_n| TriggerKind::Redundant {
+            k_of_n,
+            cancel_rest: Vec::new(),
+            expire_ns: None,
+        };
+        for (kind, expected) in [
+            (TriggerKind::Immediate, Steering::None),
+            (TriggerKind::DynamicJoin, Steering::Join),
+            (round(None), Steering::Round { fixed: false }),
+            (round(Some((2, 3))), Steering::Round { fixed: true }),
+            (
+                group(GroupClose::SourcesAtRunTime),
+                Steering::Sources { fixed: false },
+            ),
+            (
+                group(GroupClose::Sources(3)),
+                Steering::Sources { fixed: true },
+            ),
+            (group(GroupClose::After(0)), Steering::None),
+        ] {
+            assert_eq!(steering(&kind), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn no_two_running_versions_share_a_uid_and_freed_ones_come_back() {
         let uids = Uids::default();
         let all: Vec<Uid> = std::iter::from_fn(|| uids.take().ok()).collect();
