@@ -217,7 +217,7 @@ impl Tables {
         let Some(done) = &mut invocation.done else {
             return false;
         };
-        let place = match (publication.target, publication.object.key) {
+        let place = match (publication.to.target, publication.object.key) {
             (Target::Bucket(bucket), InputKey::Named(key)) => {
                 let name = self.names.find(publication.object.session, bucket, key);
                 let by = publication.author;

@@ -34,19 +34,45 @@ mod status {
 #[derive(Clone, Copy)]
 pub(super) struct Publication<'a> {
     pub(super) object: NewObject<'a>,
+    pub(super) to: Delivery,
+    pub(super) author: Author,
+}
+
+/// What goes with a payload.
+#[derive(Clone, Copy)]
+pub(super) struct Label<'a> {
+    key: Key<'a>,
+    ordinal: u32,
+    group: &'a [u8],
+    delay_ns: u64,
+}
+
+/// Where an object is delivered.
+#[derive(Clone, Copy)]
+pub(super) struct Delivery {
     pub(super) session: Ref<Session>,
     pub(super) target: Target,
     /// The direct object's functions are this one's `next`.
     pub(super) function: u16,
     pub(super) near: Option<u16>,
-    pub(super) author: Author,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            session: Ref::NONE,
+            target: Target::Next,
+            function: 0,
+            near: None,
+        }
+    }
 }
 
 impl Publication<'_> {
     /// The identity that it takes, where somebody has chosen one.
     #[inline]
     fn name(&self) -> Option<(u16, &[u8])> {
-        match (self.target, self.object.key) {
+        match (self.to.target, self.object.key) {
             (Target::Bucket(bucket), InputKey::Named(key)) => Some((bucket, key)),
             _ => None,
         }
@@ -88,14 +114,16 @@ impl Local {
                 key,
                 ordinal,
                 group,
-                delay_ns: _,
-            } => self.publish(
-                id,
-                target,
-                (extent, size_bytes),
-                (key, ordinal, group),
-                sink,
-            ),
+                delay_ns,
+            } => {
+                let label = Label {
+                    key,
+                    ordinal,
+                    group,
+                    delay_ns,
+                };
+                self.publish(id, target, (extent, size_bytes), label, sink)
+            }
             FromExecutor::Complete {
                 status,
                 ending,
@@ -138,8 +166,16 @@ impl Local {
                 key,
                 ordinal,
                 group,
-                delay_ns: _,
-            } => self.forward(id, target, object, (key, ordinal, group), sink),
+                delay_ns,
+            } => {
+                let label = Label {
+                    key,
+                    ordinal,
+                    group,
+                    delay_ns,
+                };
+                self.forward(id, target, object, label, sink)
+            }
             FromExecutor::Respond {
                 extent,
                 size_bytes,
@@ -211,7 +247,7 @@ impl Local {
         id: ExecutorId,
         target: Target,
         (extent, size_bytes): (Extent, u64),
-        (key, ordinal, group): (Key<'_>, u32, &[u8]),
+        label: Label<'_>,
         sink: &mut S,
     ) -> Result<(), Fault> {
         let app = &mut self.apps[id.app];
@@ -219,7 +255,7 @@ impl Local {
         app.judge_payload(id.slot, extent, size_bytes)?;
         let invocation = &self.tables.invocations[open];
         judge_target(app, invocation.function, target)?;
-        judge_key(key, group)?;
+        judge_key(label.key, label.group)?;
         app.take_credit(id.slot, extent)?;
         let Some(session) = invocation.session.some() else {
             self.tables.release_extent(app, id.slot, extent, sink);
@@ -236,16 +272,21 @@ impl Local {
                 session: self.tables.sessions[session].id,
                 payload,
                 bucket: bucket_of(target),
-                key: full_key(key, invocation.id),
-                group,
+                key: full_key(label.key, invocation.id),
+                group: label.group,
             },
-            session,
-            target,
-            function: invocation.function,
-            near: Some(id.slot),
+            to: Delivery {
+                session,
+                target,
+                function: invocation.function,
+                near: Some(id.slot),
+            },
             author: invocation.author(),
         };
-        if self.tables.is_repeated(app, open, &publication, ordinal) {
+        if self
+            .tables
+            .is_repeated(app, open, &publication, label.ordinal)
+        {
             self.tables.release_extent(app, id.slot, extent, sink);
         } else if self.tables.is_taken(&publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
@@ -253,6 +294,8 @@ impl Local {
         } else if names_are_full(app, &publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
             self.fail_by_limit(open, session, id, sink);
+        } else if label.delay_ns > 0 {
+            self.delay(id.app, &publication, label.delay_ns);
         } else {
             let created = self.bring_in(id.app, &publication, sink);
             let app = &mut self.apps[id.app];
@@ -269,7 +312,7 @@ impl Local {
         id: ExecutorId,
         target: Target,
         object: u32,
-        (key, ordinal, group): (Key<'_>, u32, &[u8]),
+        label: Label<'_>,
         sink: &mut S,
     ) -> Result<(), Fault> {
         let app = &mut self.apps[id.app];
@@ -277,7 +320,7 @@ impl Local {
         let invocation = &self.tables.invocations[open];
         let forwarded = invocation.judge_object(object)?;
         judge_target(app, invocation.function, target)?;
-        judge_key(key, group)?;
+        judge_key(label.key, label.group)?;
         let Some(session) = invocation.session.some() else {
             return Ok(());
         };
@@ -286,22 +329,29 @@ impl Local {
                 session: self.tables.sessions[session].id,
                 payload: self.tables.objects[forwarded].payload(forwarded),
                 bucket: bucket_of(target),
-                key: full_key(key, invocation.id),
-                group,
+                key: full_key(label.key, invocation.id),
+                group: label.group,
             },
-            session,
-            target,
-            function: invocation.function,
-            near: Some(id.slot),
+            to: Delivery {
+                session,
+                target,
+                function: invocation.function,
+                near: Some(id.slot),
+            },
             author: invocation.author(),
         };
-        if self.tables.is_repeated(app, open, &publication, ordinal) {
+        if self
+            .tables
+            .is_repeated(app, open, &publication, label.ordinal)
+        {
             // The first object stands.
         } else if self.tables.is_taken(&publication) {
             self.tell_duplicate(open, target, publication.object.key, sink);
         } else if app.is_out_of_objects() || names_are_full(app, &publication) {
             // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
             self.fail_by_limit(open, session, id, sink);
+        } else if label.delay_ns > 0 {
+            self.delay(id.app, &publication, label.delay_ns);
         } else {
             let created = self.bring_in(id.app, &publication, sink);
             self.tables.drop_hold(&mut self.apps[id.app], created, sink);
@@ -320,11 +370,13 @@ impl Local {
     ) -> Ref<Object> {
         let app = &mut self.apps[id];
         let created = self.tables.create(app, &publication.object);
-        self.tables.deliver(app, created, publication, sink);
+        self.tables.deliver(app, created, &publication.to, sink);
         self.dispatch_ready(id, sink);
-        if let Target::Bucket(bucket) = publication.target {
+        if let Target::Bucket(bucket) = publication.to.target {
             let app = &mut self.apps[id];
-            self.tables.enter_bucket(app, created, bucket, publication);
+            self.tables.enter_name(app, created, publication);
+            let session = publication.to.session;
+            self.tables.keep_in_bucket(app, created, bucket, session);
         }
         created
     }
@@ -454,14 +506,14 @@ impl Local {
 impl Tables {
     /// Starts what a new object fires: its direct consumers, or the triggers of its bucket.
     #[inline(always)]
-    fn deliver<S: Sink>(
+    pub(super) fn deliver<S: Sink>(
         &mut self,
         app: &mut App,
         created: Ref<Object>,
-        publication: &Publication<'_>,
+        to: &Delivery,
         sink: &mut S,
     ) {
-        let Publication { session, near, .. } = *publication;
+        let Delivery { session, near, .. } = *to;
         let direct = |function: u16| Firing {
             session,
             function,
@@ -470,11 +522,11 @@ impl Tables {
             near,
             is_call: false,
         };
-        match publication.target {
+        match to.target {
             Target::Bucket(_) => self.offer(app, created, session, near, sink),
             Target::Function(function) => self.fire_one(app, direct(function), created),
             Target::Next => {
-                let sender = usize::from(publication.function);
+                let sender = usize::from(to.function);
                 for at in 0..app.plan.functions[sender].next.len() {
                     let next = app.plan.functions[sender].next[at];
                     self.fire_one(app, direct(next), created);
@@ -483,22 +535,24 @@ impl Tables {
         }
     }
 
-    /// Remembers an object's name, and has its bucket hold it.
+    /// Remembers the name of an object in a bucket.
     #[inline]
-    fn enter_bucket(
+    pub(super) fn enter_name(
         &mut self,
         app: &mut App,
         entered: Ref<Object>,
-        bucket: u16,
         publication: &Publication<'_>,
     ) {
-        let session = publication.session;
+        let Target::Bucket(bucket) = publication.to.target else {
+            return;
+        };
         let key = publication.object.key;
-        let of = &mut self.sessions[session];
-        let keeps = app.plan.buckets[usize::from(bucket)].keeps;
+        let of = &mut self.sessions[publication.to.session];
         let named = match key {
             InputKey::Named(_) => true,
-            InputKey::Auto { .. } => keeps && of.has_auto_names,
+            InputKey::Auto { .. } => {
+                of.has_auto_names && app.plan.buckets[usize::from(bucket)].keeps
+            }
         };
         if named {
             let mut text = AutoText::new();
@@ -513,8 +567,19 @@ impl Tables {
             self.objects[entered].name = name;
             app.names += 1;
         }
-        if keeps {
-            self.keep(entered, session);
+    }
+
+    /// Has an object's bucket hold it, where the bucket does so.
+    #[inline]
+    pub(super) fn keep_in_bucket(
+        &mut self,
+        app: &App,
+        kept: Ref<Object>,
+        bucket: u16,
+        session: Ref<Session>,
+    ) {
+        if app.plan.buckets[usize::from(bucket)].keeps {
+            self.keep(kept, session);
         }
     }
 

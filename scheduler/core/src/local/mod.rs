@@ -8,6 +8,7 @@ mod adopt;
 mod afterwards;
 mod app;
 mod attempt;
+mod delayed;
 mod dispatch;
 mod executor;
 mod invocation;
@@ -31,6 +32,7 @@ use std::collections::VecDeque;
 
 use afterwards::Afterwards;
 use app::{App, Apps};
+use delayed::Delayed;
 use executor::State;
 use invocation::Invocation;
 use name::Names;
@@ -72,6 +74,8 @@ enum Timer {
     Trigger(Ref<TriggerState>),
     /// The pause before a further attempt is over.
     Retry(Ref<Invocation>),
+    /// An object is to be published.
+    Delayed(Ref<Delayed>),
 }
 
 /// The local scheduler.
@@ -95,6 +99,7 @@ struct Tables {
     invocations: Slab<Invocation>,
     names: Names,
     states: States,
+    delayed: Slab<Delayed>,
     timers: Wheel<Timer>,
     /// Apps in which somebody waits for credit and something has changed.
     short_of_memory: Vec<AppId>,
@@ -125,6 +130,7 @@ impl Local {
                 invocations: Slab::new(),
                 names: Names::new(),
                 states: States::new(),
+                delayed: Slab::new(),
                 timers: Wheel::new(),
                 short_of_memory: Vec::new(),
                 afterwards: VecDeque::new(),
@@ -266,6 +272,7 @@ impl Local {
                 Timer::Spin(core) => self.spin_timer(core, sink),
                 Timer::Trigger(state) => self.trigger_timer(state, sink),
                 Timer::Retry(invocation) => self.retry_timer(invocation, sink),
+                Timer::Delayed(object) => self.delayed_timer(object, sink),
             }
         }
     }

@@ -122,6 +122,11 @@ impl Object {
         }
     }
 
+    /// It arrives later than it was created.
+    pub(super) fn arrives(&mut self, now_ns: u64) {
+        self.arrival_ns = now_ns;
+    }
+
     /// What the ledger charges for it.
     pub(super) fn charge_bytes(&self) -> u64 {
         let memory = if self.root.is_none() {

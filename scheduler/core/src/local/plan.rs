@@ -44,6 +44,8 @@ pub(super) struct BucketPlan {
     pub(super) every: SmallVec<[u16; 4]>,
     /// One of those gathers.
     every_gathers: bool,
+    /// Groups that wait for what one of its triggers may still fire.
+    pub(super) feeds: Box<[u16]>,
     globs: GlobSet,
     glob_triggers: Vec<u16>,
     keys: HashMap<Box<[u8]>, SmallVec<[Match; 2]>, RandomState>,
@@ -90,7 +92,7 @@ impl Plan {
     pub(super) fn new(spec: &AppSpec) -> Self {
         let mut triggers = Vec::new();
         let inputs_max = spec.limits.inputs;
-        let buckets = (0u16..)
+        let mut buckets: Vec<BucketPlan> = (0u16..)
             .zip(&spec.buckets)
             .map(|(index, bucket)| bucket_plan(index, bucket, inputs_max, &mut triggers))
             .collect();
@@ -100,6 +102,16 @@ impl Plan {
                 let is_upstream = |&function: &u16| after.waits_for(function);
                 after.trigger != number && trigger.functions.iter().any(is_upstream)
             });
+        }
+        for (bucket, number) in buckets.iter_mut().zip(0u16..) {
+            let mut feeds: Vec<u16> = triggers
+                .iter()
+                .filter(|trigger| trigger.bucket == number)
+                .flat_map(|trigger| trigger.feeds.iter().copied())
+                .collect();
+            feeds.sort_unstable();
+            feeds.dedup();
+            bucket.feeds = feeds.into();
         }
         let functions = (0u16..)
             .zip(&spec.functions)
@@ -164,6 +176,7 @@ fn bucket_plan(
         keeps: bucket.keep == Keep::Session,
         every: SmallVec::new(),
         every_gathers: false,
+        feeds: Box::default(),
         globs: GlobSet::empty(),
         glob_triggers: Vec::new(),
         keys: HashMap::default(),

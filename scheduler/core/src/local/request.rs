@@ -8,7 +8,7 @@ use crate::limits::{OBJECT_CHARGE_BYTES, SESSION_CHARGE_BYTES};
 use crate::local::Local;
 use crate::local::app::App;
 use crate::local::invocation::Firing;
-use crate::local::message::{Publication, judge_outside};
+use crate::local::message::{Delivery, Publication, judge_outside};
 use crate::local::name::Author;
 use crate::local::object::{NewObject, Object, Payload};
 use crate::local::session::Session;
@@ -171,10 +171,12 @@ impl Local {
                         key,
                         group,
                     },
-                    session,
-                    target: Target::Bucket(bucket),
-                    function: 0,
-                    near: None,
+                    to: Delivery {
+                        session,
+                        target: Target::Bucket(bucket),
+                        function: 0,
+                        near: None,
+                    },
                     author: Author::default(),
                 };
                 let body = self.bring_in(request.app, &publication, sink);

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::event::{AppId, Failure, Outcome, RequestId, SessionId, Sink};
 use crate::limits::{ERROR_EVENTS_TOLD, SESSION_CHARGE_BYTES, SESSION_SLOT_BITS, SESSIONS_MAX};
 use crate::local::app::App;
+use crate::local::delayed::Delayed;
 use crate::local::invocation::Invocation;
 use crate::local::name::Name;
 use crate::local::object::Object;
@@ -35,8 +36,8 @@ pub(super) struct Session {
     pub(super) ended: bool,
     /// Its automatic keys can be looked up by their text.
     pub(super) has_auto_names: bool,
-    /// What keeps it open, counted: invocations that are not finally ended, and timers of triggers
-    /// that wait.
+    /// What keeps it open, counted: invocations that are not finally ended, timers of triggers that
+    /// wait, and delayed objects.
     pub(super) busy: u32,
     error_events: u32,
     pub(super) deadline_ns: u64,
@@ -44,6 +45,8 @@ pub(super) struct Session {
     pub(super) invocations: Ref<Invocation>,
     pub(super) names: Ref<Name>,
     pub(super) states: Ref<State>,
+    /// Objects that are to be published later.
+    pub(super) delayed: Ref<Delayed>,
     /// What is alive upstream of each group that closes `after` a function.
     pub(super) afters: SmallVec<[After; 2]>,
     /// Objects that its buckets hold.
@@ -73,6 +76,7 @@ impl Default for Session {
             invocations: Ref::NONE,
             names: Ref::NONE,
             states: Ref::NONE,
+            delayed: Ref::NONE,
             afters: SmallVec::new(),
             kept: Ref::NONE,
             request_object: Ref::NONE,
@@ -152,6 +156,7 @@ impl Local {
         self.drop_invocations(ending, sink);
         let app = &mut self.apps[self.tables.sessions[ending].app];
         self.tables.drop_states(app, ending, sink);
+        self.tables.drop_delayed(app, ending, sink);
         self.tables.drop_objects(app, ending, sink);
         app.stats.sessions_open -= 1;
         app.ledger.refund(SESSION_CHARGE_BYTES);

@@ -5,8 +5,11 @@
 //! what of it is alive, one number for each such group, and the group closes when that is 0.
 
 use crate::event::Sink;
+use pheromone_shm::message::Target;
+
 use crate::gather::Gatherer;
 use crate::local::app::App;
+use crate::local::message::Delivery;
 use crate::local::session::Session;
 use crate::local::{Local, Tables};
 use crate::slab::Ref;
@@ -126,6 +129,24 @@ impl Session {
         if !self.afters.is_empty() {
             let groups = &app.plan.functions[usize::from(function)].upstream_of;
             self.count_upstream(groups, is_alive);
+        }
+    }
+
+    /// An object is on its way, or has arrived.
+    pub(super) fn count_delivery(&mut self, app: &App, to: &Delivery, is_alive: bool) {
+        if self.afters.is_empty() {
+            return;
+        }
+        match to.target {
+            Target::Bucket(bucket) => {
+                self.count_upstream(&app.plan.buckets[usize::from(bucket)].feeds, is_alive);
+            }
+            Target::Function(function) => self.count_invocation(app, function, is_alive),
+            Target::Next => {
+                for &next in &app.plan.functions[usize::from(to.function)].next {
+                    self.count_invocation(app, next, is_alive);
+                }
+            }
         }
     }
 
