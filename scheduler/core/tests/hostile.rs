@@ -6,17 +6,18 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use common::APP;
-use common::app::{app, bucket, by_pattern, by_set, immediate};
+use common::app::{app, bucket, by_pattern, by_set, immediate, trigger};
 use pheromone_core::event::{
     AppId, Death, Destination, Event, ExecutorId, Ingress, Outcome, Refusal, Request, RequestId,
     Response, SessionId, Sink,
 };
-use pheromone_core::spec::{AppSpec, AtEnd, Keep};
+use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, OnFailure, TriggerKind, TriggerSpec};
 use pheromone_core::{Core, CoreConfig, SpinPolicy};
 use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, HeadersRef, Input, Key, REQUEST_OBJECT, Target,
     ToExecutor,
 };
+use pheromone_shm::wire::put_join_key;
 use proptest::prelude::*;
 
 /// Remembers only what is needed to go on.
@@ -146,6 +147,11 @@ enum Message {
     FetchInputs(u32),
     FetchExtents(u32),
     NeedCredit(u64),
+    Loaded,
+    Join(u8, bool, Vec<u8>),
+    Redundant(u8, u32, u32),
+    ExpectSources(u8, u32),
+    CloseSource(u8),
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -176,6 +182,14 @@ fn message() -> impl Strategy<Value = Message> {
         10 => prop_oneof![20 => Just(0), 1 => 1..3u32].prop_map(Message::FetchInputs),
         2 => (0..2u32).prop_map(Message::FetchExtents),
         20 => prop_oneof![0..10_000u64, 0..20_000_000u64, any::<u64>()].prop_map(Message::NeedCredit),
+        4 => Just(Message::Loaded),
+        10 => (Just(JOIN), any::<bool>(), prop::collection::vec(0..4u8, 0..4))
+            .prop_map(|(trigger, more, keys)| Message::Join(trigger, more, keys)),
+        8 => (Just(ROUNDS), 0..4u32, 0..4u32).prop_map(|(trigger, k, n)| Message::Redundant(trigger, k, n)),
+        8 => (Just(GROUPS), 0..3u32).prop_map(|(trigger, n)| Message::ExpectSources(trigger, n)),
+        8 => Just(Message::CloseSource(GROUPS)),
+        1 => any::<u8>().prop_map(Message::CloseSource),
+        1 => (any::<u8>(), 0..3u32).prop_map(|(trigger, n)| Message::ExpectSources(trigger, n)),
     ]
 }
 
@@ -208,7 +222,7 @@ fn spec() -> AppSpec {
     spec.functions[0].next = vec![1, 2];
     spec.functions[0].timeout_ns = Some(50_000_000);
     spec.functions[1].calls = vec![0];
-    spec.functions[1].sends = Some(vec![0, 1]);
+    spec.functions[1].sends = Some(vec![0, 1, 2]);
     spec.functions[2].max_concurrency = Some(1);
     let mut fires = by_set(&["k1", "k2"], &[2]);
     fires.at_end = AtEnd::Fire;
@@ -225,9 +239,54 @@ fn spec() -> AppSpec {
             Keep::UntilConsumed,
             vec![fires, drops, by_pattern("k*", &[2, 1])],
         ),
-        bucket("unwatched", Keep::Session, vec![]),
+        bucket("gathered", Keep::UntilConsumed, gathering()),
     ];
+    spec.functions[0].attempts = 3;
+    spec.functions[1].attempts = 2;
+    spec.functions[1].on_failure = OnFailure::Continue;
     spec
+}
+
+/// Numbers of triggers that can be steered, as [`spec`] counts them.
+const ROUNDS: u8 = 7;
+const JOIN: u8 = 8;
+const GROUPS: u8 = 9;
+
+/// One trigger of each type that gathers.
+fn gathering() -> Vec<TriggerSpec> {
+    let with = |name: &str, at_end, kind| TriggerSpec {
+        at_end,
+        ..trigger(name, kind, &[2])
+    };
+    let group = |close| TriggerKind::DynamicGroup {
+        close,
+        fire_empty: true,
+        order_by_key: true,
+    };
+    let batch = TriggerKind::ByBatchSize {
+        count: 3,
+        linger_ns: Some(2_000_000),
+        per_group: true,
+    };
+    let windows = TriggerKind::ByTime {
+        window_ns: 5_000_000,
+        slide_ns: 2_000_000,
+        fire_empty: true,
+        per_group: false,
+    };
+    let rounds = TriggerKind::Redundant {
+        k_of_n: None,
+        cancel_rest: vec![2],
+        expire_ns: None,
+    };
+    vec![
+        with("batch", AtEnd::Wait, batch),
+        with("windows", AtEnd::Wait, windows),
+        with("rounds", AtEnd::Drop, rounds),
+        with("join", AtEnd::Fire, TriggerKind::DynamicJoin),
+        with("sources", AtEnd::Drop, group(GroupClose::SourcesAtRunTime)),
+        with("after", AtEnd::Fire, group(GroupClose::After(1))),
+    ]
 }
 
 const KEYS: [&[u8]; 6] = [b"k0", b"k1", b"k2", b"k3", b"~1.0", b""];
@@ -436,17 +495,18 @@ impl Storm {
             _ => Key::Named(KEYS[usize::from(number) % KEYS.len()]),
         };
         let target = |number: u8| match number {
-            0..=239 => Target::Bucket(u16::from(number % 2)),
+            0..=239 => Target::Bucket(u16::from(number % 3)),
             240..=250 => Target::Next,
             to => Target::Function(u16::from(to) % 4),
         };
         let group = b"group";
+        let mut joined = Vec::new();
         let message = match *message {
             Message::Ready => FromExecutor::Ready,
             Message::Publish(to, offset_units, len_units, size_bytes, named) => {
                 FromExecutor::Publish {
-                    ordinal: 0,
-                    delay_ns: 0,
+                    ordinal: u32::from(named),
+                    delay_ns: if named % 16 == 15 { size_bytes } else { 0 },
                     target: target(to),
                     extent: Extent {
                         offset_units,
@@ -503,6 +563,30 @@ impl Storm {
             Message::FetchInputs(first) => FromExecutor::FetchInputs { first },
             Message::FetchExtents(first) => FromExecutor::FetchExtents { first },
             Message::NeedCredit(bytes) => FromExecutor::NeedCredit { bytes },
+            Message::Loaded => FromExecutor::Loaded,
+            Message::Join(trigger, more, ref list) => {
+                joined.clear();
+                for key in list {
+                    put_join_key(&mut joined, KEYS[usize::from(*key) % 4]);
+                }
+                FromExecutor::Join {
+                    trigger: u16::from(trigger),
+                    more,
+                    keys: &joined,
+                }
+            }
+            Message::Redundant(trigger, k, n) => FromExecutor::Redundant {
+                trigger: u16::from(trigger),
+                k,
+                n,
+            },
+            Message::ExpectSources(trigger, sources) => FromExecutor::ExpectSources {
+                trigger: u16::from(trigger),
+                sources,
+            },
+            Message::CloseSource(trigger) => FromExecutor::CloseSource {
+                trigger: u16::from(trigger),
+            },
         };
         if matches!(message, FromExecutor::Complete { .. }) {
             self.sink.busy.remove(&executor);
