@@ -1,4 +1,4 @@
-/* Functions that steer triggers, delay what they send, wait for objects, and look at their window. */
+/* Functions that steer triggers, delay what they send, wait for objects, look at their window. */
 #define _GNU_SOURCE
 #include <pheromone.h>
 
