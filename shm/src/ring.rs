@@ -78,8 +78,8 @@ impl Orders for Sound {
 }
 
 /// The sequence of the first slot, from which they count up, mixed with the ring's generation so
-/// that memory used for an earlier ring cannot show an old message (2^64 / golden ratio: no two generations are
-/// near each other).
+/// that memory used for an earlier ring cannot show an old message (2^64 / golden ratio: no two
+/// generations are near each other).
 fn first_sequence(generation: u32) -> u64 {
     u64::from(generation)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -10,7 +10,8 @@ use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
 const MS: u64 = 1_000_000;
 
-/// `f` may be tried three times, 10 ms after its first failure; it feeds `g` through `b` and `next`.
+/// `f` may be tried three times, 10 ms after its first failure; it feeds `g` through `b` and
+/// `next`.
 fn spec() -> AppSpec {
     let mut spec = app(&["f", "g"]);
     spec.functions[0].attempts = 3;

@@ -295,8 +295,8 @@ impl Tables {
     }
 }
 
-/// The pause after this attempt: doubling, bounded, and shifted by `jitter` in a way that depends on
-/// nothing but the invocation, so that a history can be repeated.
+/// The pause after this attempt: doubling, bounded, and shifted by `jitter` in a way that depends
+/// on nothing but the invocation, so that a history can be repeated.
 fn pause_ns(backoff: &Backoff, invocation: u64, attempt: u32) -> u64 {
     let doubled = backoff
         .first_ns
