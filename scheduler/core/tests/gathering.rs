@@ -90,12 +90,15 @@ fn a_batch_that_lingers_keeps_its_session_open_until_it_has_fired() {
     let call = world.call("source");
     let source = world.running("source");
     put_all(&mut world, source, &["a"]);
+    let first_ns = world.now_ns;
     world.pass(3 * MS);
     put_all(&mut world, source, &["b"]);
     world.done(source);
     world.pass(2 * MS - 1);
     assert!(fired(&mut world).is_empty() && world.is_open(call));
     world.pass(1);
+    let window = world.opened(world.running("sink")).window;
+    assert_eq!(window, Some((first_ns, first_ns + 3 * MS)));
     assert_eq!(fired(&mut world), [["a", "b"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();

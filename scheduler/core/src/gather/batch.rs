@@ -6,7 +6,7 @@
 //! out is that of its first entry, however many groups there are.
 
 use crate::gather::Arrival;
-use crate::gather::outcome::Outcome;
+use crate::gather::outcome::{Outcome, Window};
 use crate::gather::queue::{Queue, Queues};
 use crate::gather::roster::{Place, Roster};
 use crate::gather::text;
@@ -35,6 +35,7 @@ pub(crate) struct Batch<T> {
 struct Pending {
     queue: Queue,
     oldest_ns: u64,
+    newest_ns: u64,
 }
 
 impl<T: Copy> Batch<T> {
@@ -62,8 +63,10 @@ impl<T: Copy> Batch<T> {
             *pending = Pending {
                 queue: Queue::EMPTY,
                 oldest_ns: arrival.now_ns,
+                newest_ns: arrival.now_ns,
             };
         }
+        pending.newest_ns = arrival.now_ns;
         self.queues.push(&mut pending.queue, arrival.item);
         if pending.queue.len() >= self.batch_len() {
             self.fire(place, out);
@@ -79,7 +82,12 @@ impl<T: Copy> Batch<T> {
     }
 
     fn fire(&mut self, place: Place<Pending>, out: &mut Outcome<T>) {
-        out.fire_off(self.queues.drain(&mut self.groups[place].queue));
+        let pending = &mut self.groups[place];
+        let bounds = Window {
+            start_ns: pending.oldest_ns,
+            end_ns: pending.newest_ns,
+        };
+        out.fire_batch(self.queues.drain(&mut pending.queue), bounds);
         self.groups.remove(place);
     }
 

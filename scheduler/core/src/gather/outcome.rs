@@ -32,12 +32,13 @@ pub(crate) struct Volley<'a, T> {
     pub(crate) early: bool,
 }
 
-/// A half-open stretch of monotonic time.
+/// A stretch of monotonic time: of a window half-open, of a batch from its first object to its
+/// last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Window {
     /// First nanosecond.
     pub(crate) start_ns: u64,
-    /// First nanosecond after it.
+    /// First nanosecond after it; of a batch, the arrival of its last object.
     pub(crate) end_ns: u64,
 }
 
@@ -104,6 +105,14 @@ impl<T: Copy> Outcome<T> {
     pub(super) fn fire_off(&mut self, items: impl Iterator<Item = T>) {
         let first = self.items.len();
         self.fire(items);
+        self.released.extend_from_slice(&self.items[first..]);
+    }
+
+    /// Fires with these items of a batch and releases them. `bounds`: the arrivals of the first and
+    /// of the last.
+    pub(super) fn fire_batch(&mut self, items: impl Iterator<Item = T>, bounds: Window) {
+        let first = self.items.len();
+        self.fire_window(items, bounds, false);
         self.released.extend_from_slice(&self.items[first..]);
     }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Driver, Item, Said};
+use super::{Driver, Fired, Item, Said};
 use crate::gather::{BatchRule, Rule};
 
 fn rule(count: u32, linger_ns: Option<u64>, per_group: bool) -> BatchRule {
@@ -39,6 +39,16 @@ fn a_batch_fires_when_its_oldest_object_has_waited_for_the_linger() {
     assert_eq!(batch.tick(109), Said::default());
     assert_eq!(batch.tick(110).items(), [[0, 1]]);
     assert_eq!(batch.gatherer.next_ns(), None);
+}
+
+#[test]
+fn a_batch_is_bounded_by_the_arrivals_of_its_first_and_its_last_object() {
+    let mut batch = batch(3, Some(10), false);
+    batch.offer_at(100, "");
+    batch.offer_at(105, "");
+    assert_eq!(batch.tick(110).volleys[0].window, Some((100, 105)));
+    batch.offer_at(120, "");
+    assert_eq!(batch.fire_pending().volleys[0].window, Some((120, 120)));
 }
 
 #[test]
@@ -153,7 +163,12 @@ impl Oracle {
 
     fn fire(&mut self, group: &str, said: &mut Said) {
         let of = |pending: &&(u64, String, Item)| pending.1 == group;
-        said.fire(self.pending.iter().filter(of).map(|pending| pending.2));
+        let fired: Vec<_> = self.pending.iter().filter(of).collect();
+        said.volleys.push(Fired {
+            items: fired.iter().map(|pending| pending.2).collect(),
+            window: Some((fired[0].0, fired[fired.len() - 1].0)),
+            early: false,
+        });
         self.pending.retain(|pending| pending.1 != group);
     }
 
