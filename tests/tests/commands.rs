@@ -43,7 +43,7 @@ fn a_wrong_usage_is_2_and_says_what_is_right() {
 
 #[test]
 fn check_finds_nothing_wrong_with_the_examples() {
-    for example in ["wordcount", "chain", "tiles"] {
+    for example in ["wordcount", "chain", "tiles", "join", "groups", "redundant"] {
         let app = App::example(example);
         let run = app.command(["check", "app.toml"]).finish().exits(0);
         assert!(!run.stderr.contains("error"), "{}", run.stderr);
@@ -149,6 +149,20 @@ fn invoke_runs_one_function_alone_and_lists_what_it_published() {
     ]);
     let text = run.finish().exits(0).text();
     assert!(text.contains("part-0"), "no part-0 in:\n{text}");
+}
+
+#[test]
+fn invoke_lets_a_function_steer_the_triggers_that_it_names() {
+    let app = App::example("join");
+    let run = app.command(["invoke", "app.toml", "split", "--input", "poems.txt"]);
+    let run = run.finish().exits(0);
+    let text = run.text() + &run.stderr;
+    assert_eq!(text.matches("poem-").count(), 6, "{text}");
+    // A join of nothing fires, and starts nothing of the app's.
+    let run = app.command(["invoke", "app.toml", "split", "--arg", "prose"]);
+    let run = run.finish().exits(0);
+    let text = run.text() + &run.stderr;
+    assert!(!text.contains("poem-"), "{text}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! The app in which one function is alone: it has its code, its config and its names for buckets
-//! and functions; whatever it publishes goes to a recorder, whatever it would start is one.
+//! The app in which one function is alone: it has its code, its config and its names for buckets,
+//! functions and the triggers that it may steer; whatever it publishes goes to a recorder, whatever
+//! it would start is one.
 
 use std::path::{Path, PathBuf};
 
 use pheromone_core::spec::{
-    AtEnd, BucketSpec, FunctionIndex, FunctionSpec, Keep, OnFailure, Pool, Retain, Scope,
-    TriggerKind, TriggerSpec,
+    AtEnd, BucketSpec, FunctionIndex, FunctionSpec, GroupClose, Keep, OnFailure, Pool, Retain,
+    Scope, TriggerKind, TriggerSpec,
 };
 use pheromone_manifest::{App, Arguments, FunctionProgram, Program, Sources};
 
@@ -23,23 +24,28 @@ pub const START: &str = "pheromone-start";
 const RECORD: &str = "pheromone-record";
 /// Function that stands for the one that is alone where it would start itself.
 const ITSELF: &str = "pheromone-itself";
+/// Function that does nothing, for triggers that are there only to be steered.
+const IGNORE: &str = "pheromone-ignore";
 /// Function that tells of a record.
 pub const DESCRIBE: &str = "pheromone-describe";
 /// Function that gives a record's payload.
 pub const FETCH: &str = "pheromone-fetch";
 /// The helpers with their symbols. Those that record share one.
-const FUNCTIONS: [(&str, &str); 6] = [
+const FUNCTIONS: [(&str, &str); 7] = [
     (LOAD, "pheromone_load"),
     (START, "pheromone_start"),
     (RECORD, "pheromone_record"),
     (ITSELF, "pheromone_record"),
+    (IGNORE, "pheromone_ignore"),
     (DESCRIBE, "pheromone_describe"),
     (FETCH, "pheromone_fetch"),
 ];
 /// Where inputs lie when nothing is said of a bucket.
 const INPUTS: &str = "pheromone-inputs";
 /// The trigger that starts the function.
-const TRIGGER: &str = "invoke";
+const TRIGGER: &str = "pheromone-invoke";
+/// The trigger that records.
+const RECORDING: &str = "pheromone-record";
 
 /// How the inputs reach the function.
 #[derive(Debug, PartialEq, Eq)]
@@ -160,7 +166,11 @@ impl Alone {
         alone.calls.iter_mut().for_each(itself);
         for bucket in &mut spec.buckets {
             bucket.reruns.clear();
-            bucket.triggers = vec![trigger("record", helper(RECORD), TriggerKind::Immediate)];
+            bucket
+                .triggers
+                .retain_mut(|own| keep_steerable(own, helper(IGNORE)));
+            let recording = trigger(RECORDING, helper(RECORD), TriggerKind::Immediate);
+            bucket.triggers.push(recording);
         }
         let name = spec.functions[usize::from(function)].name.clone();
         let mut inputs = (String::new(), Vec::new());
@@ -256,6 +266,26 @@ fn keep_only(app: &mut App, function: FunctionIndex, helpers: PathBuf) {
     }
 }
 
+/// Makes a trigger one that can still be steered, and starts nothing of the app's. False: it is of
+/// a type to which functions have nothing to say.
+fn keep_steerable(own: &mut TriggerSpec, ignore: FunctionIndex) -> bool {
+    let kind = match &own.kind {
+        TriggerKind::DynamicJoin => TriggerKind::DynamicJoin,
+        TriggerKind::Redundant { k_of_n, .. } => TriggerKind::Redundant {
+            k_of_n: *k_of_n,
+            cancel_rest: Vec::new(),
+            expire_ns: None,
+        },
+        TriggerKind::DynamicGroup {
+            close: GroupClose::Sources(_) | GroupClose::SourcesAtRunTime,
+            ..
+        } => own.kind.clone(),
+        _ => return false,
+    };
+    *own = trigger(&own.name, ignore, kind);
+    true
+}
+
 fn helper_code(symbol: &str) -> FunctionProgram {
     FunctionProgram {
         program: 1,
@@ -340,6 +370,17 @@ library = "/bin/ls"
 type = "by_set"
 function = "count"
 keys = ["a", "b"]
+[[buckets.parts.triggers]]
+name = "all"
+type = "dynamic_join"
+function = "count"
+[[buckets.parts.triggers]]
+name = "first"
+type = "redundant"
+k = 1
+n = 2
+cancel_rest = ["split"]
+function = "count"
 "#;
 
     fn app_in(directory: &Path) -> App {
@@ -412,7 +453,9 @@ keys = ["a", "b"]
             .map(|&index| app.functions[usize::from(index)].symbol.as_str())
             .collect();
         assert_eq!(symbols, ["pheromone_record"; 2]);
-        assert_eq!(app.spec.buckets[0].triggers.len(), 2);
+        let triggers = app.spec.buckets[0].triggers.iter();
+        let names: Vec<&str> = triggers.map(|trigger| trigger.name.as_str()).collect();
+        assert_eq!(names, ["all", "first", RECORDING, TRIGGER]);
         assert_eq!(app.spec.executors, Pool { min: 1, max: 1 });
 
         let mut record = Record {

@@ -114,6 +114,12 @@ PHR_FUNCTION(pheromone_record)
     return PHR_OK;
 }
 
+PHR_FUNCTION(pheromone_ignore)
+{
+    (void)ctx;
+    return PHR_OK;
+}
+
 PHR_FUNCTION(pheromone_describe)
 {
     struct copy *copy = record_named(ctx);
