@@ -644,9 +644,9 @@ static inline phr_status phr_set_response_status(phr_ctx *ctx, int http)
 /* ====================================================================== looking things up ==== */
 
 /* An object of this session; where there is none yet, waits for it at most `timeout_ns` (0: not at
- * all; UINT64_MAX: as long as it takes), and never past phr_deadline_ns [later: a timeout above 0 is
- * PHR_ENOTSUP where there is none yet]. `key` may be the text of an automatic key. A direct object
- * is not found.
+ * all; UINT64_MAX: as long as it takes), and never past phr_deadline_ns. `key` may be the text of
+ * an automatic key. A direct object is not found. [later: a timeout above 0 is PHR_ENOTSUP where
+ * there is none yet]
  *
  * NULL and PHR_ENOENT where there is none, or, when waiting, as soon as nothing is left that could
  * publish it; PHR_ETIMEDOUT when the time has passed; PHR_EAGAIN where as many invocations of the

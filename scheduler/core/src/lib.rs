@@ -12,10 +12,6 @@
 
 mod coordinator;
 pub mod event;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "no scheduler gathers through it")
-)]
 mod gather;
 pub mod limits;
 mod local;

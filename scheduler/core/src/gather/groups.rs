@@ -180,6 +180,7 @@ impl<T: Copy> Groups<T> {
     }
 
     /// Whether all sources have closed.
+    #[cfg(test)]
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed
     }

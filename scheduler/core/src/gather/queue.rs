@@ -28,6 +28,7 @@ impl Queue {
         self.len
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -65,6 +66,7 @@ impl<E: Copy> Queues<E> {
         self.used
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.used == 0
     }

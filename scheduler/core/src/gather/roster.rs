@@ -66,6 +66,7 @@ impl<V: Default> Roster<V> {
     }
 
     /// The place of a name.
+    #[cfg(test)]
     pub(super) fn find(&self, name: &[u8]) -> Option<Place<V>> {
         self.find_hashed(self.hasher.hash_one(name), name)
     }
