@@ -231,3 +231,29 @@ fn a_steering_call_made_again_is_the_same_call() {
     world.done(f);
     world.assert_empty();
 }
+
+#[test]
+fn what_is_remembered_for_a_further_attempt_is_bounded_by_the_limit_on_objects() {
+    let mut spec = spec();
+    spec.limits.objects = 20;
+    spec.buckets[0].keep = Keep::UntilConsumed;
+    spec.executors.min = 2;
+    let mut world = World::new(spec);
+    let call = world.call("f");
+    let f = world.running("f");
+    let mut sent = 0;
+    while world.is_open(call) {
+        world.publish(f, Target::Bucket(0), Key::Auto(sent), 8);
+        sent += 1;
+        for g in world.all_running("g") {
+            world.done(g);
+        }
+        assert!(sent <= 30, "nothing bounds it");
+    }
+    let Cause::Limit(why) = &world.ended(call).failure().cause else {
+        panic!("a limit was passed");
+    };
+    assert!(why.contains("limits.objects"), "{why}");
+    world.done(f);
+    world.assert_empty();
+}

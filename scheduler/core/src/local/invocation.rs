@@ -3,7 +3,7 @@
 //! An invocation holds its inputs, and what it gets while it runs, until it is finally ended, also
 //! when its session has ended before: a running function may still read them.
 
-use pheromone_shm::message::{NO_TRIGGER, REQUEST_OBJECT};
+use pheromone_shm::message::{NO_TRIGGER, REQUEST_OBJECT, Target};
 use smallvec::SmallVec;
 
 use crate::event::Sink;
@@ -12,6 +12,7 @@ use crate::limits::BUFFER_ENTRIES_KEPT;
 use crate::local::Tables;
 use crate::local::app::App;
 use crate::local::attempt::Done;
+use crate::local::message::Delivery;
 use crate::local::name::Author;
 use crate::local::object::Object;
 use crate::local::session::Session;
@@ -104,6 +105,17 @@ impl Invocation {
         Author {
             invocation: self.id,
             attempt: self.attempt,
+        }
+    }
+
+    /// Where an object goes that it sends from this executor.
+    #[inline]
+    pub(super) fn delivery(&self, target: Target, slot: u16) -> Delivery {
+        Delivery {
+            session: self.session,
+            target,
+            function: self.function,
+            near: Some(slot),
         }
     }
 

@@ -275,12 +275,7 @@ impl Local {
                 key: full_key(label.key, invocation.id),
                 group: label.group,
             },
-            to: Delivery {
-                session,
-                target,
-                function: invocation.function,
-                near: Some(id.slot),
-            },
+            to: invocation.delivery(target, id.slot),
             author: invocation.author(),
         };
         if self
@@ -291,7 +286,7 @@ impl Local {
         } else if self.tables.is_taken(&publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
             self.tell_duplicate(open, target, publication.object.key, sink);
-        } else if names_are_full(app, &publication) {
+        } else if self.tables.names_are_full(app, open, &publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
             self.fail_by_limit(open, session, id, sink);
         } else if label.delay_ns > 0 {
@@ -332,12 +327,7 @@ impl Local {
                 key: full_key(label.key, invocation.id),
                 group: label.group,
             },
-            to: Delivery {
-                session,
-                target,
-                function: invocation.function,
-                near: Some(id.slot),
-            },
+            to: invocation.delivery(target, id.slot),
             author: invocation.author(),
         };
         if self
@@ -347,7 +337,7 @@ impl Local {
             // The first object stands.
         } else if self.tables.is_taken(&publication) {
             self.tell_duplicate(open, target, publication.object.key, sink);
-        } else if app.is_out_of_objects() || names_are_full(app, &publication) {
+        } else if app.is_out_of_objects() || self.tables.names_are_full(app, open, &publication) {
             // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
             self.fail_by_limit(open, session, id, sink);
         } else if label.delay_ns > 0 {
@@ -583,6 +573,19 @@ impl Tables {
         }
     }
 
+    /// Names stay until their session ends, and what an invocation that may run again has sent
+    /// until it ends: they are bounded by the limit on objects.
+    #[inline]
+    fn names_are_full(
+        &self,
+        app: &App,
+        open: Ref<Invocation>,
+        publication: &Publication<'_>,
+    ) -> bool {
+        let is_remembered = publication.name().is_some() || self.invocations[open].done.is_some();
+        is_remembered && app.names >= u64::from(app.spec.limits.objects)
+    }
+
     /// Whether the identity has been taken, which automatic keys never are.
     #[inline]
     pub(super) fn is_taken(&self, publication: &Publication<'_>) -> bool {
@@ -639,12 +642,6 @@ impl Tables {
             }
         }
     }
-}
-
-/// Names stay until their session ends: they are bounded by the limit on objects.
-#[inline]
-fn names_are_full(app: &App, publication: &Publication<'_>) -> bool {
-    publication.name().is_some() && app.names >= u64::from(app.spec.limits.objects)
 }
 
 /// A key and group from outside, which are judged as a function's are.
