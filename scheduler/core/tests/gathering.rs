@@ -428,6 +428,43 @@ fn an_empty_barrier_fires_once_where_it_is_asked_to() {
 }
 
 #[test]
+fn an_empty_barrier_waits_for_another_that_can_still_fire_into_it() {
+    let mut spec = app(&["source", "map", "reduce", "report"]);
+    let barrier = |name: &str, after: u16, function: u16| {
+        let kind = TriggerKind::DynamicGroup {
+            close: GroupClose::After(after),
+            fire_empty: true,
+            order_by_key: false,
+        };
+        let barrier = TriggerSpec {
+            at_end: AtEnd::Fail,
+            ..trigger(name, kind, &[function])
+        };
+        bucket(name, Keep::Session, vec![barrier])
+    };
+    // The one further down stands first in the manifest.
+    spec.buckets = vec![barrier("reduced", 2, 3), barrier("mapped", 1, 2)];
+    spec.functions[0].next = vec![1];
+    let sends = [vec![], vec![1], vec![0], vec![]];
+    for (function, sends) in spec.functions.iter_mut().zip(sends) {
+        function.sends = Some(sends);
+    }
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    world.run("source");
+    assert!(world.all_running("report").is_empty());
+    let reduce = world.running("reduce");
+    world.put_by(reduce, "reduced", "sum");
+    world.done(reduce);
+    let report = world.running("report");
+    assert_eq!(world.keys(report), ["sum"]);
+    world.done(report);
+    assert!(world.all_running("report").is_empty(), "it fires once");
+    assert_eq!(world.ended(call).outcome, End::Completed);
+    world.assert_empty();
+}
+
+#[test]
 fn a_barrier_waits_for_a_set_that_can_still_fire_upstream() {
     let mut spec = map_reduce();
     let set = TriggerSpec {

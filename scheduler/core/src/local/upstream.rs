@@ -43,7 +43,9 @@ pub(super) struct After {
     is_done_empty: bool,
 }
 
-/// The groups of a spec that close after a function, in manifest order.
+/// The groups of a spec that close after a function. Where one can fire into another, it comes
+/// first, also when it would fire empty and so has nothing pending that the other could see: its
+/// function's upstream is part of the other's, and smaller. Else they are in manifest order.
 pub(super) fn afters(spec: &AppSpec) -> Vec<AfterPlan> {
     let triggers = spec.buckets.iter().flat_map(|bucket| &bucket.triggers);
     let after = |(number, trigger): (u16, &crate::spec::TriggerSpec)| match trigger.kind {
@@ -58,7 +60,9 @@ pub(super) fn afters(spec: &AppSpec) -> Vec<AfterPlan> {
         }),
         _ => None,
     };
-    (0u16..).zip(triggers).filter_map(after).collect()
+    let mut afters: Vec<AfterPlan> = (0u16..).zip(triggers).filter_map(after).collect();
+    afters.sort_by_key(|after| after.upstream.iter().filter(|&&is_in| is_in).count());
+    afters
 }
 
 /// Upstream of one function, by function: a search against the direction of data.
