@@ -514,6 +514,28 @@ fn more_inputs_than_an_invocation_may_have_fail_the_session() {
 }
 
 #[test]
+fn more_than_an_invocation_may_have_is_told_of_at_the_end_too() {
+    let kind = TriggerKind::Redundant {
+        k_of_n: None,
+        cancel_rest: vec![],
+        expire_ns: None,
+    };
+    let mut spec = spec(kind, AtEnd::Fire);
+    spec.limits.inputs = 2;
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    let source = world.running("source");
+    put_all(&mut world, source, &["a", "b", "c"]);
+    world.done(source);
+    let Cause::Limit(why) = &world.ended(call).failure().cause else {
+        panic!("a limit was passed");
+    };
+    assert!(why.contains("limits.inputs"), "{why}");
+    assert!(fired(&mut world).is_empty());
+    world.assert_empty();
+}
+
+#[test]
 fn several_sessions_keep_their_own_states() {
     let mut world = World::new(spec(batch(2, None), AtEnd::Fire));
     let calls = [world.call("source"), world.call("source")];

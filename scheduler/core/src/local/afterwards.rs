@@ -2,9 +2,9 @@
 //! would pull the ground from under whoever finds that it is due.
 
 use crate::event::{ExecutorId, Failure, SessionId, Sink};
-use crate::local::Local;
 use crate::local::invocation::{Invocation, Place};
 use crate::local::session::{End, Session};
+use crate::local::{Local, Tables};
 use crate::slab::Ref;
 
 /// Something to be done.
@@ -25,6 +25,16 @@ pub(super) enum Afterwards {
         /// The round; empty: all invocations of those functions.
         group: Box<[u8]>,
     },
+}
+
+impl Tables {
+    /// Whether a session has passed a limit in this step, and fails at its end.
+    pub(super) fn is_failing(&self, session: Ref<Session>) -> bool {
+        let id = self.sessions[session].id;
+        let fails =
+            |task: &Afterwards| matches!(task, Afterwards::Fail { session, .. } if *session == id);
+        self.afterwards.iter().any(fails)
+    }
 }
 
 impl Local {

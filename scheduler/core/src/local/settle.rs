@@ -59,6 +59,9 @@ impl Local {
                 self.dispatch_ready(app, sink);
                 return false;
             }
+            if self.tables.is_failing(session) {
+                return false;
+            }
             let Some(&(trigger, state)) = pending.first() else {
                 return true;
             };
