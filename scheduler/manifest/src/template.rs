@@ -78,8 +78,8 @@ impl Template {
     fn needs(self) -> Option<&'static str> {
         match self {
             Self::Chain | Self::Fanout | Self::Mapreduce => None,
-            Self::Stream => Some("`by_time` triggers"),
-            Self::Batch => Some("`by_batch_size` triggers with `linger`"),
+            Self::Stream => Some("`by_time` triggers across sessions"),
+            Self::Batch => Some("`by_batch_size` triggers across sessions"),
         }
     }
 
