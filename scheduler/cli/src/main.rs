@@ -45,7 +45,9 @@ fn main() -> ExitCode {
     if let Some(code) = role::play() {
         return code;
     }
-    match execute(Cli::parse().command) {
+    let ended = execute(Cli::parse().command);
+    signals::let_end();
+    match ended {
         Ok(status) => status.code(),
         Err(failure) => {
             failure.tell();

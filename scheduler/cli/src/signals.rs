@@ -2,6 +2,7 @@
 //! once. Nothing is ever done in a signal handler.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -89,7 +90,19 @@ pub fn with_signals_unblocked<T>(start: impl FnOnce() -> T) -> T {
     started
 }
 
+/// A signal is ending the process at once.
+static ENDS: AtomicBool = AtomicBool::new(false);
+
+/// Where a signal is ending the process, waits for that: what fails meanwhile, for want of what is
+/// being removed, is no failure of the command's.
+pub fn let_end() {
+    while ENDS.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
 fn end_at_once(status: Status) -> ! {
+    ENDS.store(true, Ordering::SeqCst);
     let paths = LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
     for path in paths.iter() {
         // It may be gone already.
