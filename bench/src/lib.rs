@@ -29,7 +29,7 @@ use std::path::Path;
 use anyhow::Result;
 
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
-pub use scenario::{chain, pair};
+pub use scenario::{chain, pair, trigger};
 
 /// `pheromone bench SCENARIO`.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -38,6 +38,8 @@ pub enum Command {
     Chain(chain::Options),
     /// Two functions handing one object to each other: the cost by its size
     Pair(pair::Options),
+    /// One object through each type of trigger, alone and among many: the cost of a firing
+    Trigger(trigger::Options),
 }
 
 /// Runs a scenario with its app in `directory`, which any user can enter, prints its table and
@@ -50,11 +52,13 @@ pub fn run(command: &Command, directory: &Path) -> Result<()> {
     let outputs = match command {
         Command::Chain(options) => &options.settings.outputs,
         Command::Pair(options) => &options.settings.outputs,
+        Command::Trigger(options) => &options.settings.outputs,
     };
     outputs.check()?;
     let report = match command {
         Command::Chain(options) => chain::run(options, directory)?,
         Command::Pair(options) => pair::run(options, directory)?,
+        Command::Trigger(options) => trigger::run(options, directory)?,
     };
     outputs.write(&report)
 }

@@ -1,6 +1,6 @@
 //! The steps that functions logged, as they come back in an answer (`functions/stamps.h`).
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::bed::Bed;
 
@@ -124,6 +124,35 @@ impl Clock {
     }
 }
 
+/// The time that an answer of one interval tells of: an `interval` of `trigger.c`.
+///
+/// # Errors
+/// It is no such answer.
+pub fn interval_ns(answer: &[u8]) -> Result<u64> {
+    let (words, rest) = answer.as_chunks::<8>();
+    let words: Vec<u64> = words.iter().copied().map(u64::from_le_bytes).collect();
+    let &[
+        begin_ticks,
+        begin_ns,
+        end_ticks,
+        end_ns,
+        from,
+        from_is_ns,
+        to_ticks,
+    ] = &words[..]
+    else {
+        bail!("an answer of {} bytes is no interval", answer.len());
+    };
+    ensure!(rest.is_empty(), "an interval has whole words");
+    let clock = Clock::new(begin_ticks, begin_ns, end_ticks, end_ns)?;
+    let from_ns = if from_is_ns == 0 {
+        clock.ns(from)
+    } else {
+        from as f64
+    };
+    Ok(between_ns(from_ns, clock.ns(to_ticks)))
+}
+
 /// A time between two points, to be counted; a clock that went backwards counts as nothing.
 pub fn between_ns(from: f64, to: f64) -> u64 {
     (to - from).round().max(0.0) as u64
@@ -172,6 +201,22 @@ mod tests {
         assert!(Log::new(7, 2).add(&right).is_err());
         let stopped = answer([5, 1, 5, 101, 2], &[[7, 10, 0], [7, 20, 0]]);
         assert!(Log::new(7, 1).add(&stopped).is_err());
+    }
+
+    #[test]
+    fn an_interval_begins_by_either_clock() {
+        let words = |words: &[u64]| -> Vec<u8> {
+            let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+            bytes.collect()
+        };
+        let by_ticks = words(&[1000, 5000, 2000, 5500, 1100, 0, 1200]);
+        assert_eq!(interval_ns(&by_ticks).unwrap(), 50);
+        let by_ns = words(&[1000, 5000, 2000, 5500, 5030, 1, 1200]);
+        assert_eq!(interval_ns(&by_ns).unwrap(), 70);
+        for length in 0..by_ns.len() {
+            assert!(interval_ns(&by_ns[..length]).is_err(), "{length}");
+        }
+        assert!(interval_ns(&[&by_ns[..], &[0]].concat()).is_err());
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Settings {
     /// A CPU that this process may not use, or just one: there is nothing to measure then.
     pub fn plan(&self) -> Result<Plan> {
         let plan = CorePlan::new(&Machine::here(), &self.node())?;
-        let scheduler = plan.scheduler.context(
+        let scheduler = *plan.schedulers.first().context(
             "the floor is a cache line's way between two CPUs, and this process may use one",
         )?;
         let executor = *plan

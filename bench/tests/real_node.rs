@@ -1,4 +1,4 @@
-//! Both scenarios, small, on a real node.
+//! All scenarios, small, on a real node.
 //!
 //! This program is its own `pheromone`: node, scheduler, zygote, probe and floor start it anew
 //! under their hidden names, so it has a `main` of its own in place of the test harness.
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Some("--list") => {
             // What a test runner asks for; none is ignored.
             if !std::env::args().any(|argument| argument == "--ignored") {
-                println!("both_scenarios_measure_a_real_node: test");
+                println!("all_scenarios_measure_a_real_node: test");
             }
             ExitCode::SUCCESS
         }
@@ -54,6 +54,7 @@ fn tests() {
     }
     a_chain_is_measured_and_written();
     a_pair_is_measured_by_size();
+    types_of_triggers_are_measured_alone_and_among_others();
     what_cannot_be_is_refused();
     println!("test result: ok. 1 passed; 0 failed");
 }
@@ -74,7 +75,10 @@ fn measured(directory: &Path, arguments: &[&str]) -> Value {
     let file = directory.join("run.json");
     let mut all = arguments.to_vec();
     let json = file.to_string_lossy();
-    all.extend(["--repetitions", "2", "--json", &json]);
+    all.extend(["--json", &json]);
+    if !arguments.contains(&"--repetitions") {
+        all.extend(["--repetitions", "2"]);
+    }
     run(&all).expect("it can be measured");
     let text = fs::read(&file).expect("the JSON is there");
     serde_json::from_slice(&text).expect("it is JSON")
@@ -166,10 +170,33 @@ fn a_pair_is_measured_by_size() {
     }
 }
 
+fn types_of_triggers_are_measured_alone_and_among_others() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (triggers, expected) in [("1", "alone"), ("50", "among 50")] {
+        let kinds = ["by_set", "by_time", "dynamic_join", "dynamic_group"];
+        let types = kinds.join(",");
+        let arguments = ["trigger", "--type", &types, "--triggers", triggers];
+        let few = ["--firings", "20", "--warm-up", "2", "--repetitions", "1"];
+        let report = measured(directory.path(), &[&arguments[..], &few].concat());
+        let points = report["points"].as_array().expect("a list");
+        assert_eq!(points.len(), kinds.len());
+        for (point, kind) in points.iter().zip(kinds) {
+            assert_eq!(point["text"], format!("{kind} {expected}"));
+            for firing in series(point, "firing") {
+                assert_eq!(firing["count"], 20, "{firing}");
+                assert!(firing["min_ns"].as_u64() > Some(10), "{point}: {firing}");
+            }
+        }
+    }
+}
+
 fn what_cannot_be_is_refused() {
     for (arguments, part) in [
         (&["chain", "--length", "0"][..], "0"),
         (&["chain", "--length", "1048577"], "1048577"),
+        (&["trigger", "--type", "by_nam"], "by_name"),
+        (&["trigger", "--triggers", "65536"], "65536"),
+        (&["trigger", "--objects", "65"], "65"),
         (&["pair", "--size", "7"], "at least 8 bytes"),
         (&["pair", "--size", "1 elephant"], "is no size"),
         (&["pair", "--size", "1000000TiB"], "are available"),

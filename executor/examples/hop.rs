@@ -127,6 +127,7 @@ impl Scheduler {
                         ordinal: 0,
                     },
                     group: &[],
+                    attached: 0,
                 }),
             )
         };
@@ -185,6 +186,7 @@ fn program(library: String) -> Program {
         log_bytes: 1 << 20,
         create_wait_ns: 0,
         uid: None,
+        sandbox: pheromone_executor::sandbox::Sandbox::default(),
     }
 }
 

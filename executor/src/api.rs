@@ -6,8 +6,8 @@
 //! allegation: strings are read up to their bounds, objects are told by their state.
 
 mod about;
+mod deciding;
 mod inputs;
-mod later;
 mod outputs;
 mod responses;
 mod steering;
@@ -15,7 +15,7 @@ mod steering;
 use std::ffi::{c_char, c_int};
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use pheromone_sdk as sdk;
 use pheromone_shm::limits::down;
@@ -92,14 +92,14 @@ static TABLE: sdk::Api = sdk::Api {
     respond: responses::respond,
     respond_data: responses::respond_data,
     respond_parts: responses::respond_parts,
-    respond_to: later::respond_to,
-    respond_session: later::respond_session,
-    fail_session: later::fail_session,
+    respond_to: responses::respond_to,
+    respond_session: responses::respond_session,
+    fail_session: responses::fail_session,
     set_response_type: responses::set_response_type,
     set_response_status: responses::set_response_status,
 
     get: inputs::get,
-    load: later::load,
+    load: inputs::load,
     delete_object: inputs::delete_object,
 
     join: steering::join,
@@ -131,11 +131,11 @@ static TABLE: sdk::Api = sdk::Api {
     set_local: about::set_local,
     local: about::local,
 
-    fire: later::fire,
-    drop: later::drop,
-    tick_at: later::tick_at,
-    trigger_state: later::trigger_state,
-    trigger_config: later::trigger_config,
+    fire: deciding::fire,
+    drop: deciding::drop,
+    tick_at: deciding::tick_at,
+    trigger_state: deciding::trigger_state,
+    trigger_config: deciding::trigger_config,
 };
 
 /// The table.
@@ -183,6 +183,42 @@ pub fn open(invocation: u64) -> *mut sdk::Ctx {
 pub fn close() {
     INVOCATION.store(0, Ordering::Relaxed);
     CURRENT.store(std::ptr::null_mut(), Ordering::Relaxed);
+}
+
+/// What the code of a custom trigger is given; one call is open at a time.
+struct Decision(sdk::TriggerCtx);
+
+// SAFETY: nobody writes to it; it is an address that leads to the table.
+unsafe impl Sync for Decision {}
+
+static DECISION: Decision = Decision(sdk::TriggerCtx {
+    head: sdk::Head {
+        struct_size: size_of::<sdk::TriggerCtx>(),
+        api: &raw const TABLE,
+    },
+});
+/// A custom trigger's code runs.
+static DECIDES: AtomicBool = AtomicBool::new(false);
+
+/// Opens a call of a custom trigger: the handle for its code.
+pub fn open_decision() -> *mut sdk::TriggerCtx {
+    DECIDES.store(true, Ordering::Relaxed);
+    std::ptr::from_ref(&DECISION.0).cast_mut()
+}
+
+/// Its code has returned: the handle is good for nothing until the next call.
+pub fn close_decision() {
+    DECIDES.store(false, Ordering::Relaxed);
+}
+
+/// Whether a custom trigger's answer may be taken: from the right thread, while its code runs.
+fn deciding<'a>(t: *const sdk::TriggerCtx) -> Option<&'a mut Runtime> {
+    let is_its = std::ptr::eq(t, &raw const DECISION.0);
+    if !is_its || !threads::runs_functions() || !DECIDES.load(Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: as in `runtime_now`.
+    unsafe { RUNTIME.load(Ordering::Relaxed).as_mut() }
 }
 
 /// Whether a call may be answered: the right thread, while an invocation runs.
@@ -273,6 +309,19 @@ fn text<'a>(pointer: *const c_char, bytes_max: usize, what: &str) -> Call<Option
     Ok(Some(unsafe {
         std::slice::from_raw_parts(pointer.cast(), length)
     }))
+}
+
+/// As much of a string as there is room for; nothing of NULL.
+fn prefix<'a>(pointer: *const c_char, bytes_max: usize) -> &'a [u8] {
+    if pointer.is_null() {
+        return &[];
+    }
+    // SAFETY: by the header's contract the function passes a C string; no more than the bound is
+    // read of it.
+    let length = unsafe { libc::strnlen(pointer, bytes_max) };
+    // SAFETY: so many bytes were just read; the function does not change them while it waits for
+    // this call.
+    unsafe { std::slice::from_raw_parts(pointer.cast(), length) }
 }
 
 /// A string that must be there.

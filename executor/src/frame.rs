@@ -179,7 +179,7 @@ impl Frame {
         Ok(())
     }
 
-    /// Takes over an object that `phr_get` has found.
+    /// Takes over an object that `phr_get` has found, or one that is attached to another.
     ///
     /// # Errors
     /// When it points outside the window.
@@ -194,6 +194,16 @@ impl Frame {
         hold(object, input, &mut self.strings, window, names)?;
         object.number.set(number);
         Ok(object.handle())
+    }
+
+    /// How many objects have been found by `phr_get` or fetched as attached ones.
+    pub fn found_count(&self) -> u32 {
+        self.found.len() as u32
+    }
+
+    /// One of those.
+    pub fn found(&self, number: u32) -> &Object {
+        self.found.at(number as usize)
     }
 
     /// How many inputs are here.
@@ -351,6 +361,8 @@ fn hold(
     object.arrival_ns.set(input.arrival_ns);
     object.bucket.set(input.bucket);
     object.bucket_name.set(bucket_name);
+    object.attached.set(input.attached);
+    object.attached_here.set(None);
     object.populated.set(!populate::pays_off(input.size_bytes));
     Ok(())
 }

@@ -21,6 +21,7 @@ mod populate;
 pub mod probe;
 pub mod protocol;
 mod runtime;
+pub mod sandbox;
 mod setup;
 mod strings;
 mod threads;

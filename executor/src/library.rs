@@ -41,10 +41,12 @@ pub enum LoadError {
     },
     /// The library does not define it.
     #[error(
-        "{library} has no symbol `{symbol}`: define it by PHR_FUNCTION({symbol}), or name another \
+        "{library} has no symbol `{symbol}`: define it by {wanted}({symbol}), or name another \
          by `symbol`"
     )]
     NoSymbol {
+        /// What it should be.
+        wanted: Wanted,
         /// As the user knows it.
         library: String,
         /// What is missing.
@@ -53,9 +55,11 @@ pub enum LoadError {
     /// It was not defined by a macro of pheromone.h.
     #[error(
         "{library} has `{symbol}`, but without the mark of pheromone.h: define it by \
-         PHR_FUNCTION({symbol})"
+         {wanted}({symbol})"
     )]
     NoMark {
+        /// What it should be.
+        wanted: Wanted,
         /// As the user knows it.
         library: String,
         /// Which symbol.
@@ -77,8 +81,10 @@ pub enum LoadError {
         minor: u16,
     },
     /// It is something else.
-    #[error("{library}: `{symbol}` is {found}, and a function is wanted: see PHR_FUNCTION")]
+    #[error("{library}: `{symbol}` is {found}, and {} is wanted: see {wanted}", wanted.text())]
     Kind {
+        /// What it should be.
+        wanted: Wanted,
         /// As the user knows it.
         library: String,
         /// Which symbol.
@@ -86,6 +92,45 @@ pub enum LoadError {
         /// What it is.
         found: String,
     },
+}
+
+/// What a symbol should be; shown as the macro that defines it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Wanted {
+    /// A function.
+    Function,
+    /// A function's initializer.
+    Initializer,
+    /// A custom trigger.
+    Trigger,
+}
+
+impl Wanted {
+    fn kind(self) -> u32 {
+        match self {
+            Self::Function => sdk::KIND_FUNCTION,
+            Self::Initializer => sdk::KIND_INIT,
+            Self::Trigger => sdk::KIND_TRIGGER,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Function => "a function",
+            Self::Initializer => "an initializer",
+            Self::Trigger => "a custom trigger",
+        }
+    }
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Function => "PHR_FUNCTION",
+            Self::Initializer => "PHR_INIT",
+            Self::Trigger => "PHR_TRIGGER",
+        })
+    }
 }
 
 /// A loaded library, never unloaded.
@@ -116,11 +161,27 @@ impl Loaded {
     /// # Errors
     /// When there is none, or none for this ABI.
     pub fn function(&self, symbol: &str) -> Result<sdk::FunctionEntry, LoadError> {
-        self.entry(symbol, sdk::KIND_FUNCTION)?
-            .ok_or_else(|| LoadError::NoSymbol {
-                library: self.origin.clone(),
-                symbol: symbol.to_owned(),
-            })
+        let mark = self.mark(symbol, Wanted::Function)?;
+        mark.and_then(|mark| mark.entry)
+            .ok_or_else(|| self.no_symbol(symbol, Wanted::Function))
+    }
+
+    /// The entry of this custom trigger.
+    ///
+    /// # Errors
+    /// When there is none, or none for this ABI.
+    pub fn trigger(&self, symbol: &str) -> Result<sdk::TriggerEntry, LoadError> {
+        let mark = self.mark(symbol, Wanted::Trigger)?;
+        mark.and_then(|mark| mark.trigger)
+            .ok_or_else(|| self.no_symbol(symbol, Wanted::Trigger))
+    }
+
+    fn no_symbol(&self, symbol: &str, wanted: Wanted) -> LoadError {
+        LoadError::NoSymbol {
+            wanted,
+            library: self.origin.clone(),
+            symbol: symbol.to_owned(),
+        }
     }
 
     /// The entry of this function's initializer; `None` where it has none.
@@ -128,15 +189,20 @@ impl Loaded {
     /// # Errors
     /// When it is there, but not for this ABI.
     pub fn initializer(&self, symbol: &str) -> Result<Option<sdk::FunctionEntry>, LoadError> {
-        self.entry(&format!("{}{symbol}", sdk::INIT_PREFIX), sdk::KIND_INIT)
+        let symbol = format!("{}{symbol}", sdk::INIT_PREFIX);
+        let mark = self.mark(&symbol, Wanted::Initializer)?;
+        Ok(mark.and_then(|mark| mark.entry))
     }
 
-    fn entry(&self, symbol: &str, kind: u32) -> Result<Option<sdk::FunctionEntry>, LoadError> {
+    /// The mark of this symbol, which has the entry that is wanted; `None` where there is no such
+    /// symbol.
+    fn mark(&self, symbol: &str, wanted: Wanted) -> Result<Option<sdk::Mark>, LoadError> {
         let library = || self.origin.clone();
         let Some(mark) = self.address(&format!("{}{symbol}", sdk::MARK_PREFIX)) else {
             return match self.address(symbol) {
                 None => Ok(None),
                 Some(_) => Err(LoadError::NoMark {
+                    wanted,
                     library: library(),
                     symbol: symbol.to_owned(),
                 }),
@@ -156,14 +222,19 @@ impl Loaded {
         }
         // SAFETY: of this major version, and as large as it says.
         let mark = unsafe { mark.cast::<sdk::Mark>().read_unaligned() };
+        let has_entry = match wanted {
+            Wanted::Function | Wanted::Initializer => mark.entry.is_some(),
+            Wanted::Trigger => mark.trigger.is_some(),
+        };
         let found = match mark.kind {
-            found if found == kind && mark.entry.is_some() => return Ok(mark.entry),
+            found if found == wanted.kind() && has_entry => return Ok(Some(mark)),
             sdk::KIND_FUNCTION => "a function",
             sdk::KIND_INIT => "an initializer",
             sdk::KIND_TRIGGER => "a custom trigger",
             _ => "of a kind that this version does not know",
         };
         Err(LoadError::Kind {
+            wanted,
             library: library(),
             symbol: symbol.to_owned(),
             found: found.to_owned(),

@@ -5,6 +5,7 @@
 //! what is published is always paid for. Credit and spending are totals over the process's life.
 
 use pheromone_shm::allocator::{AllocError, Allocator};
+use pheromone_shm::control::Released;
 use pheromone_shm::message::Extent;
 use pheromone_shm::region::OwnRegion;
 
@@ -107,8 +108,12 @@ impl Memory {
     }
 
     /// The scheduler gives back an extent of an object that has died.
-    pub fn release(&mut self, extent: Extent) {
-        self.allocator().free(extent);
+    pub fn release(&mut self, released: Released) {
+        if released.punched {
+            self.allocator().free_punched(released.extent);
+        } else {
+            self.allocator().free(released.extent);
+        }
     }
 
     #[inline]

@@ -333,6 +333,7 @@ pub fn program(functions: &[&str], buckets: &[&str]) -> Program {
         log_bytes: 1 << 20,
         create_wait_ns: 0,
         uid: None,
+        sandbox: crate::sandbox::Sandbox::default(),
     }
 }
 
@@ -377,6 +378,7 @@ mod tests {
             name: name.to_owned(),
             kind: "dynamic_join".to_owned(),
             steering: Steering::Join,
+            code: None,
         }
     }
 

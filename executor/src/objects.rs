@@ -76,6 +76,10 @@ pub struct Object {
     pub bucket_name: Cell<*const c_char>,
     /// Of a held object: its number in messages.
     pub number: Cell<u32>,
+    /// Of a held object: how many are attached to it.
+    pub attached: Cell<u32>,
+    /// Of them, those that are here: the first of these among what was found, and how many.
+    pub attached_here: Cell<Option<(u32, u32)>>,
     /// Of an output: its memory.
     pub extent: Cell<Extent>,
     /// Of an output: where to.
@@ -107,6 +111,8 @@ impl Object {
             bucket: Cell::new(NO_BUCKET),
             bucket_name: Cell::new(c"".as_ptr()),
             number: Cell::new(0),
+            attached: Cell::new(0),
+            attached_here: Cell::new(None),
             extent: Cell::new(Extent::default()),
             target: Cell::new(Target::Next),
             ordinal: Cell::new(0),

@@ -1,8 +1,9 @@
-//! Whether a library loads and has the functions that a manifest names, found out in a process of
-//! its own: user code is never loaded into the command itself.
+//! Whether a library loads and has the functions and custom triggers that a manifest names, found
+//! out in a process of its own: user code is never loaded into the command itself.
 //!
-//! The command starts itself again as `__probe LIBRARY ORIGIN SYMBOL...`; that process gives up
-//! what it can, loads the library, looks, and says what it found on the pipe that was its stdout.
+//! The command starts itself again as `__probe LIBRARY ORIGIN KIND SYMBOL ...`; that process gives
+//! up what it can, loads the library, looks, and says what it found on the pipe that was its
+//! stdout.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -21,6 +22,9 @@ use crate::library::{LoadError, Loaded};
 
 /// First argument of the process that looks.
 pub const PROBE_ARGUMENT: &str = "__probe";
+/// Kinds of symbols, as the looking process is told of them.
+const FUNCTION: &str = "function";
+const TRIGGER: &str = "trigger";
 /// A library's constructors may take this long.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest report that is read; each symbol's takes less than 1 KiB.
@@ -41,9 +45,9 @@ pub enum ProbeError {
         /// Why.
         error: LoadError,
     },
-    /// It was loaded, and these functions are not as they should be.
+    /// It was loaded, and these symbols are not as they should be.
     #[error("{}", list(.0))]
-    Functions(Vec<FunctionError>),
+    Symbols(Vec<SymbolError>),
     /// Loading it killed the process.
     #[error(
         "{users}loading {library} crashed ({how}): look at its constructors and initialized statics"
@@ -79,46 +83,91 @@ pub enum ProbeError {
     },
 }
 
-/// The functions of a library, as they stand before what is wrong with all of it.
+/// A symbol that a library should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symbol<'a> {
+    /// A function's.
+    Function {
+        /// Its name in the manifest.
+        name: &'a str,
+        /// What the library exports.
+        symbol: &'a str,
+    },
+    /// A custom trigger's.
+    Trigger {
+        /// Its name in the manifest.
+        name: &'a str,
+        /// What the library exports.
+        symbol: &'a str,
+    },
+}
+
+impl<'a> Symbol<'a> {
+    /// What the looking process is told.
+    fn arguments(&self) -> [&'a str; 2] {
+        match *self {
+            Self::Function { symbol, .. } => [FUNCTION, symbol],
+            Self::Trigger { symbol, .. } => [TRIGGER, symbol],
+        }
+    }
+
+    fn user(&self) -> String {
+        match self {
+            Self::Function { name, .. } => format!("function `{name}`"),
+            Self::Trigger { name, .. } => format!("trigger `{name}`"),
+        }
+    }
+}
+
+/// The functions and triggers of a library, as they stand before what is wrong with all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Users(Vec<String>);
+pub struct Users(Vec<(&'static str, String)>);
 
 impl Users {
-    fn of(symbols: &[(&str, &str)]) -> Self {
-        let names = symbols.iter().map(|(function, _)| (*function).to_owned());
-        Self(names.collect())
+    fn of(symbols: &[Symbol<'_>]) -> Self {
+        let user = |symbol: &Symbol<'_>| match *symbol {
+            Symbol::Function { name, .. } => (FUNCTION, name.to_owned()),
+            Symbol::Trigger { name, .. } => (TRIGGER, name.to_owned()),
+        };
+        Self(symbols.iter().map(user).collect())
     }
 }
 
 impl fmt::Display for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (named, more) = self.0.split_at(self.0.len().min(USERS_NAMED_MAX));
-        let Some((first, others)) = named.split_first() else {
-            return Ok(());
-        };
-        let plural = if others.is_empty() { "" } else { "s" };
-        write!(f, "function{plural} `{first}`")?;
-        for other in others {
-            write!(f, ", `{other}`")?;
+        let mut joint = "";
+        for what in [FUNCTION, TRIGGER] {
+            let of_kind = self.0.iter().filter(|(kind, _)| *kind == what);
+            let names: Vec<&String> = of_kind.map(|(_, name)| name).collect();
+            let (named, more) = names.split_at(names.len().min(USERS_NAMED_MAX));
+            let Some((first, others)) = named.split_first() else {
+                continue;
+            };
+            let plural = if others.is_empty() { "" } else { "s" };
+            write!(f, "{joint}{what}{plural} `{first}`")?;
+            for other in others {
+                write!(f, ", `{other}`")?;
+            }
+            if !more.is_empty() {
+                write!(f, " and {} more", more.len())?;
+            }
+            joint = ", ";
         }
-        if !more.is_empty() {
-            write!(f, " and {} more", more.len())?;
-        }
-        f.write_str(": ")
+        f.write_str(if self.0.is_empty() { "" } else { ": " })
     }
 }
 
-/// What is wrong with one function.
+/// What is wrong with one function or custom trigger.
 #[derive(Debug, thiserror::Error)]
-#[error("function `{function}`: {error}")]
-pub struct FunctionError {
-    /// Its name in the manifest.
-    pub function: String,
+#[error("{user}: {error}")]
+pub struct SymbolError {
+    /// Whose it is: function or trigger, with its name in the manifest.
+    pub user: String,
     /// What is wrong.
     pub error: LoadError,
 }
 
-fn list(errors: &[FunctionError]) -> String {
+fn list(errors: &[SymbolError]) -> String {
     errors
         .iter()
         .map(ToString::to_string)
@@ -130,12 +179,11 @@ fn list(errors: &[FunctionError]) -> String {
 #[derive(Serialize, Deserialize)]
 struct Report(Result<Vec<Option<LoadError>>, LoadError>);
 
-/// Looks at a library: `symbols` are pairs of a function's name and its symbol. The library is
-/// named in errors as it is given here.
+/// Looks at a library. It is named in errors as it is given here.
 ///
 /// # Errors
-/// The first cause that makes it unusable, or everything that is wrong with its functions.
-pub fn probe_symbols(library: &Path, symbols: &[(&str, &str)]) -> Result<(), ProbeError> {
+/// The first cause that makes it unusable, or everything that is wrong with its symbols.
+pub fn probe_symbols(library: &Path, symbols: &[Symbol<'_>]) -> Result<(), ProbeError> {
     let users = || Users::of(symbols);
     let machine = |reason| ProbeError::Machine {
         users: users(),
@@ -169,13 +217,13 @@ pub fn probe_symbols(library: &Path, symbols: &[(&str, &str)]) -> Result<(), Pro
     }
 }
 
-fn judge(symbols: &[(&str, &str)], found: Vec<Option<LoadError>>) -> Result<(), ProbeError> {
-    let wrong: Vec<FunctionError> = symbols
+fn judge(symbols: &[Symbol<'_>], found: Vec<Option<LoadError>>) -> Result<(), ProbeError> {
+    let wrong: Vec<SymbolError> = symbols
         .iter()
         .zip(found)
-        .filter_map(|((function, _), error)| {
-            Some(FunctionError {
-                function: (*function).to_owned(),
+        .filter_map(|(symbol, error)| {
+            Some(SymbolError {
+                user: symbol.user(),
                 error: error?,
             })
         })
@@ -183,16 +231,16 @@ fn judge(symbols: &[(&str, &str)], found: Vec<Option<LoadError>>) -> Result<(), 
     if wrong.is_empty() {
         Ok(())
     } else {
-        Err(ProbeError::Functions(wrong))
+        Err(ProbeError::Symbols(wrong))
     }
 }
 
-fn start(library: &Path, absolute: &Path, symbols: &[(&str, &str)]) -> std::io::Result<Child> {
+fn start(library: &Path, absolute: &Path, symbols: &[Symbol<'_>]) -> std::io::Result<Child> {
     Command::new(std::env::current_exe()?)
         .arg(PROBE_ARGUMENT)
         .arg(absolute)
         .arg(library)
-        .args(symbols.iter().map(|(_, symbol)| symbol))
+        .args(symbols.iter().flat_map(Symbol::arguments))
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
@@ -254,7 +302,7 @@ fn how(status: ExitStatus) -> String {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
     let (Some(path), Some(origin)) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: {PROBE_ARGUMENT} LIBRARY ORIGIN SYMBOL...");
+        eprintln!("usage: {PROBE_ARGUMENT} LIBRARY ORIGIN KIND SYMBOL ...");
         return ExitCode::from(2);
     };
     let path = PathBuf::from(path);
@@ -282,13 +330,14 @@ fn look(
     symbols: &[String],
 ) -> Result<Vec<Option<LoadError>>, LoadError> {
     let library = Loaded::open(path, origin)?;
-    let wrong = |symbol: &String| {
-        library
+    let wrong = |pair: &[String; 2]| match pair {
+        [kind, symbol] if kind == TRIGGER => library.trigger(symbol).err(),
+        [_, symbol] => library
             .function(symbol)
             .and_then(|_| library.initializer(symbol))
-            .err()
+            .err(),
     };
-    Ok(symbols.iter().map(wrong).collect())
+    Ok(symbols.as_chunks().0.iter().map(wrong).collect())
 }
 
 /// The report's pipe moves away from stdout, to which constructors may print.

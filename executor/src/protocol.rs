@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::Sandbox;
+
 /// Largest packet. The default socket buffer (208 KiB) takes several.
 pub const PACKET_BYTES_MAX: usize = 32 * 1024;
 /// Most descriptors in one packet (the kernel takes 253).
@@ -117,6 +119,8 @@ pub struct Program {
     pub create_wait_ns: u64,
     /// Drop to this uid and gid first (when the zygote is root).
     pub uid: Option<u32>,
+    /// How it is shut in.
+    pub sandbox: Sandbox,
 }
 
 /// One function.
@@ -157,6 +161,27 @@ pub struct TriggerProgram {
     pub kind: String,
     /// What functions may say to it.
     pub steering: Steering,
+    /// Of a custom one: the code that decides.
+    pub code: Option<TriggerCode>,
+}
+
+/// The code of a custom trigger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TriggerCode {
+    /// Content-addressed copy of its library, absolute.
+    pub library: String,
+    /// The library as the user knows it, for messages.
+    pub library_origin: String,
+    /// Exported symbol.
+    pub symbol: String,
+    /// `phr_trigger_config`.
+    pub config: Vec<(String, String)>,
+    /// What it may fire.
+    pub functions: Vec<u16>,
+    /// What has fired may fire again.
+    pub keep: bool,
+    /// It may fire objects of several sessions together.
+    pub across: bool,
 }
 
 /// What functions may say to a trigger at run time. `fixed`: the manifest has said it already.

@@ -5,6 +5,8 @@
 //! runs. What the scheduler says is trusted but checked: something impossible ends the process
 //! with a clear line, because going on could only do harm.
 
+mod decide;
+
 use std::ffi::{CString, c_void};
 use std::path::Path;
 
@@ -16,6 +18,7 @@ use pheromone_shm::message::{
 use pheromone_shm::region::Window;
 use pheromone_shm::wire::MessageBuffer;
 
+use self::decide::{Decider, decide};
 use crate::api;
 use crate::frame::{Broken, Frame, forget_auto_texts};
 use crate::library::{LoadError, Loaded};
@@ -53,6 +56,8 @@ pub struct Runtime {
     pub frame: Box<Frame>,
     next: Next,
     leaving: bool,
+    /// Attached objects from this one on have been asked for.
+    pub attached_asked: Option<u32>,
     /// Its outputs.
     pub outputs: Outputs,
     /// What it has done so far.
@@ -62,6 +67,8 @@ pub struct Runtime {
     last_error: Vec<u8>,
     failure: Vec<u8>,
     failure_status: i32,
+    /// What it decides about, where it is a custom trigger's process.
+    decider: Decider,
 }
 
 /// A function's code in this process.
@@ -113,8 +120,8 @@ impl Local {
 pub struct Attempt {
     /// An initializer runs, not the function.
     pub initializing: bool,
-    /// It has answered its session's caller.
-    pub responded: bool,
+    /// Sessions that it has answered, or failed.
+    pub answered: Vec<u64>,
     /// Of answers to come.
     pub http_status: u16,
     /// Of answers to come; empty for the default.
@@ -129,7 +136,7 @@ impl Attempt {
     fn new() -> Self {
         Self {
             initializing: false,
-            responded: false,
+            answered: Vec::new(),
             http_status: HTTP_STATUS_DEFAULT,
             content_type: Vec::new(),
             direct_objects: 0,
@@ -139,7 +146,7 @@ impl Attempt {
 
     fn begin(&mut self, initializing: bool) {
         self.initializing = initializing;
-        self.responded = false;
+        self.answered.clear();
         self.http_status = HTTP_STATUS_DEFAULT;
         self.content_type.clear();
         self.direct_objects = 0;
@@ -208,6 +215,13 @@ impl Environments {
         }
     }
 
+    /// Makes the process's environment empty.
+    fn clear(&mut self) {
+        self.current = None;
+        // SAFETY: as in `apply`.
+        unsafe { libc::clearenv() };
+    }
+
     /// Makes the process's environment this function's.
     fn apply(&mut self, function: u16) {
         let wanted = self.of_function[usize::from(function)];
@@ -241,12 +255,16 @@ pub struct Parts {
 
 /// The answer to a message of the executor's.
 pub enum Answer {
-    /// The inputs have been taken into the frame.
+    /// The inputs, or attached objects, have been taken into the frame.
     Inputs,
     /// What a `Get` found, or its negative status.
     Object(Result<*mut sdk::Object, i32>),
     /// Whether there is credit.
     Credit(bool),
+    /// 0, or why an object is not on disk.
+    Persisted(i32),
+    /// How many parents the session has, and the one asked for.
+    Parent(u32, u64),
     /// Live extents, the first of which has this number.
     Extents(u32, Vec<Extent>),
 }
@@ -255,6 +273,7 @@ pub enum Answer {
 enum Taken {
     Nothing,
     Dispatch,
+    Events,
     Exit,
     Adopt(u32),
     Answer(Answer),
@@ -294,6 +313,7 @@ impl Runtime {
                 waits: false,
             },
             leaving: false,
+            attached_asked: None,
             outputs: Outputs::new(api::table()),
             attempt: Attempt::new(),
             ordinals: Ordinals {
@@ -303,6 +323,7 @@ impl Runtime {
             last_error: vec![0],
             failure: Vec::new(),
             failure_status: sdk::OK,
+            decider: Decider::new(program),
         }
     }
 
@@ -311,16 +332,16 @@ impl Runtime {
         self.say(&FromExecutor::Ready);
     }
 
-    /// Waits for a dispatch and makes it the present frame; false when the process shall leave.
-    fn wait_for_dispatch(&mut self) -> bool {
+    /// Waits for a dispatch, which it makes the present frame, or for the events of a call.
+    fn wait_for_work(&mut self) -> Work {
         loop {
             if self.next.waits {
                 std::mem::swap(&mut self.frame, &mut self.next.frame);
                 self.next.waits = false;
-                return true;
+                return Work::Dispatch;
             }
             if self.leaving {
-                return false;
+                return Work::Nothing;
             }
             match self.take() {
                 Taken::Nothing => {
@@ -328,6 +349,7 @@ impl Runtime {
                     self.end.wait();
                 }
                 Taken::Dispatch => {}
+                Taken::Events => return Work::Events,
                 Taken::Exit => self.leaving = true,
                 Taken::Adopt(count) => self.adopt(count),
                 Taken::Answer(_) => give_up("the scheduler answered what nobody asked"),
@@ -348,6 +370,7 @@ impl Runtime {
             match self.take() {
                 Taken::Nothing => self.end.wait_for_answer(),
                 Taken::Dispatch => {}
+                Taken::Events => give_up("the scheduler asks a trigger while a function runs"),
                 Taken::Exit => self.leaving = true,
                 Taken::Adopt(_) => give_up("the scheduler wants a region adopted that is in use"),
                 Taken::Answer(answer) => return answer,
@@ -379,6 +402,13 @@ impl Runtime {
                 self.next.hold(&dispatch, inputs, window, names)?;
                 Taken::Dispatch
             }
+            ToExecutor::Inputs { first, inputs } if self.attached_asked == Some(first) => {
+                self.attached_asked = None;
+                for input in inputs {
+                    self.frame.hold_found(&input, window, names)?;
+                }
+                Taken::Answer(Answer::Inputs)
+            }
             ToExecutor::Inputs { first, inputs } => {
                 if first != self.frame.fetched() {
                     return Err(Broken(format!("inputs from {first} came unasked")));
@@ -399,9 +429,15 @@ impl Runtime {
                 _ => return Err(Broken(format!("an object came with status {status}"))),
             })),
             ToExecutor::Credit { granted } => Taken::Answer(Answer::Credit(granted)),
+            ToExecutor::Persisted { status } => Taken::Answer(Answer::Persisted(status)),
+            ToExecutor::Parent { count, session } => Taken::Answer(Answer::Parent(count, session)),
             ToExecutor::Adopt { extent_count } => Taken::Adopt(extent_count),
             ToExecutor::Extents { first, extents } => {
                 Taken::Answer(Answer::Extents(first, decode_extents(extents)?))
+            }
+            ToExecutor::Events { trigger, events } => {
+                self.decider.hold(trigger, events, names)?;
+                Taken::Events
             }
             ToExecutor::Exit => Taken::Exit,
         })
@@ -433,8 +469,8 @@ impl Runtime {
         if !self.memory.takes_releases() {
             return;
         }
-        while let Some(extent) = self.end.next_release() {
-            self.memory.release(extent);
+        while let Some(released) = self.end.next_release() {
+            self.memory.release(released);
         }
     }
 
@@ -525,23 +561,24 @@ impl Runtime {
         function: usize,
     ) -> Result<(sdk::FunctionEntry, Option<sdk::FunctionEntry>), LoadError> {
         let code = &self.code[function];
-        let known = self
-            .libraries
-            .iter()
-            .position(|(path, _)| *path == code.library);
+        let (path, origin) = (code.library.clone(), code.library_origin.clone());
+        let symbol = code.symbol.clone();
+        let library = self.load_library(&path, &origin)?;
+        Ok((library.function(&symbol)?, library.initializer(&symbol)?))
+    }
+
+    /// The library at this path, which is loaded once.
+    fn load_library(&mut self, path: &str, origin: &str) -> Result<&Loaded, LoadError> {
+        let known = self.libraries.iter().position(|(known, _)| known == path);
         let at = match known {
             Some(at) => at,
             None => {
-                let loaded = Loaded::open(Path::new(&code.library), &code.library_origin)?;
-                self.libraries.push((code.library.clone(), loaded));
+                let loaded = Loaded::open(Path::new(path), origin)?;
+                self.libraries.push((path.to_owned(), loaded));
                 self.libraries.len() - 1
             }
         };
-        let library = &self.libraries[at].1;
-        Ok((
-            library.function(&code.symbol)?,
-            library.initializer(&code.symbol)?,
-        ))
+        Ok(&self.libraries[at].1)
     }
 
     /// The initializer has returned.
@@ -669,6 +706,16 @@ impl Next {
     }
 }
 
+/// What there is to do.
+enum Work {
+    /// The present frame's function is to run.
+    Dispatch,
+    /// A custom trigger has something to decide.
+    Events,
+    /// Nothing any more.
+    Nothing,
+}
+
 /// What is to be done next for a dispatch.
 enum Step {
     Initialize(sdk::FunctionEntry),
@@ -686,10 +733,11 @@ pub fn serve(mut runtime: Box<Runtime>) -> ! {
         // SAFETY: the box was leaked; this thread alone uses it, and no call of a function's is
         // under way.
         let waiting = unsafe { &mut *runtime };
-        if !waiting.wait_for_dispatch() {
-            break;
+        match waiting.wait_for_work() {
+            Work::Dispatch => run(runtime),
+            Work::Events => decide(runtime),
+            Work::Nothing => break,
         }
-        run(runtime);
     }
     leave(runtime)
 }

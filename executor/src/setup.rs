@@ -2,8 +2,8 @@
 //!
 //! What needs the zygote's rights comes first; then the change of user, which forgets the wish to
 //! die with the parent, so that wish comes after it; then memory is mapped, and every descriptor is
-//! closed but the standard three and the one for tagged output. Nothing of a function's runs before
-//! that.
+//! closed but the standard three and the one for tagged output; then the process is shut in
+//! (`sandbox/`). Nothing of a function's runs before that.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid};
 use pheromone_shm::control::ExecutorEnd;
 use pheromone_shm::message::UNIT_BYTES;
 use pheromone_shm::region::Window;
-use rustix::process::{Pid, Signal};
+use rustix::process::{DumpableBehavior, Pid, Signal};
 use rustix::thread::CpuSet;
 
 use crate::crash::{self, Map};
@@ -20,7 +20,7 @@ use crate::memory::Memory;
 use crate::names::{Names, NamesError};
 use crate::protocol::{OUTPUT_TEXT_BYTES_MAX, OutputHead, OutputKind, Program};
 use crate::runtime::{EXIT_BROKEN, Parts, Runtime, serve};
-use crate::{api, library, output, title};
+use crate::{api, library, output, sandbox, title};
 
 /// The tagged output's descriptor in an executor: the only one beside the standard three.
 pub const OUTPUT_FD: RawFd = 3;
@@ -72,6 +72,8 @@ enum SetupError {
     Region(u16, u16),
     #[error(transparent)]
     Names(#[from] NamesError),
+    #[error("isolation cannot be switched on: {0}")]
+    Sandbox(#[from] sandbox::SandboxError),
 }
 
 /// Puts what was being done in front of what the kernel said.
@@ -136,6 +138,10 @@ fn set_up(app: &App, start: &Start) -> Result<Runtime, SetupError> {
     let program = &app.program;
     title::set(&format!("pheromone: {}/{}", program.app, start.slot));
     pin(start.cpu)?;
+    // The zygote is not, and what cannot be looked into does not own its files in /proc; a change
+    // of user takes it away again, as every isolation but `none` does.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+        .doing("becoming dumpable")?;
     prefer_at_out_of_memory();
     std::env::set_current_dir(&program.directory).map_err(|error| SetupError::Directory {
         directory: program.directory.clone(),
@@ -149,6 +155,12 @@ fn set_up(app: &App, start: &Start) -> Result<Runtime, SetupError> {
     .doing("opening /dev/null")?;
     rustix::process::setrlimit(rustix::process::Resource::Nofile, start.open_files)
         .doing("setting the limit of open files")?;
+    sandbox::limit(
+        &program.sandbox,
+        program.region_count,
+        program.uid.is_some(),
+    )
+    .doing("setting limits")?;
     if let Some(user) = program.uid {
         change_user(user)?;
     }
@@ -171,7 +183,14 @@ fn set_up(app: &App, start: &Start) -> Result<Runtime, SetupError> {
         own: start.slot,
     });
     library::make_mathematics_global();
+    sandbox::enter(&program.sandbox, &addresses_of(&parts.window, program))?;
     Ok(Runtime::new(parts, program))
+}
+
+/// Where the app's memory lies.
+fn addresses_of(window: &Window, program: &Program) -> std::ops::Range<u64> {
+    let start = window.address(0, 0).map_or(0, |base| base.as_ptr() as u64);
+    start..start + u64::from(program.region_count) * window.span_bytes()
 }
 
 fn pin(cpu: Option<u32>) -> Result<(), SetupError> {

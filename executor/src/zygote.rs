@@ -14,7 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, set_dumpable_behavior};
 
 use crate::packet::{self, PacketError};
 use crate::protocol::{FromZygote, Program, ToZygote};
@@ -91,6 +91,9 @@ struct Zygote {
 
 impl Zygote {
     fn start() -> Result<Self, ZygoteError> {
+        // Functions may run as the same user: none of them may look into this process. Executors
+        // decide for themselves.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .map_err(|error| system("asking to die with the node")(error.into()))?;
         let socket = pheromone_shm::inherit::inherit(SOCKET_FD)

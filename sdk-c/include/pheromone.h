@@ -190,7 +190,7 @@ typedef struct {
 
 #define PHR_SEND_OPTIONS { sizeof(phr_send_options), 0, 0, NULL, NULL, 0 }
 
-/* phr_send_options.flags: return only once it is on disk [later] */
+/* phr_send_options.flags: return only once it is on disk, as phr_send_durable does */
 #define PHR_DURABLE 1u
 
 /* Levels of phr_log. */
@@ -208,15 +208,17 @@ typedef struct {
 #define PHR_ARGUMENTS_KEYS_AND_VALUES 1
 #define PHR_ARGUMENTS_KEYS 2
 
-/* What a custom trigger is told. */
+/* What a custom trigger is told. Of an object only its metadata: its payload is for the functions.
+ * The strings are never NULL, and valid until the trigger returns. Other kinds may be added: pass
+ * over those that you do not know. */
 typedef struct phr_event {
     uint32_t struct_size; /* sizeof(phr_event) of the executor */
     uint32_t kind;        /* PHR_EV_... */
-    uint64_t object;      /* names the object in phr_fire and phr_drop */
-    uint64_t session;
-    uint64_t size_bytes;
-    uint64_t time_ns;
-    const char *bucket;
+    uint64_t object;      /* names the object in phr_fire and phr_drop, in this process; else 0 */
+    uint64_t session;     /* whose object, or which session; of a tick 0 */
+    uint64_t size_bytes;  /* of the payload */
+    uint64_t time_ns;     /* when it arrived; of a tick, the time asked for */
+    const char *bucket;   /* of an object, as are key and group; else "" */
     const char *key;
     const char *group;
 } phr_event;
@@ -224,15 +226,16 @@ typedef struct phr_event {
 #define PHR_EV_OBJECT 1u      /* an object has arrived */
 #define PHR_EV_SESSION_END 2u /* nothing else keeps this session open */
 #define PHR_EV_TICK 3u        /* the time asked for by phr_tick_at has come */
+#define PHR_EV_SESSION_GONE 4u /* this session has ended, and its objects are pending no more */
 
-/* The payload of an object in an `on_failure` bucket. */
+/* The payload of an object that tells of a failure, in an `on_failure` bucket. */
 typedef struct phr_failure {
-    uint32_t struct_size;
-    uint32_t attempt;
-    int32_t status;
-    int32_t signal;
-    char function[64];
-    char message[1024];
+    uint32_t struct_size; /* sizeof(phr_failure) of the node */
+    uint32_t attempt;     /* the last one, from 1 */
+    int32_t status;       /* what the function returned; 0 where it did not return */
+    int32_t signal;       /* what ended its process; 0 where none did */
+    char function[64];    /* its name; the object's group as well */
+    char message[1024];   /* the sentence that a caller would have read, cut to fit */
 } phr_failure;
 
 /* ========================================================================== the call table === */
@@ -392,7 +395,12 @@ typedef struct phr_mark {
 /*
  * PHR_TRIGGER(name) { ... }
  *     Defines and exports int name(phr_trigger_ctx *t, const phr_event *events, size_t count): a
- *     custom trigger. Its answers take effect together when it returns 0. [later]
+ *     custom trigger. It runs in a process of its own and is called with what has happened since
+ *     its last call. What it answers by phr_fire, phr_drop and phr_tick_at takes effect together
+ *     when it returns 0; when it returns anything else, crashes, or takes longer than its
+ *     `timeout`, nothing does, and a fresh process is told of everything that is pending, oldest
+ *     first: what it remembers must follow from the pending objects. Three failures in a row fail
+ *     the sessions with pending objects.
  */
 #define PHR_TRIGGER(name)                                                                          \
     PHR_EXTERN_ PHR_EXPORT_ int name(phr_trigger_ctx *t, const phr_event *events, size_t count);   \
@@ -478,7 +486,7 @@ static inline const char *phr_request_header(phr_ctx *ctx, const char *name)
     return ctx ? PHR_TABLE_(ctx)->request_header(ctx, name) : NULL;
 }
 
-/* The same of the call that opened an input's session. */
+/* The same of the call that opened an input's session; where that is not this one: [later]. */
 static inline const char *phr_request_header_of(phr_ctx *ctx, const phr_object *input,
                                                 const char *name)
 {
@@ -537,7 +545,11 @@ static inline phr_status phr_send_in_group(phr_ctx *ctx, phr_object *object, con
     return phr_send_with(ctx, object, &options);
 }
 
-/* Publish, and return only once it is on disk. [later] */
+/* Publish into a bucket, and return only once it is on disk: what this has returned for, every
+ * later phr_load sees, also after a crash of the node. It stays for its bucket's `retain` (where
+ * the manifest gives none: for ever) or until it is deleted. PHR_EEXIST: there is one of this name,
+ * and its bucket says `replace = false`; PHR_EIO: the disk has refused; PHR_ENOTSUP: the node keeps
+ * nothing on disk. On an error the object is still yours. A direct object is PHR_EINVAL. */
 static inline phr_status phr_send_durable(phr_ctx *ctx, phr_object *object)
 {
     phr_send_options options = PHR_SEND_OPTIONS;
@@ -610,19 +622,21 @@ static inline phr_status phr_respond_parts(phr_ctx *ctx, const phr_object *const
     return ctx ? PHR_TABLE_(ctx)->respond_parts(ctx, inputs, count) : PHR_EINVAL;
 }
 
-/* Answers the session that `input` came from. [later] */
+/* Answers the session that `input` came from: one contributor out of a batch. An answer to a
+ * session that has ended is dropped and counted. */
 static inline phr_status phr_respond_to(phr_ctx *ctx, const phr_object *input, phr_object *object)
 {
     return ctx ? PHR_TABLE_(ctx)->respond_to(ctx, input, object) : PHR_EINVAL;
 }
 
-/* Answers this session or any ancestor: see phr_parent. [later] */
+/* Answers this session or any ancestor: see phr_parent. PHR_EINVAL for session 0. */
 static inline phr_status phr_respond_session(phr_ctx *ctx, uint64_t session, phr_object *object)
 {
     return ctx ? PHR_TABLE_(ctx)->respond_session(ctx, session, object) : PHR_EINVAL;
 }
 
-/* Fails one contributor (or this session), not the whole batch. [later] */
+/* Fails one contributor (or this session), not the whole batch, with a status as a function returns
+ * it and up to 1 KiB of message. PHR_EEXIST where this attempt has answered it. */
 static inline phr_status phr_fail_session(phr_ctx *ctx, uint64_t session, int status,
                                           const char *message)
 {
@@ -645,8 +659,7 @@ static inline phr_status phr_set_response_status(phr_ctx *ctx, int http)
 
 /* An object of this session; where there is none yet, waits for it at most `timeout_ns` (0: not at
  * all; UINT64_MAX: as long as it takes), and never past phr_deadline_ns. `key` may be the text of
- * an automatic key. A direct object is not found. [later: a timeout above 0 is PHR_ENOTSUP where
- * there is none yet]
+ * an automatic key. A direct object is not found, nor one of a bucket that keeps none.
  *
  * NULL and PHR_ENOENT where there is none, or, when waiting, as soon as nothing is left that could
  * publish it; PHR_ETIMEDOUT when the time has passed; PHR_EAGAIN where as many invocations of the
@@ -658,14 +671,16 @@ static inline const phr_object *phr_get(phr_ctx *ctx, const char *bucket, const 
     return ctx ? PHR_TABLE_(ctx)->get(ctx, bucket, key, timeout_ns) : NULL;
 }
 
-/* A durable or retained object, of whichever session. [later] */
+/* A durable or retained object, of whichever session (of several sessions' retained ones the last
+ * to arrive). `key` may be the text of an automatic key. NULL and PHR_ENOENT where there is none;
+ * PHR_ENOMEM where there is no memory to hold it; PHR_EIO where the disk cannot give it. */
 static inline const phr_object *phr_load(phr_ctx *ctx, const char *bucket, const char *key)
 {
     return ctx ? PHR_TABLE_(ctx)->load(ctx, bucket, key) : NULL;
 }
 
-/* Of an object of this session: release its bucket's hold (`keep`). Of a durable object: delete it
- * [later]. */
+/* Of an object of this session: release its bucket's hold (`keep`). Of a durable object, of
+ * whichever session: delete it. */
 static inline phr_status phr_delete(phr_ctx *ctx, const char *bucket, const char *key)
 {
     return ctx ? PHR_TABLE_(ctx)->delete_object(ctx, bucket, key) : PHR_EINVAL;
@@ -716,45 +731,55 @@ static inline phr_status phr_close_source(phr_ctx *ctx, const char *bucket, cons
 
 /* ========================================================= custom triggers and failures ====== */
 
-/* Fire `function` with these objects. [later] */
+/* Fires one of the trigger's functions, or all of them (NULL), with these objects in this order.
+ * They are pending no more, unless the manifest says keep = true. PHR_ENOENT: no such function in
+ * the trigger's `function` or `functions`, or an object that is not pending. PHR_EINVAL: no
+ * objects, one twice, or of several sessions in a trigger with scope = "session". With objects of a
+ * session that has ended it is PHR_OK and does nothing. */
 static inline phr_status phr_fire(phr_trigger_ctx *t, const char *function, const uint64_t *objects,
                                   size_t count)
 {
     return t ? PHR_TABLE_(t)->fire(t, function, objects, count) : PHR_EINVAL;
 }
 
-/* Drop these objects. [later] */
+/* Drops these objects: they are pending no more. Errors as of phr_fire; objects of several sessions
+ * are no error. */
 static inline phr_status phr_drop(phr_trigger_ctx *t, const uint64_t *objects, size_t count)
 {
     return t ? PHR_TABLE_(t)->drop(t, objects, count) : PHR_EINVAL;
 }
 
-/* Be called with PHR_EV_TICK at this time. [later] */
+/* Has the trigger called with PHR_EV_TICK at this time (at once, where it is past). There is one
+ * such time: another call replaces it, UINT64_MAX calls it off, and it is gone with the process. It
+ * keeps no session open. */
 static inline phr_status phr_tick_at(phr_trigger_ctx *t, uint64_t time_ns)
 {
     return t ? PHR_TABLE_(t)->tick_at(t, time_ns) : PHR_EINVAL;
 }
 
-/* One pointer of the trigger's own, per session or bucket. [later] */
+/* Where one pointer of the trigger's own is kept between calls: NULL in a fresh process, which must
+ * build it anew from the objects that it is told of. */
 static inline void **phr_trigger_state(phr_trigger_ctx *t)
 {
     return t ? PHR_TABLE_(t)->trigger_state(t) : NULL;
 }
 
-/* A value of the trigger's `config`. [later] */
+/* A value of the trigger's `config`; NULL where there is none. */
 static inline const char *phr_trigger_config(phr_trigger_ctx *t, const char *name)
 {
     return t ? PHR_TABLE_(t)->trigger_config(t, name) : NULL;
 }
 
-/* The inputs of the failed invocation, for an object of an `on_failure` bucket; they live as long
- * as it does. 0 and NULL for any other object. */
+/* How many inputs the failed invocation had, for an object of an `on_failure` bucket, also for one
+ * that was forwarded; 0 for any other object. */
 static inline size_t phr_failed_input_count(const phr_object *failure)
 {
     return failure ? PHR_TABLE_(failure)->failed_input_count(failure) : 0;
 }
 
-/* The i-th of them; NULL past the end. */
+/* The i-th of them, valid until the function returns, to be read, forwarded and answered with like
+ * any input. NULL past the end, from another thread than the function's, and (with a status) where
+ * the invocation holds as many objects as it may. The first call fetches all of them. */
 static inline const phr_object *phr_failed_input(const phr_object *failure, size_t i)
 {
     return failure ? PHR_TABLE_(failure)->failed_input(failure, i) : NULL;

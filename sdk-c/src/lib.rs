@@ -78,6 +78,9 @@ pub const EV_SESSION_END: u32 = 2;
 /// Kind of an [`Event`]: the time asked for has come.
 pub const EV_TICK: u32 = 3;
 
+/// Kind of an [`Event`]: its session has ended, and what was pending of it is gone.
+pub const EV_SESSION_GONE: u32 = 4;
+
 /// Kind of a [`Mark`]: a function.
 pub const KIND_FUNCTION: u32 = 1;
 /// Kind of a [`Mark`]: a function's initializer.

@@ -103,6 +103,7 @@ fn questions() -> Vec<(String, i64)> {
         ("PHR_EV_OBJECT", i64::from(sdk::EV_OBJECT)),
         ("PHR_EV_SESSION_END", i64::from(sdk::EV_SESSION_END)),
         ("PHR_EV_TICK", i64::from(sdk::EV_TICK)),
+        ("PHR_EV_SESSION_GONE", i64::from(sdk::EV_SESSION_GONE)),
         ("PHR_KIND_FUNCTION", i64::from(sdk::KIND_FUNCTION)),
         ("PHR_KIND_INIT", i64::from(sdk::KIND_INIT)),
         ("PHR_KIND_TRIGGER", i64::from(sdk::KIND_TRIGGER)),

@@ -469,6 +469,39 @@ impl<P: Pages> Allocator<P> {
         self.trim();
     }
 
+    /// Takes a lent extent back whose whole pages somebody has punched: they are cold already.
+    pub fn free_punched(&mut self, extent: Extent) {
+        let units = u64::from(extent.len_units);
+        let is_lent = units > 0
+            && extent.end_units() <= u64::from(self.span_units)
+            && units <= self.live_units
+            && !self.warm.overlaps(extent)
+            && !self.cold.overlaps(extent);
+        if !is_lent {
+            self.refused_frees += 1;
+            return;
+        }
+        self.live_units -= units;
+        self.warm.insert(extent);
+        if let Some(whole) = whole_pages(extent) {
+            self.warm.take(whole);
+            self.cold.insert(whole);
+        }
+        self.trim();
+    }
+
+    /// Gives back what lies in cold memory although nobody has asked for it: reading a hole
+    /// allocates.
+    pub fn punch_cold(&mut self) {
+        for (&offset_units, &len_units) in &self.cold.by_place {
+            // What the system does not take back now stays until it is used.
+            let _ = self.pages.punch(Extent {
+                offset_units,
+                len_units,
+            });
+        }
+    }
+
     /// Gives warm pages back, from the longest extents, until the limit is kept.
     fn trim(&mut self) {
         while self.warm.units > self.warm_units_max {
@@ -541,7 +574,7 @@ impl<P: Pages> Allocator<P> {
 }
 
 /// The whole pages within an extent.
-fn whole_pages(extent: Extent) -> Option<Extent> {
+pub fn whole_pages(extent: Extent) -> Option<Extent> {
     let start = extent.offset_units.checked_next_multiple_of(PAGE_UNITS)?;
     let end = (extent.end_units() / u64::from(PAGE_UNITS) * u64::from(PAGE_UNITS)) as u32;
     (start < end).then(|| Extent {

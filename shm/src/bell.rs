@@ -8,7 +8,7 @@ use crate::doorbell::{SleepWord, Sound};
 use crate::file::create_sealed;
 use crate::limits::{BELL_BYTES, node};
 use crate::mapping::{Mapping, Shared};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The `node` page, from the side of the scheduler that writes it.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub struct Bell {
     file: OwnedFd,
     word: Shared<SleepWord>,
     never_sleeps: Shared<AtomicU32>,
+    turns: Shared<AtomicU64>,
 }
 
 impl Bell {
@@ -37,7 +38,15 @@ impl Bell {
             file,
             word: page.place(node::ASLEEP, 1),
             never_sleeps: page.place(node::NEVER_SLEEPS, 1),
+            turns: page.place(node::TURNS, 1),
         })
+    }
+
+    /// Counts a turn of the loop, for those who look whether it still turns.
+    #[inline(always)]
+    pub fn count_turn(&self) {
+        let turns = self.turns[0].load(Ordering::Relaxed);
+        self.turns[0].store(turns.wrapping_add(1), Ordering::Relaxed);
     }
 
     /// The page's file. Executors get it through
@@ -66,6 +75,7 @@ pub struct BellRope {
     /// The sleep that this rope has ended last.
     ended: AtomicU32,
     never_sleeps: Shared<AtomicU32>,
+    turns: Shared<AtomicU64>,
 }
 
 impl BellRope {
@@ -80,7 +90,13 @@ impl BellRope {
             word: page.place(node::ASLEEP, 1),
             ended: AtomicU32::new(0),
             never_sleeps: page.place(node::NEVER_SLEEPS, 1),
+            turns: page.place(node::TURNS, 1),
         })
+    }
+
+    /// Turns that the scheduler's loop has counted.
+    pub fn turns(&self) -> u64 {
+        self.turns[0].load(Ordering::Relaxed)
     }
 
     /// Wakes the scheduler if it sleeps, after the caller has published something for it. The

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::doorbell::{self, ASLEEP_FOR_ROOM, ASLEEP_IDLE, BellRope, Sound};
+use crate::events::{EVENT_BYTES_MAX, TriggerEvent};
 use crate::file::create_sealed;
 use crate::limits::{
     COLOURS, DISPATCH_SLOTS, IDLE_POLLS, POLL_BEFORE_SLEEP_NS, PUBLISH_SLOTS, RELEASE_SLOTS,
@@ -54,6 +55,24 @@ impl ControlFiles {
             down: create_sealed(&format!("{name}:down"), down::BYTES as u64)?,
         })
     }
+}
+
+/// First word of a slot of the release ring whose extents have been punched: no extent is empty.
+const PUNCHED: Extent = Extent {
+    offset_units: u32::MAX,
+    len_units: 0,
+};
+
+/// Punched extents in one slot of the release ring.
+pub const PUNCHED_PER_SLOT: usize = RELEASES_PER_SLOT - 1;
+
+/// Memory given back to an executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// Which.
+    pub extent: Extent,
+    /// Its whole pages are holes.
+    pub punched: bool,
 }
 
 /// Both files mapped, and the places in them that both ends use.
@@ -129,7 +148,8 @@ impl SchedulerEnd {
         generation: u32,
     ) -> io::Result<Self> {
         let places = Places::new(
-            Mapping::read_only_of(up_file, up::BYTES)?,
+            // Written is the claim word of the release ring alone.
+            Mapping::writable_of(up_file, up::BYTES)?,
             Mapping::writable_of(down_file, down::BYTES)?,
             colour,
             false,
@@ -237,6 +257,7 @@ impl SchedulerEnd {
                 return self.send_dispatch(&dispatch, inputs);
             }
             ToExecutor::Inputs { first, inputs } => return self.send_inputs(first, inputs),
+            ToExecutor::Events { trigger, events } => return self.send_events(trigger, events),
             ToExecutor::Extents { first, extents } => {
                 return self.send_extents(first, wire::extents(extents));
             }
@@ -244,6 +265,8 @@ impl SchedulerEnd {
                 wire::encode_object(status, input.as_ref(), self.out.bytes_mut())
             }
             ToExecutor::Credit { granted } => self.encode(&Form::credit(granted)),
+            ToExecutor::Persisted { status } => self.encode(&Form::persisted(status)),
+            ToExecutor::Parent { count, session } => self.encode(&Form::parent(count, session)),
             ToExecutor::Adopt { extent_count } => self.encode(&Form::adopt(extent_count)),
             ToExecutor::Exit => self.encode(&Form::exit()),
         };
@@ -337,6 +360,34 @@ impl SchedulerEnd {
         self.announce(wire::inputs_head(first, count, list_bytes), len)
     }
 
+    /// Tells a custom trigger's process of as many of these events as fit the area. Does not wake.
+    ///
+    /// # Errors
+    /// As [`SchedulerEnd::send`]; also while the executor has not taken the list before.
+    ///
+    /// # Panics
+    /// On a key or group of over 255 bytes: objects with such names were never accepted.
+    pub fn send_events<'a>(
+        &mut self,
+        trigger: u16,
+        events: impl Iterator<Item = TriggerEvent<'a>>,
+    ) -> Result<(), RingFull> {
+        self.claim_area()?;
+        let mut encoded = [0; EVENT_BYTES_MAX];
+        let (mut count, mut len) = (0, LIST_HEAD_BYTES);
+        for event in events {
+            let bytes = event.encode(&mut encoded).unwrap_or(0);
+            if len + bytes > ARGS_BYTES {
+                break;
+            }
+            self.down_area.write(len, &encoded[..bytes]);
+            len += bytes;
+            count += 1;
+        }
+        let list_bytes = (len - LIST_HEAD_BYTES) as u32;
+        self.announce(wire::events_head(trigger, count, list_bytes), len)
+    }
+
     /// Answers `FetchExtents` with as many extents as fit the area (8 190), the first being number
     /// `first`. Does not wake.
     ///
@@ -394,6 +445,56 @@ impl SchedulerEnd {
             self.flush_releases();
         }
         true
+    }
+
+    /// Gives extents back whose whole pages have been punched ([`whole_pages`]), at most
+    /// [`PUNCHED_PER_SLOT`]. Visible at once. False: no room; they are still the caller's.
+    ///
+    /// [`whole_pages`]: crate::allocator::whole_pages
+    pub fn release_punched(&mut self, extents: &[Extent]) -> bool {
+        self.flush_releases();
+        let mut slot: SlotData = [0; RELEASES_PER_SLOT];
+        slot[0] = wire::extent_word(PUNCHED);
+        for (word, extent) in slot[1..].iter_mut().zip(extents) {
+            *word = wire::extent_word(*extent);
+        }
+        let pushed = self.release.push_plain(&slot, &self.release_consumed[0]);
+        pushed.is_ok()
+    }
+
+    /// Slots of the release ring that the executor has taken, as it says, and whether there are
+    /// others.
+    pub fn releases_taken(&mut self) -> (u64, bool) {
+        let end = self.release.position();
+        let taken = self.release_consumed[0].load(Ordering::Relaxed);
+        (taken, taken != end || self.releases_waiting > 0)
+    }
+
+    /// Takes back what the executor has not taken from its release ring: it is nobody's but the
+    /// caller's then, extents first and those whose pages are punched second. Nothing where the
+    /// executor takes some in this moment, or lies about how much it has taken.
+    pub fn withdraw_releases(&mut self, whole: &mut Vec<Extent>, punched: &mut Vec<Extent>) {
+        self.flush_releases();
+        let end = self.release.position();
+        let index = &self.release_consumed[0];
+        let first = index.load(Ordering::Relaxed);
+        if first >= end || end - first > RELEASE_SLOTS as u64 {
+            return;
+        }
+        // Whoever moves the index owns the slots that it has moved over.
+        let moved = index.compare_exchange(first, end, Ordering::AcqRel, Ordering::Relaxed);
+        if moved.is_err() {
+            return;
+        }
+        for position in first..end {
+            let slot = self.release.written(position);
+            let extents = slot.map(wire::word_extent);
+            let (into, extents) = match extents.split_first() {
+                Some((&PUNCHED, rest)) => (&mut *punched, rest),
+                _ => (&mut *whole, &extents[..]),
+            };
+            into.extend(extents.iter().filter(|extent| extent.len_units > 0));
+        }
     }
 
     /// Makes the extents given so far visible.
@@ -672,7 +773,7 @@ impl ExecutorEnd {
 
     /// The next extent that is the allocator's again.
     #[inline]
-    pub fn next_release(&mut self) -> Option<Extent> {
+    pub fn next_release(&mut self) -> Option<Released> {
         loop {
             let word = self.released.get(self.released_next);
             // A slot is filled from its start: no extent is the end of it.
@@ -680,14 +781,39 @@ impl ExecutorEnd {
                 && extent.len_units > 0
             {
                 self.released_next += 1;
-                return Some(extent);
+                let punched = self.released[0] == wire::extent_word(PUNCHED);
+                return Some(Released { extent, punched });
             }
-            if !self.release.pop_plain(&mut self.released) {
+            if !self.take_releases() {
                 return None;
             }
-            self.released_next = 0;
-            self.release.publish_index(&self.release_consumed[0]);
         }
+    }
+
+    /// Takes the next slot of the release ring. It is this side's only if nobody has withdrawn it:
+    /// whoever moves the index owns the slot.
+    #[inline]
+    fn take_releases(&mut self) -> bool {
+        self.released_next = RELEASES_PER_SLOT;
+        let index = &self.release_consumed[0];
+        loop {
+            let position = self.release.position();
+            let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+            if !self.release.pop_plain(&mut self.released) {
+                let moved_to = index.load(failure);
+                if moved_to == position {
+                    return false;
+                }
+                self.release.move_to(moved_to);
+                continue;
+            }
+            match index.compare_exchange(position, position + 1, success, failure) {
+                Ok(_) => break,
+                Err(moved_to) => self.release.move_to(moved_to),
+            }
+        }
+        self.released_next = usize::from(self.released[0] == wire::extent_word(PUNCHED));
+        true
     }
 
     /// Bytes of credit ever granted to this process.

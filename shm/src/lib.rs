@@ -11,12 +11,13 @@
 //! | [`allocator`] | extents within one region |
 //! | [`ring`] | single-producer rings of 64-byte slots |
 //! | [`doorbell`] | sleeping and waking without losing a wake |
-//! | [`message`], [`wire`] | what is said, and its bytes |
+//! | [`message`], [`events`], [`wire`] | what is said, and its bytes |
 //! | [`control`] | the control memory of one executor |
-//! | [`link`](mod@link) | the way between node and scheduler |
+//! | [`link`](mod@link) | the ways between node and schedulers, and between schedulers |
 //! | [`mapping`], [`sync`] | the doors to mapped words and atomics |
 
 pub mod doorbell;
+pub mod events;
 pub mod limits;
 pub mod message;
 pub mod ring;

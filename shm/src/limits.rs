@@ -25,13 +25,19 @@ pub const DISPATCH_SLOTS: usize = 64;
 pub const RELEASE_SLOTS: usize = 256;
 /// Extents in one slot of a release ring.
 pub const RELEASES_PER_SLOT: usize = 7;
-/// Slots of each of the link's rings: 256 KiB.
+/// Slots of each of the rings between node and scheduler: 256 KiB.
 pub const LINK_SLOTS: usize = 4096;
-/// Bytes of each of the link's `args` areas, and of the longest message over a link.
+/// Bytes of each of the `args` areas between node and scheduler, and of the longest message there.
 pub const LINK_ARGS_BYTES: usize = 1 << 20;
+/// Slots of each of the rings between two schedulers: 32 KiB, 512 short messages.
+pub const PEER_SLOTS: usize = 512;
+/// Bytes of each of the `args` areas between two schedulers, and of the longest message there.
+pub const PEER_ARGS_BYTES: usize = 64 << 10;
 
 /// Bytes of the `node` page.
 pub const BELL_BYTES: u64 = PAGE_BYTES as u64;
+/// Bytes of the page that the node sleeps on.
+pub const ROPE_BYTES: u64 = PAGE_BYTES as u64;
 
 /// How long a sender looks for room in a full ring, or an asker for its answer, before it sleeps:
 /// about what a wake costs.
@@ -115,27 +121,65 @@ pub mod node {
     pub const ASLEEP: usize = 0;
     /// `u32`: 1 while the scheduler never sleeps.
     pub const NEVER_SLEEPS: usize = 4;
+    /// `u64`: counts turns of the scheduler's loop, those with work and some of the others. In a
+    /// line of its own, since executors read the first.
+    pub const TURNS: usize = super::SLOT_BYTES;
 }
 
-/// Offsets in a half of the link's file. Each end writes one half; the node's is the first.
+/// Offsets in the page that the node sleeps on.
+pub mod rope {
+    /// `u32`: whether the node sleeps (`doorbell`); written by the node alone.
+    pub const ASLEEP: usize = 0;
+    /// `u32`: counts wakes; what the node sleeps on; written by whoever wakes it.
+    pub const WAKES: usize = 4;
+}
+
+/// Offsets in a half of a link's file. Each end writes one half; the node's is the first, and of
+/// two schedulers that of the one with the lower index.
 pub mod link {
-    use super::{LINK_ARGS_BYTES, LINK_SLOTS, PAGE_BYTES, SLOT_BYTES};
+    use super::{LINK_ARGS_BYTES, LINK_SLOTS, PAGE_BYTES, PEER_ARGS_BYTES, PEER_SLOTS, SLOT_BYTES};
 
     /// `u64`: slots that this end has taken from the other's ring.
     pub const CONSUMED: usize = 0;
-    /// `u32`: what this end sleeps for (`doorbell`).
-    pub const ASLEEP: usize = SLOT_BYTES;
-    /// `u32`: counts wakes; what this end sleeps on. The one word that others write: the other end,
-    /// and ropes.
-    pub const WAKES: usize = SLOT_BYTES + 4;
     /// This end's ring.
     pub const RING: usize = PAGE_BYTES;
-    /// This end's area for long messages.
-    pub const ARGS: usize = RING + LINK_SLOTS * SLOT_BYTES;
-    /// Bytes of one half.
-    pub const HALF_BYTES: usize = ARGS + LINK_ARGS_BYTES;
-    /// Bytes of the file.
-    pub const BYTES: usize = 2 * HALF_BYTES;
+
+    /// What the rest depends on.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Shape {
+        /// Slots of the ring.
+        pub slots: usize,
+        /// Bytes of the area for long messages.
+        pub args_bytes: usize,
+    }
+
+    /// Of a link between node and scheduler.
+    pub const NODE: Shape = Shape {
+        slots: LINK_SLOTS,
+        args_bytes: LINK_ARGS_BYTES,
+    };
+    /// Of a link between two schedulers.
+    pub const PEER: Shape = Shape {
+        slots: PEER_SLOTS,
+        args_bytes: PEER_ARGS_BYTES,
+    };
+
+    impl Shape {
+        /// This end's area for long messages.
+        pub const fn args(self) -> usize {
+            RING + self.slots * SLOT_BYTES
+        }
+
+        /// Bytes of one half.
+        pub const fn half_bytes(self) -> usize {
+            self.args() + self.args_bytes
+        }
+
+        /// Bytes of the file.
+        pub const fn bytes(self) -> usize {
+            2 * self.half_bytes()
+        }
+    }
 }
 
 // The longest object that a message names fits a message of slots: its head, names, padding.
@@ -150,5 +194,6 @@ const _: () = assert!(DISPATCH_SLOTS >= 5 * MESSAGE_SLOTS_MAX);
 // Slots are found by masking.
 const _: () = assert!(PUBLISH_SLOTS.is_power_of_two() && DISPATCH_SLOTS.is_power_of_two());
 const _: () = assert!(RELEASE_SLOTS.is_power_of_two() && LINK_SLOTS.is_power_of_two());
+const _: () = assert!(PEER_SLOTS.is_power_of_two());
 // Words are moved as they are; the bytes of messages are little-endian.
 const _: () = assert!(cfg!(target_endian = "little"));

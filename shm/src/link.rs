@@ -1,8 +1,9 @@
-//! The way between node and scheduler: byte messages both ways through one file.
+//! The ways between node and schedulers, and between schedulers: byte messages both ways through
+//! one file.
 //!
 //! Both ends are ours and trusted, but a message is still copied and its length checked. Each end
-//! writes one half of the file. The scheduler sleeps on its `node` page alone, so the node's end is
-//! given its rope; the node sleeps on words of its own half.
+//! writes one half of the file. A scheduler sleeps on its `node` page alone, so whoever sends to it
+//! is given its rope; the node has links to several and sleeps on a page of its own.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -11,14 +12,17 @@ use std::time::Duration;
 use crate::control::Garbled;
 use crate::doorbell::{self, ASLEEP_IDLE, BellRope, Sound};
 use crate::file::create_sealed;
-use crate::limits::{LINK_ARGS_BYTES, LINK_SLOTS, link};
+use crate::limits::link::{CONSUMED, NODE, PEER, RING, Shape};
+use crate::limits::{LINK_ARGS_BYTES, PEER_ARGS_BYTES, ROPE_BYTES, rope};
 use crate::mapping::{Area, MappedSlots, Mapping, Shared};
 use crate::ring::{Consumer, Producer, RingFull};
 use crate::sync::{AtomicU32, AtomicU64, FutexWord};
 use crate::wire::{INLINE_BYTES_MAX, SLOT_DATA_BYTES, Slots};
 
-/// Longest message, bytes.
+/// Longest message between node and scheduler, bytes.
 pub const LINK_MESSAGE_BYTES_MAX: usize = LINK_ARGS_BYTES;
+/// Longest message between two schedulers, bytes.
+pub const PEER_MESSAGE_BYTES_MAX: usize = PEER_ARGS_BYTES;
 /// Bytes of a message's head: in the area or not, the ring's byte, two zeros, its length.
 const HEAD_BYTES: usize = 8;
 const INLINE: u8 = 1;
@@ -26,17 +30,25 @@ const IN_AREA: u8 = 2;
 /// No message is that old; rings of a link are made once.
 const GENERATION: u32 = 1;
 
-/// Makes the file and its ends.
+/// Makes files and their ends.
 #[derive(Debug)]
 pub struct Link;
 
 impl Link {
-    /// Creates the file.
+    /// Creates the file of a link between node and scheduler.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn create() -> io::Result<OwnedFd> {
-        create_sealed("pheromone:link", link::BYTES as u64)
+        create_sealed("pheromone:link", NODE.bytes() as u64)
+    }
+
+    /// Creates the file of a link between two schedulers.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn create_between_schedulers() -> io::Result<OwnedFd> {
+        create_sealed("pheromone:peers", PEER.bytes() as u64)
     }
 
     /// The node's end. `bell` is the scheduler's `node` page. There is one such end.
@@ -44,16 +56,41 @@ impl Link {
     /// # Errors
     /// A file that is too short (`InvalidInput`), or what the kernel says.
     pub fn node_end(file: BorrowedFd<'_>, bell: BellRope) -> io::Result<LinkEnd> {
-        LinkEnd::map(file, 0, link::HALF_BYTES, Some(bell))
+        LinkEnd::map(file, NODE, Half::First, FarEnd::Scheduler(bell))
     }
 
-    /// The scheduler's end. There is one such end.
+    /// The scheduler's end. `rope` wakes the node. There is one such end.
     ///
     /// # Errors
     /// A file that is too short (`InvalidInput`), or what the kernel says.
-    pub fn scheduler_end(file: BorrowedFd<'_>) -> io::Result<LinkEnd> {
-        LinkEnd::map(file, link::HALF_BYTES, 0, None)
+    pub fn scheduler_end(file: BorrowedFd<'_>, rope: NodeRope) -> io::Result<LinkEnd> {
+        LinkEnd::map(file, NODE, Half::Second, FarEnd::Node(rope))
     }
+
+    /// A scheduler's end of its link to another; `bell` is the other's `node` page. The one with
+    /// the lower index has the first half.
+    ///
+    /// # Errors
+    /// A file that is too short (`InvalidInput`), or what the kernel says.
+    pub fn peer_end(file: BorrowedFd<'_>, half: Half, bell: BellRope) -> io::Result<LinkEnd> {
+        LinkEnd::map(file, PEER, half, FarEnd::Scheduler(bell))
+    }
+}
+
+/// Which half of a link's file an end writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// The first.
+    First,
+    /// The second.
+    Second,
+}
+
+/// Who is to be woken.
+#[derive(Debug)]
+enum FarEnd {
+    Node(NodeRope),
+    Scheduler(BellRope),
 }
 
 /// One end of a link.
@@ -65,39 +102,33 @@ pub struct LinkEnd {
     their_consumed: Shared<AtomicU64>,
     my_area: Area,
     their_area: Area,
+    message_bytes_max: usize,
     area_taken_until: u64,
-    my_sleep: LinkRope,
-    their_sleep: LinkRope,
-    bell: Option<BellRope>,
+    far_end: FarEnd,
     out: Box<Slots>,
     buffer: Box<Slots>,
 }
 
 impl LinkEnd {
-    fn map(
-        file: BorrowedFd<'_>,
-        mine: usize,
-        theirs: usize,
-        bell: Option<BellRope>,
-    ) -> io::Result<Self> {
-        let mapping = Mapping::writable_of(file, link::BYTES)?;
-        mapping.populate(mine, link::ARGS, true);
-        mapping.populate(theirs, link::ARGS, true);
-        let sleep = |half| LinkRope {
-            asleep: mapping.place(half + link::ASLEEP, 1),
-            wakes: mapping.place(half + link::WAKES, 1),
+    fn map(file: BorrowedFd<'_>, shape: Shape, half: Half, far_end: FarEnd) -> io::Result<Self> {
+        let mapping = Mapping::writable_of(file, shape.bytes())?;
+        let (mine, theirs) = match half {
+            Half::First => (0, shape.half_bytes()),
+            Half::Second => (shape.half_bytes(), 0),
         };
+        mapping.populate(mine, shape.args(), true);
+        mapping.populate(theirs, shape.args(), true);
+        let (slots, args_bytes) = (shape.slots, shape.args_bytes);
         Ok(Self {
-            outgoing: Producer::new(mapping.slots(mine + link::RING, LINK_SLOTS), GENERATION),
-            incoming: Consumer::new(mapping.slots(theirs + link::RING, LINK_SLOTS), GENERATION),
-            my_consumed: mapping.place(mine + link::CONSUMED, 1),
-            their_consumed: mapping.place(theirs + link::CONSUMED, 1),
-            my_area: mapping.area(mine + link::ARGS, LINK_ARGS_BYTES),
-            their_area: mapping.area(theirs + link::ARGS, LINK_ARGS_BYTES),
+            outgoing: Producer::new(mapping.slots(mine + RING, slots), GENERATION),
+            incoming: Consumer::new(mapping.slots(theirs + RING, slots), GENERATION),
+            my_consumed: mapping.place(mine + CONSUMED, 1),
+            their_consumed: mapping.place(theirs + CONSUMED, 1),
+            my_area: mapping.area(mine + shape.args(), args_bytes),
+            their_area: mapping.area(theirs + shape.args(), args_bytes),
+            message_bytes_max: args_bytes,
             area_taken_until: 0,
-            my_sleep: sleep(mine),
-            their_sleep: sleep(theirs),
-            bell,
+            far_end,
             out: Slots::new(),
             buffer: Slots::new(),
         })
@@ -109,11 +140,11 @@ impl LinkEnd {
     /// [`RingFull`]: no room in the ring, or another message of over 552 bytes is still under way.
     ///
     /// # Panics
-    /// If it has more than [`LINK_MESSAGE_BYTES_MAX`] bytes: callers split.
+    /// If it has more bytes than a message of such a link may have: callers split.
     pub fn try_send(&mut self, bytes: &[u8]) -> Result<(), RingFull> {
         let (len, consumed) = (bytes.len(), &self.their_consumed[0]);
         assert!(
-            len <= LINK_MESSAGE_BYTES_MAX,
+            len <= self.message_bytes_max,
             "a message of {len} bytes over the link"
         );
         if HEAD_BYTES + len <= INLINE_BYTES_MAX {
@@ -168,24 +199,10 @@ impl LinkEnd {
 
     /// Wakes the other end if it sleeps, after something was sent.
     pub fn wake_peer_if_asleep(&self) {
-        match &self.bell {
-            Some(bell) => bell.ring_if_asleep(),
-            None => self.their_sleep.ring_if_asleep(),
+        match &self.far_end {
+            FarEnd::Node(rope) => rope.ring_if_asleep(),
+            FarEnd::Scheduler(bell) => bell.ring_if_asleep(),
         }
-    }
-
-    /// Sleeps on this end's words until woken (by the other end, or by a [`LinkRope`]) or `timeout`
-    /// has passed; not at all if `rescan` or the link has something. False only when the time was
-    /// over; true may come without news. For the node's end.
-    pub fn sleep(&self, mut rescan: impl FnMut() -> bool, timeout: Option<Duration>) -> bool {
-        let rescan = || self.has_message() || rescan();
-        let (asleep, wakes) = (&self.my_sleep.asleep[0], &self.my_sleep.wakes[0]);
-        doorbell::sleep::<Sound>(asleep, wakes, ASLEEP_IDLE, rescan, timeout)
-    }
-
-    /// A handle by which other threads of this process wake this end's sleeper.
-    pub fn rope(&self) -> LinkRope {
-        self.my_sleep.clone()
     }
 }
 
@@ -195,16 +212,44 @@ fn head(kind: u8, len: usize) -> [u8; HEAD_BYTES] {
     [kind, 0, 0, 0, a, b, c, d]
 }
 
-/// Wakes the sleeper of one end from other threads of its process.
+/// The words that the node sleeps on: for its schedulers, and for other threads of its own.
 #[derive(Clone, Debug)]
-pub struct LinkRope {
+pub struct NodeRope {
     asleep: Shared<AtomicU32>,
     wakes: Shared<FutexWord>,
 }
 
-impl LinkRope {
-    /// Wakes it if it sleeps, after something was put where it looks.
+impl NodeRope {
+    /// Creates the page.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn create() -> io::Result<OwnedFd> {
+        create_sealed("pheromone:rope", ROPE_BYTES)
+    }
+
+    /// Maps the page.
+    ///
+    /// # Errors
+    /// A file that is too short (`InvalidInput`), or what the kernel says.
+    pub fn map(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let page = Mapping::writable_of(file, ROPE_BYTES as usize)?;
+        page.populate(0, ROPE_BYTES as usize, true);
+        Ok(Self {
+            asleep: page.place(rope::ASLEEP, 1),
+            wakes: page.place(rope::WAKES, 1),
+        })
+    }
+
+    /// Wakes the node if it sleeps, after something was put where it looks.
     pub fn ring_if_asleep(&self) {
         doorbell::wake_if_asleep::<Sound>(&self.asleep[0], &self.wakes[0], None);
+    }
+
+    /// Sleeps until woken or `timeout` has passed; not at all if `rescan` finds something. False
+    /// only when the time was over; true may come without news. For the one thread that sleeps.
+    pub fn sleep(&self, rescan: impl FnOnce() -> bool, timeout: Option<Duration>) -> bool {
+        let (asleep, wakes) = (&self.asleep[0], &self.wakes[0]);
+        doorbell::sleep::<Sound>(asleep, wakes, ASLEEP_IDLE, rescan, timeout)
     }
 }

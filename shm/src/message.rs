@@ -14,6 +14,8 @@ pub const UNIT_BYTES: u64 = 64;
 pub const NO_BUCKET: u16 = u16::MAX;
 /// `trigger` of an invocation that no bucket trigger caused (a call, or a direct object).
 pub const NO_TRIGGER: u16 = u16::MAX;
+/// `function` of a [`FromExecutor::Fire`] that is for all of its trigger's functions.
+pub const ALL_FUNCTIONS: u16 = u16::MAX;
 /// `deadline_ns` or `timeout_ns` of an invocation without one.
 pub const NO_DEADLINE: u64 = u64::MAX;
 /// Names the request in messages that name an object held by the invocation.
@@ -113,6 +115,9 @@ pub struct Input<'a> {
     pub key: InputKey<'a>,
     /// Its group; empty for none.
     pub group: &'a [u8],
+    /// How many objects are attached to it, to be had by [`FromExecutor::FetchAttached`]: of one
+    /// that tells of a failure, the inputs of the failed invocation.
+    pub attached: u32,
 }
 
 /// The headers of the call that opened a session, in the ingress region.
@@ -187,12 +192,15 @@ pub enum FromExecutor<'a> {
         /// It arrives when so much time has passed; 0: at once.
         delay_ns: u64,
     },
+    /// The `Publish` or `Forward` that follows at once is to be on disk before it arrives;
+    /// answered by [`ToExecutor::Persisted`] once it is, or cannot be.
+    Persist,
     /// An object that the invocation holds, published again under another name, not copied.
     Forward {
         /// Where to.
         target: Target,
-        /// Index among the invocation's objects: its inputs, then what `Get` gave it, in order;
-        /// or [`REQUEST_OBJECT`].
+        /// Index among the invocation's objects: its inputs, then what `Get` and `FetchAttached`
+        /// gave it, in order; or [`REQUEST_OBJECT`].
         object: u32,
         /// The new key.
         key: Key<'a>,
@@ -203,8 +211,10 @@ pub enum FromExecutor<'a> {
         /// As in `Publish`.
         delay_ns: u64,
     },
-    /// The response to the session's caller.
+    /// The response to a session's caller.
     Respond {
+        /// Which session: an ancestor of the invocation's, or 0 for its own.
+        session: u64,
         /// Its memory, in the executor's own region.
         extent: Extent,
         /// Payload bytes.
@@ -226,6 +236,20 @@ pub enum FromExecutor<'a> {
         /// Object indices as in `Forward`, little-endian `u32`s.
         objects: &'a [u8],
     },
+    /// The failure of a session.
+    FailSession {
+        /// As in `Respond`.
+        session: u64,
+        /// What its caller is told: as a function's own status.
+        status: i32,
+        /// The failure's sentence, at most [`MESSAGE_BYTES_MAX`] bytes.
+        message: &'a [u8],
+    },
+    /// Name a parent of the invocation's session; answered by [`ToExecutor::Parent`].
+    Parent {
+        /// Which.
+        number: u32,
+    },
     /// The attempt has returned (or could not be started).
     Complete {
         /// The function's return value: 0, 1..=255, 0x100|1..=255, or a negative `phr_status`.
@@ -246,7 +270,16 @@ pub enum FromExecutor<'a> {
         /// Key, or the text of an automatic one (`~I.N`).
         key: &'a [u8],
     },
-    /// Release the bucket's hold (`keep`) on an object of this session.
+    /// Look up a durable or retained object, of whichever session; answered by
+    /// [`ToExecutor::Object`].
+    Load {
+        /// Bucket index.
+        bucket: u16,
+        /// Key, or the text of an automatic one.
+        key: &'a [u8],
+    },
+    /// Release the bucket's hold (`keep`) on an object of this session, and delete the durable
+    /// object of this name.
     ReleaseHold {
         /// Bucket index.
         bucket: u16,
@@ -286,9 +319,43 @@ pub enum FromExecutor<'a> {
         /// As in `Join`.
         trigger: u16,
     },
+    /// Of a custom trigger's verdict: these objects fire. Long lists come as several messages, all
+    /// but the last with `more`.
+    Fire {
+        /// One of the trigger's functions, or [`ALL_FUNCTIONS`].
+        function: u16,
+        /// Another message of the same firing follows.
+        more: bool,
+        /// The session whose objects they are.
+        session: u64,
+        /// Their numbers ([`TriggerEvent::Object`](crate::events::TriggerEvent)), little-endian
+        /// `u64`s, in the order of the inputs.
+        objects: &'a [u8],
+    },
+    /// Of a custom trigger's verdict: these objects are dropped.
+    Drop {
+        /// As in `Fire`.
+        session: u64,
+        /// As in `Fire`.
+        objects: &'a [u8],
+    },
+    /// Of a custom trigger's verdict: it wants to be called at this time.
+    TickAt {
+        /// CLOCK_MONOTONIC; 2^64 - 1: not any more.
+        time_ns: u64,
+    },
     /// Send the inputs from this index on; answered by [`ToExecutor::Inputs`].
     FetchInputs {
         /// Index of the first wanted.
+        first: u32,
+    },
+    /// Send what is attached to an object that the invocation holds, from this one on; answered
+    /// by [`ToExecutor::Inputs`] with some of it, which joins the objects that the invocation
+    /// holds, or with nothing where it holds as many as it may.
+    FetchAttached {
+        /// As in `Forward`.
+        object: u32,
+        /// Which of the attached is the first wanted.
         first: u32,
     },
     /// Send the adopted region's live extents from this index on; answered by
@@ -328,19 +395,32 @@ pub enum ToExecutor<'a> {
         /// Its first inputs, encoded; read with [`InputList`](crate::wire::InputList).
         inputs: crate::wire::InputList<'a>,
     },
-    /// Inputs asked for by `FetchInputs`, in the `args` area or the message itself.
+    /// Inputs asked for by `FetchInputs`, or attached objects asked for by `FetchAttached`, in the
+    /// `args` area or the message itself.
     Inputs {
-        /// Index of the first.
+        /// Index of the first among the inputs, or among what is attached.
         first: u32,
         /// The inputs.
         inputs: crate::wire::InputList<'a>,
     },
-    /// Answer to `Get`.
+    /// Answer to `Get` and `Load`.
     Object {
         /// 0, or a negative `phr_status`.
         status: i32,
         /// The object, with status 0. It joins the objects that the invocation holds.
         input: Option<Input<'a>>,
+    },
+    /// Answer to `Persist`.
+    Persisted {
+        /// 0, or a negative `phr_status`.
+        status: i32,
+    },
+    /// Answer to `Parent`.
+    Parent {
+        /// How many parents the session has.
+        count: u32,
+        /// The one asked for; 0 where there are not so many.
+        session: u64,
     },
     /// Answer to `NeedCredit`: the credit word has been raised, or not.
     Credit {
@@ -359,6 +439,13 @@ pub enum ToExecutor<'a> {
         first: u32,
         /// Pairs of little-endian `u32` (offset, length) in units.
         extents: &'a [u8],
+    },
+    /// Call this custom trigger with these events. Its answers, and then a `Complete`, follow.
+    Events {
+        /// Its app-wide number.
+        trigger: u16,
+        /// The events, in the `args` area.
+        events: crate::events::EventList<'a>,
     },
     /// Leave now, in order.
     Exit,

@@ -217,6 +217,13 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
     pub fn position(&self) -> u64 {
         self.position
     }
+
+    /// The data of a slot written before, one of the last that the ring has room for. It is
+    /// whatever is there now: only of use where nobody else can write.
+    pub fn written(&self, position: u64) -> SlotData {
+        let slot = &self.slots[(position as usize) & (self.slots.len() - 1)];
+        std::array::from_fn(|at| slot.words[1 + at].load(Ordering::Relaxed))
+    }
 }
 
 /// The reading end.
@@ -310,6 +317,11 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         }
         self.position += 1;
         true
+    }
+
+    /// Goes on reading at this position: the slots before it have been withdrawn.
+    pub fn move_to(&mut self, position: u64) {
+        self.position = position;
     }
 
     /// Lets the producer use the slots taken so far again.

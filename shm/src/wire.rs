@@ -7,6 +7,7 @@
 //! lengths, the bytes of names, and that a payload is smaller than its extent. What indices and
 //! regions mean is for others to check.
 
+use crate::events::EventList;
 use crate::message::{
     CONTENT_TYPE_BYTES_MAX, Dispatch, Ending, Extent, FromExecutor, GROUP_BYTES_MAX, HeadersRef,
     Input, InputKey, KEY_BYTES_MAX, Key, MESSAGE_BYTES_MAX, NO_BUCKET, NO_DEADLINE, Target,
@@ -24,6 +25,8 @@ pub const INLINE_BYTES_MAX: usize = MESSAGE_SLOTS_MAX * SLOT_DATA_BYTES;
 /// Bytes of a message that travels through an `args` area (the area's size): 1 170 inputs with
 /// names of up to 16 bytes, or 8 190 extents.
 pub const ARGS_BYTES: usize = 64 * 1024;
+/// Objects of one `Fire` or `Drop`: what an `args` area has beside the message's head.
+pub const VERDICT_OBJECTS_MAX: usize = (ARGS_BYTES - VERDICT_HEAD_BYTES) / 8;
 /// Bytes of the encoded keys of one `Join`: what an `args` area has beside the message's head.
 pub const JOIN_KEYS_BYTES_MAX: usize = ARGS_BYTES - LIST_HEAD_BYTES;
 
@@ -45,6 +48,14 @@ mod from_kind {
     pub const REDUNDANT: u8 = 14;
     pub const EXPECT_SOURCES: u8 = 15;
     pub const CLOSE_SOURCE: u8 = 16;
+    pub const FETCH_ATTACHED: u8 = 17;
+    pub const FAIL_SESSION: u8 = 18;
+    pub const PARENT: u8 = 19;
+    pub const FIRE: u8 = 20;
+    pub const DROP: u8 = 21;
+    pub const TICK_AT: u8 = 22;
+    pub const PERSIST: u8 = 23;
+    pub const LOAD: u8 = 24;
 }
 
 /// Kinds of messages to an executor.
@@ -58,6 +69,9 @@ mod to_kind {
     pub const ADOPT: u8 = 7;
     pub const EXTENTS: u8 = 8;
     pub const EXIT: u8 = 9;
+    pub const PARENT: u8 = 10;
+    pub const EVENTS: u8 = 11;
+    pub const PERSISTED: u8 = 12;
 }
 
 /// Kind of the one-slot message that stands in the ring for a message in the `args` area. Its
@@ -71,10 +85,15 @@ const TARGET_FUNCTION: u8 = 2;
 const TARGET_MASK: u8 = 3;
 /// Flag of `Publish`, `Forward` and of an input: the key is automatic, and a number.
 const AUTO_KEY: u8 = 4;
+/// Flag of an input with an automatic key: how many objects are attached to it is said. With a
+/// named key that stands where an automatic one has its ordinal.
+const ATTACHED: u8 = 1;
 /// Flag of `Publish` and `Forward`: a delay is said.
 const DELAYED: u8 = 8;
-/// Flag of `RespondParts` and `Join`.
+/// Flag of `RespondParts`, `Join` and `Fire`.
 const MORE: u8 = 1;
+/// Flag of `Respond`: a session is said.
+const ADDRESSED: u8 = 1;
 /// Flags of a dispatch.
 const HAS_CALLER: u8 = 1;
 const HAS_HEADERS: u8 = 2;
@@ -188,6 +207,9 @@ pub enum Garbled {
     /// A request that no dispatch follows, or a dispatch whose request did not come.
     #[error("a dispatch and its request do not belong together")]
     Request,
+    /// An event that there is not, or one that is cut off.
+    #[error("a custom trigger was told of an event that there is not, or that is cut off")]
+    Event,
     /// The form of a message that this crate writes as well.
     #[error("a message has {0}")]
     Form(#[from] Malformed),
@@ -507,6 +529,14 @@ fn judge_round(k: u32, n: u32) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Judges the objects of a `Fire` or `Drop`.
+fn judge_verdict_list(bytes: &[u8]) -> Result<(), Malformed> {
+    if !bytes.len().is_multiple_of(8) || bytes.len() > 8 * VERDICT_OBJECTS_MAX {
+        return Err(Malformed::ListLength(bytes.len()));
+    }
+    Ok(())
+}
+
 fn judge_list(bytes: &[u8], number_bytes: usize) -> Result<(), Malformed> {
     let most = ARGS_BYTES - 16 - CONTENT_TYPE_BYTES_MAX;
     if !bytes.len().is_multiple_of(number_bytes) || bytes.len() > most {
@@ -565,6 +595,7 @@ impl<'a> Form<'a> {
         Ok(match *message {
             FromExecutor::Ready => Self::new([head(kind::READY, 0, 0, 0, 0)], &[], &[]),
             FromExecutor::Loaded => Self::new([head(kind::LOADED, 0, 0, 0, 0)], &[], &[]),
+            FromExecutor::Persist => Self::new([head(kind::PERSIST, 0, 0, 0, 0)], &[], &[]),
             FromExecutor::Publish {
                 target,
                 extent,
@@ -594,6 +625,7 @@ impl<'a> Form<'a> {
                 Self::new(words, naming.key, group).and(naming.delay_ns)
             }
             FromExecutor::Respond {
+                session,
                 extent,
                 size_bytes,
                 http_status,
@@ -602,9 +634,24 @@ impl<'a> Form<'a> {
                 judge_extent(extent, size_bytes)?;
                 judge_response(http_status, content_type)?;
                 let length = content_type.len() as u8;
-                let first = head(kind::RESPOND, 0, length, 0, http_status);
+                let flags = if session != 0 { ADDRESSED } else { 0 };
+                let first = head(kind::RESPOND, flags, length, 0, http_status);
                 Self::new([first, extent_word(extent), size_bytes], content_type, &[])
+                    .and((session != 0).then_some(session))
             }
+            FromExecutor::FailSession {
+                session,
+                status,
+                message,
+            } => {
+                if message.len() > MESSAGE_BYTES_MAX {
+                    return Err(Malformed::MessageLength(message.len()));
+                }
+                let first = head(kind::FAIL_SESSION, 0, 0, 0, message.len() as u16);
+                let second = u64::from(status as u32);
+                Self::new([first, second, session], message, &[])
+            }
+            FromExecutor::Parent { number } => Self::numbered(kind::PARENT, 0, number),
             FromExecutor::RespondParts {
                 more,
                 http_status,
@@ -640,6 +687,11 @@ impl<'a> Form<'a> {
                 let first = head(kind::GET, 0, key.len() as u8, 0, bucket);
                 Self::new([first, timeout_ns], key, &[])
             }
+            FromExecutor::Load { bucket, key } => {
+                judge_key(key)?;
+                let first = head(kind::LOAD, 0, key.len() as u8, 0, bucket);
+                Self::new([first], key, &[])
+            }
             FromExecutor::ReleaseHold { bucket, key } => {
                 judge_key(key)?;
                 let first = head(kind::RELEASE_HOLD, 0, key.len() as u8, 0, bucket);
@@ -667,7 +719,30 @@ impl<'a> Form<'a> {
             FromExecutor::CloseSource { trigger } => {
                 Self::new([head(kind::CLOSE_SOURCE, 0, 0, 0, trigger)], &[], &[])
             }
+            FromExecutor::Fire {
+                function,
+                more,
+                session,
+                objects,
+            } => {
+                judge_verdict_list(objects)?;
+                let flags = if more { MORE } else { 0 };
+                let first = head(kind::FIRE, flags, 0, 0, function);
+                Self::new([first, session, objects.len() as u64], objects, &[])
+            }
+            FromExecutor::Drop { session, objects } => {
+                judge_verdict_list(objects)?;
+                let first = head(kind::DROP, 0, 0, 0, 0);
+                Self::new([first, session, objects.len() as u64], objects, &[])
+            }
+            FromExecutor::TickAt { time_ns } => {
+                Self::new([head(kind::TICK_AT, 0, 0, 0, 0), time_ns], &[], &[])
+            }
             FromExecutor::FetchInputs { first } => Self::numbered(kind::FETCH_INPUTS, 0, first),
+            FromExecutor::FetchAttached { object, first } => {
+                let first_word = numbered(kind::FETCH_ATTACHED, 0, object);
+                Self::new([first_word, u64::from(first)], &[], &[])
+            }
             FromExecutor::FetchExtents { first } => Self::numbered(kind::FETCH_EXTENTS, 0, first),
             FromExecutor::NeedCredit { bytes } => {
                 Self::new([head(kind::NEED_CREDIT, 0, 0, 0, 0), bytes], &[], &[])
@@ -685,6 +760,11 @@ impl<'a> Form<'a> {
         Self::new([head(SPILLED, 0, 0, 0, 0), len_bytes as u64], &[], &[])
     }
 
+    /// The answer to `Persist`.
+    pub(crate) fn persisted(status: i32) -> Self {
+        Self::numbered(to_kind::PERSISTED, 0, status as u32)
+    }
+
     /// The answer to `NeedCredit`.
     pub(crate) fn credit(granted: bool) -> Self {
         let flags = if granted { YES } else { 0 };
@@ -694,6 +774,11 @@ impl<'a> Form<'a> {
     /// The region had an owner before.
     pub(crate) fn adopt(extent_count: u32) -> Self {
         Self::numbered(to_kind::ADOPT, 0, extent_count)
+    }
+
+    /// The answer to `Parent`.
+    pub(crate) fn parent(count: u32, session: u64) -> Self {
+        Self::new([numbered(to_kind::PARENT, 0, count), session], &[], &[])
     }
 
     /// Leave.
@@ -836,29 +921,48 @@ fn decode_any_from_executor(bytes: &[u8]) -> Result<FromExecutor<'_>, Garbled> {
         kind::COMPLETE => decode_complete(&reader, head),
         kind::RESPOND => decode_respond(&reader, head),
         kind::RESPOND_PARTS => decode_respond_parts(&reader, head),
-        kind::GET | kind::RELEASE_HOLD => decode_lookup(&reader, head),
+        kind::GET | kind::LOAD | kind::RELEASE_HOLD => decode_lookup(&reader, head),
         kind::JOIN => decode_join(&reader, head),
         kind::REDUNDANT | kind::EXPECT_SOURCES | kind::CLOSE_SOURCE => {
             decode_steering(&reader, head)
         }
-        kind::READY | kind::LOADED => {
+        kind::FIRE | kind::DROP => decode_verdict(&reader, head),
+        kind::TICK_AT => {
+            reader.reserved(head.flags | head.a)?;
+            reader.reserved(head.wide)?;
+            reader.ends(16)?;
+            let time_ns = reader.word(1)?;
+            Ok(FromExecutor::TickAt { time_ns })
+        }
+        kind::READY | kind::LOADED | kind::PERSIST => {
             reader.reserved(head.flags | head.a)?;
             reader.reserved(head.wide)?;
             reader.ends(8)?;
-            Ok(if reader.kind == kind::READY {
-                FromExecutor::Ready
-            } else {
-                FromExecutor::Loaded
+            Ok(match reader.kind {
+                kind::READY => FromExecutor::Ready,
+                kind::LOADED => FromExecutor::Loaded,
+                _ => FromExecutor::Persist,
             })
         }
-        kind::FETCH_INPUTS | kind::FETCH_EXTENTS => {
+        kind::FAIL_SESSION => decode_fail_session(&reader, head),
+        kind::FETCH_INPUTS | kind::FETCH_EXTENTS | kind::PARENT => {
             reader.reserved(head.flags | head.a)?;
             reader.ends(8)?;
             let first = head.wide;
-            Ok(if reader.kind == kind::FETCH_INPUTS {
-                FromExecutor::FetchInputs { first }
-            } else {
-                FromExecutor::FetchExtents { first }
+            Ok(match reader.kind {
+                kind::FETCH_INPUTS => FromExecutor::FetchInputs { first },
+                kind::FETCH_EXTENTS => FromExecutor::FetchExtents { first },
+                _ => FromExecutor::Parent { number: first },
+            })
+        }
+        kind::FETCH_ATTACHED => {
+            reader.reserved(head.flags | head.a)?;
+            let second = reader.word(1)?;
+            reader.reserved(second >> 32)?;
+            reader.ends(16)?;
+            Ok(FromExecutor::FetchAttached {
+                object: head.wide,
+                first: second as u32,
             })
         }
         kind::NEED_CREDIT => {
@@ -987,16 +1091,42 @@ fn decode_complete<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'
     })
 }
 
+fn decode_fail_session<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    reader.reserved(head.flags | head.a | head.b | head.zero)?;
+    let second = reader.word(1)?;
+    reader.reserved(second >> 32)?;
+    let len = usize::from(head.number);
+    if len > MESSAGE_BYTES_MAX {
+        return Err(Malformed::MessageLength(len).into());
+    }
+    let message = reader.range(24, len)?;
+    reader.ends(24 + len)?;
+    Ok(FromExecutor::FailSession {
+        session: reader.word(2)?,
+        status: second as u32 as i32,
+        message,
+    })
+}
+
 fn decode_respond<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
-    reader.reserved(head.flags | head.b | head.zero)?;
+    reader.reserved(head.flags & !ADDRESSED | head.b | head.zero)?;
     let extent = word_extent(reader.word(1)?);
     let size_bytes = reader.word(2)?;
     judge_extent(extent, size_bytes)?;
+    let (mut session, mut start) = (0, 24);
+    if head.flags & ADDRESSED != 0 {
+        (session, start) = (reader.word(3)?, 32);
+        if session == 0 {
+            // The session of the invocation itself is not said.
+            return Err(Garbled::Reserved { kind: reader.kind });
+        }
+    }
     let len = usize::from(head.a);
-    let content_type = reader.range(24, len)?;
+    let content_type = reader.range(start, len)?;
     judge_response(head.number, content_type)?;
-    reader.ends(24 + len)?;
+    reader.ends(start + len)?;
     Ok(FromExecutor::Respond {
+        session,
         extent,
         size_bytes,
         http_status: head.number,
@@ -1023,21 +1153,20 @@ fn decode_respond_parts<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecu
 
 fn decode_lookup<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
     reader.reserved(head.flags | head.b | head.zero)?;
-    let is_get = reader.kind == from_kind::GET;
-    let start = if is_get { 16 } else { 8 };
+    let start = if reader.kind == from_kind::GET { 16 } else { 8 };
     let len = usize::from(head.a);
     let key = reader.range(start, len)?;
     judge_key(key)?;
     reader.ends(start + len)?;
     let bucket = head.number;
-    Ok(if is_get {
-        FromExecutor::Get {
+    Ok(match reader.kind {
+        from_kind::GET => FromExecutor::Get {
             bucket,
             timeout_ns: reader.word(1)?,
             key,
-        }
-    } else {
-        FromExecutor::ReleaseHold { bucket, key }
+        },
+        from_kind::LOAD => FromExecutor::Load { bucket, key },
+        _ => FromExecutor::ReleaseHold { bucket, key },
     })
 }
 
@@ -1074,6 +1203,31 @@ fn decode_steering(reader: &Reader<'_>, head: Head) -> Result<FromExecutor<'stat
     Ok(FromExecutor::ExpectSources { trigger, sources })
 }
 
+fn decode_verdict<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    reader.reserved(head.flags & !MORE | head.a | head.b | head.zero)?;
+    let session = reader.word(1)?;
+    let len = usize::try_from(reader.word(2)?).unwrap_or(usize::MAX);
+    let objects = reader.range(VERDICT_HEAD_BYTES, len)?;
+    judge_verdict_list(objects)?;
+    reader.ends(VERDICT_HEAD_BYTES + len)?;
+    if reader.kind == from_kind::FIRE {
+        return Ok(FromExecutor::Fire {
+            function: head.number,
+            more: head.flags & MORE != 0,
+            session,
+            objects,
+        });
+    }
+    reader.reserved(u64::from(head.flags) | u64::from(head.number))?;
+    Ok(FromExecutor::Drop { session, objects })
+}
+
+/// The objects of a `Fire` or `Drop`, in order.
+pub fn verdict_objects(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
+    let words = bytes.as_chunks::<8>().0.iter();
+    words.map(|bytes| u64::from_le_bytes(*bytes))
+}
+
 /// Bytes of an encoded input before its names.
 const INPUT_HEAD_BYTES: usize = 40;
 /// Bytes of the longest encoded input.
@@ -1085,6 +1239,8 @@ const DISPATCH_HEAD_BYTES: usize = 56;
 const WINDOW_BYTES: usize = 16;
 /// Bytes of a headers reference.
 const HEADERS_BYTES: usize = 16;
+/// Bytes of a `Fire` or `Drop` before its objects.
+const VERDICT_HEAD_BYTES: usize = 24;
 /// Bytes of a list message before its list.
 pub(crate) const LIST_HEAD_BYTES: usize = 16;
 
@@ -1094,15 +1250,20 @@ pub(crate) const LIST_HEAD_BYTES: usize = 16;
 /// # Panics
 /// On a name that is longer than 255 bytes: the sender has judged it when it came in.
 pub(crate) fn encode_input(input: &Input<'_>, out: &mut [u8]) -> Option<usize> {
-    let (flags, ordinal, key, invocation) = match input.key {
+    let attached = input.attached;
+    let (flags, number, key, producer) = match input.key {
         InputKey::Auto {
             invocation,
             ordinal,
-        } => (AUTO_KEY, ordinal, &[][..], Some(invocation)),
-        InputKey::Named(key) => (0, 0, key, None),
+        } if attached == 0 => (AUTO_KEY, ordinal, &[][..], Some(invocation)),
+        InputKey::Auto {
+            invocation,
+            ordinal,
+        } => (AUTO_KEY | ATTACHED, ordinal, &[][..], Some(invocation)),
+        InputKey::Named(key) => (0, attached, key, None),
     };
     assert!(key.len() <= KEY_BYTES_MAX && input.group.len() <= GROUP_BYTES_MAX);
-    let names = INPUT_HEAD_BYTES + if invocation.is_some() { 8 } else { 0 };
+    let names = input_names_at(flags);
     let group_at = names + key.len();
     let end = group_at + input.group.len();
     let padded = end.next_multiple_of(8);
@@ -1114,11 +1275,12 @@ pub(crate) fn encode_input(input: &Input<'_>, out: &mut [u8]) -> Option<usize> {
             | u64::from(lens.1) << 16
             | u64::from(input.region) << 32
             | u64::from(input.bucket) << 48,
-        pair(input.offset_units, ordinal),
+        pair(input.offset_units, number),
         input.size_bytes,
         input.session,
         input.arrival_ns,
-        invocation.unwrap_or(0),
+        producer.unwrap_or(0),
+        u64::from(attached),
     ];
     for (bytes, word) in out[..names].chunks_exact_mut(8).zip(words) {
         bytes.copy_from_slice(&word.to_le_bytes());
@@ -1129,36 +1291,43 @@ pub(crate) fn encode_input(input: &Input<'_>, out: &mut [u8]) -> Option<usize> {
     Some(padded)
 }
 
+/// Where the names of an input with these flags begin.
+#[inline]
+fn input_names_at(flags: u8) -> usize {
+    let words = usize::from(flags & AUTO_KEY != 0) + usize::from(flags & ATTACHED != 0);
+    INPUT_HEAD_BYTES + 8 * words
+}
+
 /// Judges the input at the start of `bytes` and says how many bytes it took.
-fn decode_input(bytes: &[u8]) -> Result<(Input<'_>, usize), Garbled> {
+pub(crate) fn decode_input(bytes: &[u8]) -> Result<(Input<'_>, usize), Garbled> {
     let reader = Reader {
         kind: to_kind::INPUTS,
         bytes,
     };
     let first = reader.word(0)?;
     let flags = first as u8;
-    reader.reserved(u64::from(flags & !AUTO_KEY) | first >> 24 & 0xff)?;
+    reader.reserved(u64::from(flags & !(AUTO_KEY | ATTACHED)) | first >> 24 & 0xff)?;
     let key_len = usize::from((first >> 8) as u8);
     let group_len = usize::from((first >> 16) as u8);
     let second = reader.word(1)?;
-    let ordinal = (second >> 32) as u32;
-    let is_auto = flags & AUTO_KEY != 0;
-    let names = INPUT_HEAD_BYTES + if is_auto { 8 } else { 0 };
+    let number = (second >> 32) as u32;
+    let names = input_names_at(flags);
     let key = reader.range(names, key_len)?;
     let group = reader.range(names + key_len, group_len)?;
     judge_group(group)?;
-    let key = if is_auto {
+    let (key, attached) = if flags & AUTO_KEY != 0 {
         if key_len > 0 {
             return Err(Malformed::KeyLength(key_len).into());
         }
-        InputKey::Auto {
+        let key = InputKey::Auto {
             invocation: reader.word(5)?,
-            ordinal,
-        }
+            ordinal: number,
+        };
+        (key, decode_attached(&reader, flags)?)
     } else {
-        reader.reserved(u64::from(ordinal))?;
+        reader.reserved(flags)?;
         judge_key(key)?;
-        InputKey::Named(key)
+        (InputKey::Named(key), number)
     };
     let len = (names + key_len + group_len).next_multiple_of(8);
     reader.range(0, len)?;
@@ -1171,8 +1340,22 @@ fn decode_input(bytes: &[u8]) -> Result<(Input<'_>, usize), Garbled> {
         arrival_ns: reader.word(4)?,
         key,
         group,
+        attached,
     };
     Ok((input, len))
+}
+
+/// How many objects are attached to an input with an automatic key.
+fn decode_attached(reader: &Reader<'_>, flags: u8) -> Result<u32, Garbled> {
+    if flags & ATTACHED == 0 {
+        return Ok(0);
+    }
+    let word = reader.word(6)?;
+    match u32::try_from(word) {
+        // One with nothing attached has no such word.
+        Ok(attached) if attached > 0 => Ok(attached),
+        _ => Err(Garbled::Reserved { kind: reader.kind }),
+    }
 }
 
 /// Inputs of a message, judged, in order: an iterator over them.
@@ -1301,7 +1484,8 @@ pub(crate) fn short_dispatch(dispatch: &Dispatch<'_>, input: &Input<'_>) -> Opti
         && dispatch.headers.is_none()
         && dispatch.window.is_none()
         && input.session == dispatch.session
-        && input.group.is_empty();
+        && input.group.is_empty()
+        && input.attached == 0;
     let parallelism = u8::try_from(dispatch.parallelism).ok()?;
     plain.then_some([
         dispatch_head(to_kind::DISPATCH, 0, parallelism, dispatch),
@@ -1396,6 +1580,14 @@ pub(crate) fn extents_head(first: u32, count: u32) -> [u64; 2] {
     [numbered(to_kind::EXTENTS, 0, first), u64::from(count)]
 }
 
+/// The head of `Events` (`count` events in `len_bytes` bytes), which a list follows.
+pub(crate) fn events_head(trigger: u16, count: u32, len_bytes: u32) -> [u64; 2] {
+    [
+        head(to_kind::EVENTS, 0, 0, 0, trigger),
+        pair(count, len_bytes),
+    ]
+}
+
 /// Whether this message only carries the request of the dispatch that follows.
 pub(crate) fn is_request(bytes: &[u8]) -> bool {
     bytes.first() == Some(&to_kind::REQUEST)
@@ -1443,12 +1635,27 @@ pub fn decode_to_executor<'a>(
             let granted = head.flags & YES != 0;
             Ok(ToExecutor::Credit { granted })
         }
+        kind::PERSISTED => {
+            reader.reserved(head.flags | head.a)?;
+            reader.ends(8)?;
+            let status = head.wide as i32;
+            Ok(ToExecutor::Persisted { status })
+        }
+        kind::PARENT => {
+            reader.reserved(head.flags | head.a)?;
+            reader.ends(16)?;
+            Ok(ToExecutor::Parent {
+                count: head.wide,
+                session: reader.word(1)?,
+            })
+        }
         kind::ADOPT => {
             reader.reserved(head.flags | head.a)?;
             reader.ends(8)?;
             let extent_count = head.wide;
             Ok(ToExecutor::Adopt { extent_count })
         }
+        kind::EVENTS => decode_events(&reader, head),
         kind::EXIT => {
             reader.reserved(head.flags | head.a)?;
             reader.reserved(head.wide)?;
@@ -1483,6 +1690,7 @@ pub(crate) fn decode_short_dispatch(words: &SlotData) -> (Dispatch<'static>, Inp
             ordinal: (object >> 32) as u32,
         },
         group: &[],
+        attached: 0,
     };
     let dispatch = Dispatch {
         function: head.wide as u16,
@@ -1603,6 +1811,20 @@ fn decode_inputs<'a>(reader: &Reader<'a>, head: Head) -> Result<ToExecutor<'a>, 
     })
 }
 
+fn decode_events<'a>(reader: &Reader<'a>, head: Head) -> Result<ToExecutor<'a>, Garbled> {
+    reader.reserved(head.flags | head.a | head.b | head.zero)?;
+    let second = reader.word(1)?;
+    let (count, len) = (second as u32, (second >> 32) as usize);
+    let bytes = reader.range(LIST_HEAD_BYTES, len)?;
+    let (events, taken) = EventList::decode(bytes, count)?;
+    reader.ends(LIST_HEAD_BYTES + taken)?;
+    if taken != len {
+        return Err(reader.length(LIST_HEAD_BYTES + taken));
+    }
+    let trigger = head.number;
+    Ok(ToExecutor::Events { trigger, events })
+}
+
 fn decode_object<'a>(reader: &Reader<'a>, head: Head) -> Result<ToExecutor<'a>, Garbled> {
     reader.reserved(head.flags & !YES | head.a)?;
     let (mut input, mut len) = (None, 0);
@@ -1677,5 +1899,6 @@ pub fn encode_from_executor(message: &FromExecutor<'_>) -> Result<Vec<u8>, Malfo
 }
 
 const _: () = assert!(DISPATCH_HEAD_BYTES + WINDOW_BYTES + HEADERS_BYTES <= INLINE_BYTES_MAX);
+const _: () = assert!(INPUT_HEAD_BYTES + 16 + GROUP_BYTES_MAX <= INPUT_BYTES_MAX);
 const _: () = assert!(8 + INPUT_BYTES_MAX <= INLINE_BYTES_MAX);
 const _: () = assert!(UNIT_BYTES == 64);

@@ -62,6 +62,7 @@ fn a_hop_allocates_nothing() {
             arrival_ns: number,
             key: InputKey::Named(b"a name that needs more than one slot to be said, as it is long"),
             group: b"",
+            attached: 0,
         };
         let dispatch = Dispatch {
             function: 0,
@@ -107,8 +108,8 @@ fn a_hop_allocates_nothing() {
         scheduler.publish_consumed();
         assert!(scheduler.release(object));
         scheduler.flush_releases();
-        while let Some(extent) = executor.next_release() {
-            allocator.free(extent);
+        while let Some(released) = executor.next_release() {
+            allocator.free(released.extent);
         }
         if number.is_multiple_of(100) {
             scheduler

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Random, extent};
-use pheromone_shm::allocator::{AllocError, Allocator, Pages, PagesError};
+use pheromone_shm::allocator::{AllocError, Allocator, Pages, PagesError, whole_pages};
 use pheromone_shm::limits::{PAGE_UNITS, QUICK_UNITS_MAX, WARM_UNITS_MAX};
 use pheromone_shm::message::Extent;
 use proptest::prelude::*;
@@ -283,6 +283,29 @@ fn memory_beyond_the_warm_limit_goes_back_to_the_machine() {
     let pages = populated.filter(|populated| **populated).count() as u64;
     assert_eq!(pages * u64::from(PAGE_UNITS), stats.warm_units);
     world.check();
+}
+
+#[test]
+fn what_somebody_else_has_punched_is_cold_and_populated_before_it_is_lent_again() {
+    let mut world = World::new();
+    let before = world.lend(3).unwrap();
+    let large = world.lend(20 * u64::from(PAGE_UNITS) + 5).unwrap();
+    let after = world.lend(3).unwrap();
+    let whole = whole_pages(large).unwrap();
+    world.allocator.pages_mut().punch(whole).unwrap();
+    let cold_units = world.allocator.stats().cold_units;
+    world.lent.remove(&large.offset_units);
+    world.allocator.free_punched(large);
+    let stats = world.allocator.stats();
+    assert_eq!(stats.cold_units, cold_units + u64::from(whole.len_units));
+    world.check();
+    // The fake machine lends no page that is not populated.
+    while world.lend(1024).is_ok() {}
+    world.give_back(before);
+    world.give_back(after);
+    world.allocator.free_punched(extent(0, 0));
+    world.allocator.free_punched(extent(SPAN_UNITS - 1, 2));
+    assert_eq!(world.allocator.stats().refused_frees, 2);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Control, Random, extent, in_child};
-use pheromone_shm::control::SchedulerEnd;
+use pheromone_shm::control::{Released, SchedulerEnd};
 use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, Input, InputKey, Key, NO_BUCKET, NO_DEADLINE,
     NO_TRIGGER, Target, ToExecutor,
@@ -28,6 +29,7 @@ fn dispatch(invocation: u64) -> (Dispatch<'static>, Input<'static>) {
             ordinal: 0,
         },
         group: b"",
+        attached: 0,
     };
     let dispatch = Dispatch {
         function: 0,
@@ -261,7 +263,7 @@ fn every_release_arrives_once_and_in_order() {
                 std::thread::yield_now();
                 continue;
             };
-            assert_eq!(got, extent(next, next % 100 + 1));
+            assert_eq!(got.extent, extent(next, next % 100 + 1));
             next += 1;
             if random.one_in(5000) {
                 std::thread::sleep(Duration::from_millis(1));
@@ -293,12 +295,91 @@ fn a_full_release_ring_keeps_what_it_took_and_refuses_the_rest() {
     let taken = (0..).take_while(|at| end.release(extent(*at, 1))).count();
     assert_eq!(taken, 256 * 7);
     end.flush_releases();
-    let extents: Vec<Extent> = std::iter::from_fn(|| executor.next_release()).collect();
+    let extents: Vec<Released> = std::iter::from_fn(|| executor.next_release()).collect();
     assert_eq!(extents.len(), taken);
     assert!(end.release(extent(7, 7)));
     assert_eq!(executor.next_release(), None);
     end.flush_releases();
-    assert_eq!(executor.next_release(), Some(extent(7, 7)));
+    let released = executor.next_release().map(|released| released.extent);
+    assert_eq!(released, Some(extent(7, 7)));
+}
+
+#[test]
+fn what_is_withdrawn_is_not_taken_and_what_is_taken_is_not_withdrawn() {
+    const RELEASES: u32 = 100_000;
+    let is_punched = |number: u32| number.is_multiple_of(3);
+    let control = Control::new(9, 3);
+    let (mut end, mut executor) = (control.scheduler(), control.executor());
+    let done = AtomicBool::new(false);
+    let (taken, withdrawn) = std::thread::scope(|scope| {
+        let taker = scope.spawn(|| {
+            let (mut taken, mut was_done) = (Vec::new(), false);
+            loop {
+                while let Some(got) = executor.next_release() {
+                    assert_eq!(got.punched, is_punched(got.extent.offset_units));
+                    taken.push(got.extent.offset_units);
+                }
+                if std::mem::replace(&mut was_done, done.load(Ordering::Acquire)) {
+                    return taken;
+                }
+                std::thread::yield_now();
+            }
+        });
+        let (mut whole, mut punched) = (Vec::new(), Vec::new());
+        let mut random = Random(5);
+        for number in 0..RELEASES {
+            let given = extent(number, 1);
+            loop {
+                let has_room = if is_punched(number) {
+                    end.release_punched(&[given])
+                } else {
+                    end.release(given)
+                };
+                if has_room {
+                    break;
+                }
+                end.withdraw_releases(&mut whole, &mut punched);
+            }
+            if random.one_in(50) {
+                end.withdraw_releases(&mut whole, &mut punched);
+            }
+        }
+        end.flush_releases();
+        done.store(true, Ordering::Release);
+        let of = |extents: &[Extent]| -> Vec<u32> {
+            extents.iter().map(|extent| extent.offset_units).collect()
+        };
+        let (whole, punched) = (of(&whole), of(&punched));
+        assert!(whole.iter().all(|number| !is_punched(*number)));
+        assert!(punched.iter().all(|number| is_punched(*number)));
+        let withdrawn = [whole, punched].concat();
+        (taker.join().expect("it takes"), withdrawn)
+    });
+    assert!(!taken.is_empty() && !withdrawn.is_empty());
+    let mut all = [taken, withdrawn].concat();
+    all.sort_unstable();
+    assert!(
+        all.iter().copied().eq(0..RELEASES),
+        "each once, on one side"
+    );
+}
+
+#[test]
+fn a_ring_withdrawn_many_times_over_goes_on_for_who_has_not_looked() {
+    let control = Control::new(0, 1);
+    let (mut end, mut executor) = (control.scheduler(), control.executor());
+    let (mut whole, mut punched) = (Vec::new(), Vec::new());
+    for number in 0..10_000 {
+        assert!(end.release(extent(number, 1)));
+        end.withdraw_releases(&mut whole, &mut punched);
+    }
+    assert_eq!((whole.len(), punched.len()), (10_000, 0));
+    assert_eq!(executor.next_release(), None);
+    assert!(end.release(extent(1, 1)));
+    end.flush_releases();
+    let released = executor.next_release().map(|released| released.extent);
+    assert_eq!(released, Some(extent(1, 1)));
+    assert_eq!(executor.next_release(), None);
 }
 
 #[test]

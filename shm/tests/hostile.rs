@@ -116,6 +116,7 @@ fn live_with(end: &mut SchedulerEnd, buffer: &mut MessageBuffer) -> Option<Garbl
         arrival_ns: 0,
         key: InputKey::Named(b"k"),
         group: b"",
+        attached: 0,
     };
     let mut fault = None;
     let mut taken = 0;

@@ -2,9 +2,10 @@
 //! there, and both ends of every ring must be of one build.
 
 use pheromone_shm::doorbell::{ASLEEP_FOR_ROOM, ASLEEP_IDLE, AWAKE, SleepWord};
+use pheromone_shm::events::{EVENT_BYTES_MAX, TriggerEvent};
 use pheromone_shm::limits::{
     BELL_BYTES, COLOURS, DISPATCH_SLOTS, LINK_ARGS_BYTES, LINK_SLOTS, PAGE_BYTES, PAGE_UNITS,
-    PUBLISH_SLOTS, RELEASE_SLOTS, RELEASES_PER_SLOT, down, link, node, up,
+    PUBLISH_SLOTS, RELEASE_SLOTS, RELEASES_PER_SLOT, ROPE_BYTES, down, link, node, rope, up,
 };
 use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, HeadersRef, Input, InputKey, Key, NO_DEADLINE, Target,
@@ -60,11 +61,14 @@ fn the_down_file_is_laid_out_as_drawn() {
 }
 
 #[test]
-fn the_node_page_and_the_link_are_laid_out_as_drawn() {
+fn the_pages_to_sleep_on_and_the_links_are_laid_out_as_drawn() {
     assert_eq!((node::ASLEEP, node::NEVER_SLEEPS, BELL_BYTES), (0, 4, 4096));
-    assert_eq!((link::CONSUMED, link::ASLEEP, link::WAKES), (0, 64, 68));
-    assert_eq!((link::RING, link::ARGS), (0x1000, 0x4_1000));
-    assert_eq!((link::HALF_BYTES, link::BYTES), (0x14_1000, 0x28_2000));
+    assert_eq!(node::TURNS, 64);
+    assert_eq!((rope::ASLEEP, rope::WAKES, ROPE_BYTES), (0, 4, 4096));
+    assert_eq!((link::CONSUMED, link::RING), (0, 0x1000));
+    let shape = |shape: link::Shape| (shape.args(), shape.half_bytes(), shape.bytes());
+    assert_eq!(shape(link::NODE), (0x4_1000, 0x14_1000, 0x28_2000));
+    assert_eq!(shape(link::PEER), (0x9000, 0x1_9000, 0x3_2000));
 }
 
 /// A message's bytes in hexadecimal, words apart.
@@ -150,12 +154,35 @@ fn publishes_and_forwards_are_these_bytes() {
 fn responses_and_completions_are_these_bytes() {
     assert_eq!(
         said(&FromExecutor::Respond {
+            session: 0,
             extent: EXTENT,
             size_bytes: 2,
             http_status: 404,
             content_type: b"a/b",
         }),
         "0400000300009401 0102030405060708 0200000000000000 612f62"
+    );
+    assert_eq!(
+        said(&FromExecutor::Respond {
+            session: 0x0102_0304_0506_0708,
+            extent: EXTENT,
+            size_bytes: 2,
+            http_status: 404,
+            content_type: b"a/b",
+        }),
+        "0400010300009401 0102030405060708 0200000000000000 0807060504030201 612f62"
+    );
+    assert_eq!(
+        said(&FromExecutor::FailSession {
+            session: 3,
+            status: -2,
+            message: b"no",
+        }),
+        "1200000000000200 feffffff00000000 0300000000000000 6e6f"
+    );
+    assert_eq!(
+        said(&FromExecutor::Parent { number: 7 }),
+        "1300000007000000"
     );
     assert_eq!(
         said(&FromExecutor::RespondParts {
@@ -195,8 +222,20 @@ fn questions_are_these_bytes() {
             FromExecutor::ReleaseHold { bucket, key },
             "0800000300000102 6b6579",
         ),
+        (
+            FromExecutor::Load { bucket, key },
+            "1800000300000102 6b6579",
+        ),
+        (FromExecutor::Persist, "1700000000000000"),
         (FromExecutor::FetchInputs { first: 5 }, "0900000005000000"),
         (FromExecutor::FetchExtents { first: 6 }, "0a00000006000000"),
+        (
+            FromExecutor::FetchAttached {
+                object: 8,
+                first: 9,
+            },
+            "1100000008000000 0900000000000000",
+        ),
         (
             FromExecutor::NeedCredit { bytes: 7 },
             "0b00000000000000 0700000000000000",
@@ -246,6 +285,26 @@ fn steering_is_these_bytes() {
             "0f00000000000102 0400000000000000",
         ),
         (FromExecutor::CloseSource { trigger }, "1000000000000102"),
+        (
+            FromExecutor::Fire {
+                function: 0x0201,
+                more: true,
+                session: 7,
+                objects: &[8, 0, 0, 0, 0, 0, 0, 0],
+            },
+            "1400010000000102 0700000000000000 0800000000000000 0800000000000000",
+        ),
+        (
+            FromExecutor::Drop {
+                session: 7,
+                objects: &[],
+            },
+            "1500000000000000 0700000000000000 0000000000000000",
+        ),
+        (
+            FromExecutor::TickAt { time_ns: 9 },
+            "1600000000000000 0900000000000000",
+        ),
     ] {
         assert_eq!(said(&message), bytes);
     }
@@ -280,6 +339,7 @@ fn a_short_dispatch_is_one_slot_of_these_bytes() {
             ordinal: 3,
         },
         group: b"",
+        attached: 0,
     };
     let dispatch = Dispatch {
         function: 7,
@@ -327,6 +387,7 @@ fn a_long_dispatch_is_these_bytes() {
         arrival_ns: 0x88,
         key,
         group,
+        attached: 0,
     };
     let auto = InputKey::Auto {
         invocation: 0x99,
@@ -358,10 +419,47 @@ fn a_long_dispatch_is_these_bytes() {
 }
 
 #[test]
+fn what_is_attached_to_an_input_is_said_beside_its_key() {
+    let input = |key, attached| Input {
+        region: 1,
+        bucket: 2,
+        offset_units: 3,
+        size_bytes: 4,
+        session: 5,
+        arrival_ns: 6,
+        key,
+        group: b"g",
+        attached,
+    };
+    let auto = InputKey::Auto {
+        invocation: 7,
+        ordinal: 8,
+    };
+    let rest = "0400000000000000 0500000000000000 0600000000000000";
+    let named = format!("0002010001000200 0300000009000000 {rest} 7e376700 00000000");
+    let numbered = format!(
+        "0500010001000200 0300000008000000 {rest} 0700000000000000 0900000000000000 \
+         67000000 00000000"
+    );
+    for (hex, expected) in [
+        (named, input(InputKey::Named(b"~7"), 9)),
+        (numbered, input(auto, 9)),
+    ] {
+        let bytes = bytes(&format!("0500010000000000 {hex}"));
+        let expected = ToExecutor::Object {
+            status: 0,
+            input: Some(expected),
+        };
+        assert_eq!(decode_to_executor(&bytes, None), Ok(expected));
+    }
+}
+
+#[test]
 fn answers_are_these_bytes() {
     for (hex, expected) in [
         ("0600010000000000", ToExecutor::Credit { granted: true }),
         ("0600000000000000", ToExecutor::Credit { granted: false }),
+        ("0c000000f4ffffff", ToExecutor::Persisted { status: -12 }),
         ("0700000009000000", ToExecutor::Adopt { extent_count: 9 }),
         (
             "0800000004000000 0100000000000000 0500000006000000",
@@ -388,4 +486,44 @@ fn answers_are_these_bytes() {
     ] {
         assert_eq!(decode_to_executor(&bytes(hex), None), Ok(expected), "{hex}");
     }
+}
+
+#[test]
+fn events_are_these_bytes() {
+    let bytes = bytes(
+        "0b00000000000500 0400000078000000 \
+         0100000000000000 1100000000000000 \
+         0001010001000200 0300000000000000 0400000000000000 0500000000000000 \
+         0600000000000000 6b67000000000000 \
+         0200000000000000 2200000000000000 3300000000000000 \
+         0400000000000000 4400000000000000 0300000000000000 5500000000000000",
+    );
+    let object = Input {
+        region: 1,
+        bucket: 2,
+        offset_units: 3,
+        size_bytes: 4,
+        session: 5,
+        arrival_ns: 6,
+        key: InputKey::Named(b"k"),
+        group: b"g",
+        attached: 0,
+    };
+    let expected = [
+        TriggerEvent::Object {
+            number: 0x11,
+            object,
+        },
+        TriggerEvent::SessionEnd {
+            session: 0x22,
+            time_ns: 0x33,
+        },
+        TriggerEvent::SessionGone { session: 0x44 },
+        TriggerEvent::Tick { time_ns: 0x55 },
+    ];
+    let Ok(ToExecutor::Events { trigger: 5, events }) = decode_to_executor(&bytes, None) else {
+        panic!("{:?}", decode_to_executor(&bytes, None));
+    };
+    assert!(events.eq(expected));
+    assert_eq!(EVENT_BYTES_MAX, 576);
 }

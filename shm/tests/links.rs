@@ -1,4 +1,5 @@
-//! The link between node and scheduler: byte messages of every length, both ways, asleep and awake.
+//! Links between node and scheduler and between two schedulers: byte messages of every length, both
+//! ways, asleep and awake.
 
 mod common;
 
@@ -8,13 +9,16 @@ use std::time::Duration;
 
 use common::{Random, in_child, read_only};
 use pheromone_shm::doorbell::{Bell, BellRope};
-use pheromone_shm::link::{LINK_MESSAGE_BYTES_MAX, Link, LinkEnd};
+use pheromone_shm::link::{
+    Half, LINK_MESSAGE_BYTES_MAX, Link, LinkEnd, NodeRope, PEER_MESSAGE_BYTES_MAX,
+};
 
 const LOST: Duration = Duration::from_secs(60);
 
 struct Wires {
     file: OwnedFd,
     bell: Bell,
+    rope: OwnedFd,
 }
 
 impl Wires {
@@ -22,7 +26,12 @@ impl Wires {
         Self {
             file: Link::create().expect("a memfd"),
             bell: Bell::create().expect("a memfd"),
+            rope: NodeRope::create().expect("a memfd"),
         }
+    }
+
+    fn rope(&self) -> NodeRope {
+        NodeRope::map(self.rope.as_fd()).expect("a mapping")
     }
 
     /// The page in a process of its own: control memory is not inherited.
@@ -36,7 +45,7 @@ impl Wires {
     }
 
     fn scheduler(&self) -> LinkEnd {
-        Link::scheduler_end(self.file.as_fd()).expect("a mapping")
+        Link::scheduler_end(self.file.as_fd(), self.rope()).expect("a mapping")
     }
 }
 
@@ -112,14 +121,14 @@ fn requests_and_answers_lose_no_wake_between_processes() {
             link.wake_peer_if_asleep();
         }
     });
-    let mut link = wires.node();
+    let (mut link, rope) = (wires.node(), wires.rope());
     let mut got = Vec::new();
     for number in 0..ROUNDS {
         link.try_send(&bytes(number)).expect("room");
         link.wake_peer_if_asleep();
         while !link.receive(&mut got).expect("an honest scheduler") {
             assert!(
-                link.sleep(|| false, Some(LOST)),
+                rope.sleep(|| link.has_message(), Some(LOST)),
                 "a wake of the node was lost"
             );
         }
@@ -128,15 +137,99 @@ fn requests_and_answers_lose_no_wake_between_processes() {
     scheduler.wait_ok();
 }
 
+/// Two schedulers and the link between them.
+struct Neighbours {
+    file: OwnedFd,
+    bells: [Bell; 2],
+}
+
+impl Neighbours {
+    fn new() -> Self {
+        Self {
+            file: Link::create_between_schedulers().expect("a memfd"),
+            bells: [(); 2].map(|()| Bell::create().expect("a memfd")),
+        }
+    }
+
+    fn end(&self, half: Half) -> LinkEnd {
+        let other = match half {
+            Half::First => &self.bells[1],
+            Half::Second => &self.bells[0],
+        };
+        let rope = BellRope::map(read_only(other.fd())).expect("a mapping");
+        Link::peer_end(self.file.as_fd(), half, rope).expect("a mapping")
+    }
+
+    fn bell_in_child(&self, at: usize) -> Bell {
+        let file = self.bells[at].fd().try_clone_to_owned();
+        Bell::map(file.expect("a descriptor")).expect("a mapping")
+    }
+}
+
+#[test]
+fn schedulers_say_messages_of_every_length_to_each_other() {
+    let neighbours = Neighbours::new();
+    let (mut first, mut second) = (neighbours.end(Half::First), neighbours.end(Half::Second));
+    let mut got = Vec::new();
+    for len in [0, 1, 551, 552, 553, 56 << 10, PEER_MESSAGE_BYTES_MAX] {
+        let sent: Vec<u8> = (0..len).map(|at| (at * 3) as u8).collect();
+        for _ in 0..600 {
+            first.try_send(&sent).unwrap();
+            second.try_send(&sent).unwrap();
+            for end in [&mut first, &mut second] {
+                assert!(end.receive(&mut got).unwrap());
+                assert_eq!(got, sent);
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a message of 65537 bytes")]
+fn a_message_that_is_too_long_between_schedulers_is_a_bug_of_the_sender() {
+    let mut end = Neighbours::new().end(Half::First);
+    let _ = end.try_send(&vec![0; PEER_MESSAGE_BYTES_MAX + 1]);
+}
+
+#[test]
+fn schedulers_that_sleep_lose_no_wake_of_each_other() {
+    const ROUNDS: u64 = 20_000;
+    let neighbours = Neighbours::new();
+    let echo = in_child(|| {
+        let (mut link, bell) = (neighbours.end(Half::Second), neighbours.bell_in_child(1));
+        let mut got = Vec::new();
+        for _ in 0..ROUNDS {
+            while !link.receive(&mut got).expect("an honest neighbour") {
+                let woken = bell.sleep(|| link.has_message(), Some(LOST));
+                assert!(woken, "a wake of the second was lost");
+            }
+            link.try_send(&got).expect("room");
+            link.wake_peer_if_asleep();
+        }
+    });
+    let mut link = neighbours.end(Half::First);
+    let mut got = Vec::new();
+    for number in 0..ROUNDS {
+        link.try_send(&bytes(number)).expect("room");
+        link.wake_peer_if_asleep();
+        while !link.receive(&mut got).expect("an honest neighbour") {
+            let woken = neighbours.bells[0].sleep(|| link.has_message(), Some(LOST));
+            assert!(woken, "a wake of the first was lost");
+        }
+        assert_eq!(got, bytes(number));
+    }
+    echo.wait_ok();
+}
+
 #[test]
 fn a_rope_wakes_the_nodes_sleeper_from_another_thread() {
     const PULLS: u64 = 20_000;
     let wires = Wires::new();
-    let link = wires.node();
+    let sleeper = wires.rope();
     let news = AtomicU64::new(0);
     let read = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        let rope = link.rope();
+        let rope = sleeper.clone();
         scope.spawn(|| {
             let rope = rope;
             for number in 1..=PULLS {
@@ -149,7 +242,7 @@ fn a_rope_wakes_the_nodes_sleeper_from_another_thread() {
         });
         for number in 1..=PULLS {
             while news.load(Ordering::Acquire) < number {
-                let woken = link.sleep(|| news.load(Ordering::Acquire) >= number, Some(LOST));
+                let woken = sleeper.sleep(|| news.load(Ordering::Acquire) >= number, Some(LOST));
                 assert!(woken, "the pull of a rope was lost");
             }
             read.store(number, Ordering::Release);
@@ -159,8 +252,8 @@ fn a_rope_wakes_the_nodes_sleeper_from_another_thread() {
 
 #[test]
 fn a_sleep_ends_when_its_time_is_over() {
-    let link = Wires::new().node();
-    assert!(!link.sleep(|| false, Some(Duration::from_millis(1))));
+    let rope = Wires::new().rope();
+    assert!(!rope.sleep(|| false, Some(Duration::from_millis(1))));
 }
 
 #[test]

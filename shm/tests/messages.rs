@@ -4,13 +4,15 @@
 mod common;
 
 use common::{Control, extent};
+use pheromone_shm::events::{EVENTS_ALWAYS_FIT, EventList, TriggerEvent};
 use pheromone_shm::message::{
     CONTENT_TYPE_BYTES_MAX, Dispatch, Ending, Extent, FromExecutor, HeadersRef, Input, InputKey,
     Key, MESSAGE_BYTES_MAX, NO_BUCKET, NO_DEADLINE, NO_TRIGGER, Target, ToExecutor,
 };
 use pheromone_shm::wire::{
-    Garbled, INLINE_BYTES_MAX, InputList, JOIN_KEYS_BYTES_MAX, Malformed, MessageBuffer,
-    decode_from_executor, decode_to_executor, encode_from_executor, join_keys, put_join_key,
+    ARGS_BYTES, Garbled, INLINE_BYTES_MAX, InputList, JOIN_KEYS_BYTES_MAX, Malformed,
+    MessageBuffer, VERDICT_OBJECTS_MAX, decode_from_executor, decode_to_executor,
+    encode_from_executor, join_keys, put_join_key, verdict_objects,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -101,6 +103,7 @@ struct OwnedInput {
     key: Option<Vec<u8>>,
     auto: (u64, u32),
     group: Vec<u8>,
+    attached: u32,
 }
 
 impl OwnedInput {
@@ -119,6 +122,7 @@ impl OwnedInput {
             arrival_ns: self.arrival_ns,
             key: self.key.as_deref().map_or(auto, InputKey::Named),
             group: &self.group,
+            attached: self.attached,
         }
     }
 }
@@ -133,15 +137,17 @@ fn input() -> impl Strategy<Value = OwnedInput> {
         key(),
         any::<(u64, u32)>(),
         group(),
+        prop_oneof![3 => Just(0), 1 => any::<u32>()],
     )
         .prop_map(
-            |(place, session, arrival_ns, key, auto, group)| OwnedInput {
+            |(place, session, arrival_ns, key, auto, group, attached)| OwnedInput {
                 place,
                 session,
                 arrival_ns,
                 key,
                 auto,
                 group,
+                attached,
             },
         )
 }
@@ -258,13 +264,51 @@ proptest! {
     }
 
     #[test]
+    fn a_verdict_arrives(
+        function in any::<u16>(), more in any::<bool>(), session in any::<u64>(),
+        objects in prop_oneof![
+            vec(any::<u64>(), 0..20), vec(any::<u64>(), 0..VERDICT_OBJECTS_MAX + 1),
+        ],
+    ) {
+        let list: Vec<u8> = objects.iter().flat_map(|number| number.to_le_bytes()).collect();
+        prop_assert!(verdict_objects(&list).eq(objects.iter().copied()));
+        arrives_up(&FromExecutor::Fire { function, more, session, objects: &list });
+        arrives_up(&FromExecutor::Drop { session, objects: &list });
+        arrives_up(&FromExecutor::TickAt { time_ns: session });
+    }
+
+    #[test]
     fn a_response_arrives(
-        object in object(), http_status in 200..=599_u16,
+        object in object(), http_status in 200..=599_u16, session in any::<u64>(),
         content_type in vec(any::<u8>(), 0..=CONTENT_TYPE_BYTES_MAX),
     ) {
         let (extent, size_bytes) = object;
         let content_type = &content_type;
-        arrives_up(&FromExecutor::Respond { extent, size_bytes, http_status, content_type });
+        let respond = |session| FromExecutor::Respond {
+            session,
+            extent,
+            size_bytes,
+            http_status,
+            content_type,
+        };
+        arrives_up(&respond(session));
+        arrives_up(&respond(0));
+    }
+
+    #[test]
+    fn the_failure_of_a_session_arrives(
+        session in any::<u64>(), status in any::<i32>(),
+        message in vec(any::<u8>(), 0..=MESSAGE_BYTES_MAX),
+    ) {
+        arrives_up(&FromExecutor::FailSession { session, status, message: &message });
+    }
+
+    #[test]
+    fn a_question_for_a_parent_arrives_and_its_answer(
+        number in any::<u32>(), count in any::<u32>(), session in any::<u64>(),
+    ) {
+        arrives_up(&FromExecutor::Parent { number });
+        arrives_down(&ToExecutor::Parent { count, session });
     }
 
     #[test]
@@ -295,9 +339,12 @@ proptest! {
     ) {
         let key = &key;
         arrives_up(&FromExecutor::Get { bucket, timeout_ns: number, key });
+        arrives_up(&FromExecutor::Load { bucket, key });
         arrives_up(&FromExecutor::ReleaseHold { bucket, key });
         arrives_up(&FromExecutor::FetchInputs { first: number as u32 });
         arrives_up(&FromExecutor::FetchExtents { first: number as u32 });
+        let (object, first) = (number as u32, (number >> 32) as u32);
+        arrives_up(&FromExecutor::FetchAttached { object, first });
         arrives_up(&FromExecutor::NeedCredit { bytes: number });
     }
 
@@ -343,6 +390,7 @@ proptest! {
         let input = object.as_ref().map(OwnedInput::as_input);
         arrives_down(&ToExecutor::Object { status, input });
         arrives_down(&ToExecutor::Credit { granted: number % 2 == 0 });
+        arrives_down(&ToExecutor::Persisted { status });
         arrives_down(&ToExecutor::Adopt { extent_count: number });
         let extents: Vec<u8> = extents
             .iter()
@@ -361,10 +409,26 @@ proptest! {
         arrives_down(&ToExecutor::Inputs { first, inputs: list });
     }
 
+    #[test]
+    fn events_arrive(
+        events in vec((0..4_u8, any::<(u64, u64)>(), input()), 0..40), trigger in any::<u16>(),
+    ) {
+        let events = events.iter().map(|(kind, (number, time_ns), input)| match kind {
+            0 => TriggerEvent::Object { number: *number, object: input.as_input() },
+            1 => TriggerEvent::SessionEnd { session: *number, time_ns: *time_ns },
+            2 => TriggerEvent::SessionGone { session: *number },
+            _ => TriggerEvent::Tick { time_ns: *time_ns },
+        });
+        let mut memory = vec![0; 64 << 10];
+        let list = EventList::encode(events.clone(), &mut memory);
+        prop_assert!(list.eq(events));
+        arrives_down(&ToExecutor::Events { trigger, events: list });
+    }
+
     /// Whatever is accepted says what it says in one way only: sent again, it is the same message.
     #[test]
     fn random_bytes_are_refused_or_are_a_message(
-        kind in 0_u8..18, rest in vec(prop_oneof![Just(0_u8), 0_u8..5, any::<u8>()], 0..700),
+        kind in 0_u8..24, rest in vec(prop_oneof![Just(0_u8), 0_u8..5, any::<u8>()], 0..700),
     ) {
         let bytes = [&[kind][..], &rest].concat();
         if let Ok(message) = decode_from_executor(&bytes) {
@@ -376,6 +440,9 @@ proptest! {
                 decode_to_executor(&bytes, request)
             {
                 prop_assert_eq!(inputs.len(), inputs.count());
+            }
+            if let Ok(ToExecutor::Events { events, .. }) = decode_to_executor(&bytes, request) {
+                prop_assert_eq!(events.len(), events.count());
             }
         }
     }
@@ -405,6 +472,61 @@ proptest! {
             prop_assert!(!group.contains(&0));
         }
     }
+}
+
+#[test]
+fn as_many_events_as_are_said_to_fit_arrive_with_the_longest_names() {
+    let object = Input {
+        region: 1,
+        bucket: 2,
+        offset_units: 3,
+        size_bytes: 4,
+        session: 5,
+        arrival_ns: 6,
+        key: InputKey::Named(&[b'k'; 255]),
+        group: &[b'g'; 255],
+        attached: 0,
+    };
+    let events =
+        (0..EVENTS_ALWAYS_FIT as u64).map(|number| TriggerEvent::Object { number, object });
+    let control = Control::new(1, 1);
+    let (mut scheduler, mut executor) = (control.scheduler(), control.executor());
+    scheduler.send_events(7, events.clone()).unwrap();
+    assert!(
+        scheduler.send_events(7, events.clone()).is_err(),
+        "the first has not been taken"
+    );
+    let mut buffer = MessageBuffer::default();
+    let received = executor.receive(&mut buffer).unwrap();
+    let Some(ToExecutor::Events {
+        trigger: 7,
+        events: got,
+    }) = received
+    else {
+        panic!("{received:?}");
+    };
+    assert!(got.eq(events));
+    const { assert!(EVENTS_ALWAYS_FIT > 100 && ARGS_BYTES == 1 << 16) };
+}
+
+#[test]
+fn a_verdict_lists_whole_numbers_and_no_more_than_fit() {
+    let fire = |objects: &[u8]| {
+        let message = FromExecutor::Fire {
+            function: 0,
+            more: false,
+            session: 1,
+            objects,
+        };
+        encode_from_executor(&message)
+    };
+    assert_eq!(fire(&[0; 7]), Err(Malformed::ListLength(7)));
+    assert!(fire(&vec![0; 8 * VERDICT_OBJECTS_MAX]).is_ok());
+    let too_long = 8 * (VERDICT_OBJECTS_MAX + 1);
+    assert_eq!(
+        fire(&vec![0; too_long]),
+        Err(Malformed::ListLength(too_long))
+    );
 }
 
 fn publish<'a>(key: Key<'a>, group: &'a [u8]) -> FromExecutor<'a> {
@@ -519,6 +641,7 @@ fn a_dispatch_of_one_direct_object_is_one_slot() {
             ordinal: u32::MAX,
         },
         group: b"",
+        attached: 0,
     };
     let dispatch = Dispatch {
         function: u16::MAX,
@@ -599,6 +722,7 @@ fn a_message_that_breaks_its_form_is_not_sent() {
         (publish(Key::Auto(0), b"\0"), Malformed::GroupByte),
         (
             FromExecutor::Respond {
+                session: 0,
                 extent: extent(0, 1),
                 size_bytes: 0,
                 http_status: 199,
@@ -608,6 +732,7 @@ fn a_message_that_breaks_its_form_is_not_sent() {
         ),
         (
             FromExecutor::Respond {
+                session: 0,
                 extent: extent(0, 1),
                 size_bytes: 64,
                 http_status: 200,
@@ -685,6 +810,7 @@ fn a_list_that_does_not_fit_the_area_comes_in_chunks() {
         arrival_ns: 4,
         key: InputKey::Named(&name),
         group: &name,
+        attached: u32::MAX,
     };
     let (mut first, all) = (0, 1000);
     let mut chunks = 0;

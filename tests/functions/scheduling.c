@@ -56,6 +56,52 @@ PHR_FUNCTION(together)
     return PHR_OK;
 }
 
+#define LINES 64
+#define TURNS 6
+
+/* TURNS objects for each of LINES groups, taking turns, numbered in their keys. */
+PHR_FUNCTION(makes_lines)
+{
+    for (int turn = 0; turn < TURNS; turn++) {
+        for (int line = 0; line < LINES; line++) {
+            phr_send_options options = PHR_SEND_OPTIONS;
+            char key[32], group[16];
+
+            snprintf(group, sizeof group, "g%02d", line);
+            snprintf(key, sizeof key, "%s.%d", group, turn);
+            options.group = group;
+            OK(phr_put_with(ctx, "work", key, NULL, 0, &options));
+        }
+    }
+    return PHR_OK;
+}
+
+/* Notes when it begins and ends, and takes a while that differs. The first two lines wait for each
+ * other in their first turns. */
+PHR_FUNCTION(takes_a_turn)
+{
+    const char *key = phr_key(phr_input(ctx, 0));
+    unsigned while_us = 2166136261u;
+    char line[64];
+
+    snprintf(line, sizeof line, "begins %s\n", key);
+    OK(note(ctx, "turns", line));
+    if (strcmp(key, "g00.0") == 0 || strcmp(key, "g01.0") == 0) {
+        struct stat status;
+
+        OK(note(ctx, "arrived", "x"));
+        while (stat("arrived", &status) != 0 || status.st_size < 2) {
+            CHECK(!phr_cancelled(ctx));
+            usleep(1000);
+        }
+    }
+    for (const char *at = key; *at != '\0'; at++)
+        while_us = (while_us ^ (unsigned char)*at) * 16777619u;
+    usleep(while_us % 2000);
+    snprintf(line, sizeof line, "ends %s\n", key);
+    return note(ctx, "turns", line);
+}
+
 PHR_FUNCTION(queues_both)
 {
     for (int i = 0; i < 5; i++)
@@ -122,6 +168,29 @@ PHR_FUNCTION(waits_at_the_gate)
     while (access("gate", F_OK) != 0 && !phr_cancelled(ctx))
         usleep(1000);
     return phr_respond_data(ctx, "through", 7);
+}
+
+/* Has its question answered by somebody else, waits for that, and finds nothing but that. */
+PHR_FUNCTION(asks)
+{
+    const phr_object *in = phr_input(ctx, 0);
+    const phr_object *found;
+
+    REFUSED_NULL(phr_get(ctx, "answers", "answer", 60000000000u), PHR_ENOENT);
+    OK(phr_forward(ctx, in, "asked", NULL));
+    REFUSED_NULL(phr_get(ctx, "answers", "answer", 1), PHR_ETIMEDOUT);
+    found = phr_get(ctx, "answers", "answer", UINT64_MAX);
+    CHECK(found != NULL);
+    REFUSED_NULL(phr_get(ctx, "answers", "another", UINT64_MAX), PHR_ENOENT);
+    return phr_respond_parts(ctx, &found, 1);
+}
+
+PHR_FUNCTION(gives_answers)
+{
+    const phr_object *in = phr_input(ctx, 0);
+
+    usleep(2000);
+    return phr_put(ctx, "answers", "answer", phr_data(in), phr_size(in));
 }
 
 /* Short: an object, a hop, a response. */

@@ -69,12 +69,15 @@ PHR_FUNCTION(knows_about_itself)
     return say_ok(ctx);
 }
 
+/* The body says how many seconds there can be left. */
 PHR_FUNCTION(has_a_deadline)
 {
+    const uint64_t most_s = strtoull(phr_data(phr_input(ctx, 0)), NULL, 10);
     const uint64_t now_ns = phr_now_ns(ctx);
 
+    CHECK(most_s > 0);
     CHECK(phr_deadline_ns(ctx) > now_ns);
-    CHECK(phr_deadline_ns(ctx) <= now_ns + 60ull * 1000000000ull);
+    CHECK(phr_deadline_ns(ctx) <= now_ns + most_s * 1000000000ull);
     return say_ok(ctx);
 }
 
@@ -628,19 +631,16 @@ PHR_FUNCTION(leaves_a_thread)
     return phr_respond_data(ctx, text, strlen(text));
 }
 
-/* ------------------------------------------------------------------------- not in this build - */
+/* ------------------------------------------------------------- on a node that keeps nothing -- */
 
-PHR_FUNCTION(asks_for_what_comes_later)
+PHR_FUNCTION(sends_durable_in_vain)
 {
     phr_object *object = phr_create(ctx, "bucket", "later", 1);
 
     CHECK(object != NULL);
-    REFUSED(phr_respond_to(ctx, phr_input(ctx, 0), object), PHR_ENOTSUP);
-    REFUSED(phr_respond_session(ctx, phr_session(ctx), object), PHR_ENOTSUP);
-    REFUSED(phr_fail_session(ctx, phr_session(ctx), 1, "no"), PHR_ENOTSUP);
     REFUSED(phr_send_durable(ctx, object), PHR_ENOTSUP);
-    REFUSED_NULL(phr_load(ctx, "bucket", "key"), PHR_ENOTSUP);
-    /* After all these refusals the object is still ours. */
+    REFUSED_NULL(phr_load(ctx, "bucket", "later"), PHR_ENOENT);
+    /* After the refusal the object is still ours. */
     OK(phr_send(ctx, object));
     return say_ok(ctx);
 }

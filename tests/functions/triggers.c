@@ -121,6 +121,11 @@ PHR_FUNCTION(takes_a_batch)
     return note_keys(ctx, "taken");
 }
 
+PHR_FUNCTION(takes_what_comes)
+{
+    return note_keys(ctx, "taken");
+}
+
 /* A window is as long as the manifest says, is over, and has what came in it. */
 PHR_FUNCTION(takes_a_window)
 {

@@ -14,6 +14,9 @@ use crate::binary::{pheromone, repository};
 use crate::processes;
 use crate::run::{Finished, Running};
 
+/// With how many schedulers every command runs: the suite runs with one and with several.
+pub const SCHEDULERS: &str = "PHEROMONE_SCHEDULERS";
+
 /// `check.h`: what the functions of the tests use beside `pheromone.h`.
 pub const fn check_header() -> &'static str {
     include_str!("../functions/check.h")
@@ -182,7 +185,7 @@ impl Command {
             .current_dir(&self.directory)
             .env_clear()
             .envs(
-                ["PATH", "LANG"]
+                ["PATH", "LANG", SCHEDULERS]
                     .into_iter()
                     .filter_map(|name| Some((name, env(name)?))),
             )

@@ -97,18 +97,23 @@ impl Client {
 
     /// Connects over TCP.
     pub fn tcp(address: SocketAddr) -> Self {
+        Self::try_tcp(address).expect("connect over TCP")
+    }
+
+    /// Connects over TCP, where somebody listens.
+    pub fn try_tcp(address: SocketAddr) -> Option<Self> {
         let runtime = runtime();
         let sender = runtime.block_on(async {
-            let stream = TcpStream::connect(address).await.expect("connect over TCP");
-            let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("shake hands");
+            let stream = TcpStream::connect(address).await.ok()?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
             tokio::spawn(connection);
-            sender
-        });
-        Self {
+            Some(sender)
+        })?;
+        Some(Self {
             runtime,
             sender,
             host: address.to_string(),
-        }
+        })
     }
 
     /// One request with headers, and its answer.
@@ -120,6 +125,22 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
     ) -> Answer {
+        self.try_ask(method, path, headers, body)
+            .unwrap_or_else(|error| panic!("no answer to {method} {path}: {error}"))
+    }
+
+    /// The same, of a node that may go away meanwhile.
+    ///
+    /// # Errors
+    /// It went away.
+    #[track_caller]
+    pub fn try_ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Result<Answer, hyper::Error> {
         let mut request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).expect("a method"))
             .uri(path);
@@ -146,19 +167,18 @@ impl Client {
             .await
         });
         let answer = answer.unwrap_or_else(|_| panic!("no answer to {method} {path}"));
-        let (head, body) =
-            answer.unwrap_or_else(|error| panic!("no answer to {method} {path}: {error}"));
+        let (head, body) = answer?;
         let headers = head.headers.iter().map(|(name, value)| {
             (
                 name.as_str().to_owned(),
                 String::from_utf8_lossy(value.as_bytes()).into_owned(),
             )
         });
-        Answer {
+        Ok(Answer {
             status: head.status.as_u16(),
             headers: headers.collect(),
             body,
-        }
+        })
     }
 
     /// `GET PATH`.

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// How long a condition may take before a test gives up. A watchdog, not a promise.
-const UNTIL: Duration = Duration::from_secs(60);
+const UNTIL: Duration = Duration::from_secs(110);
 
 /// Children that belong to a run of this test program, by process id.
 static RUNS: Mutex<Option<HashSet<i32>>> = Mutex::new(None);
@@ -176,7 +176,7 @@ pub(crate) fn orphans() -> Vec<Process> {
         .collect()
 }
 
-/// Waits for a condition, looking every few milliseconds. Gives up after a minute with `what`.
+/// Waits for a condition, looking every few milliseconds. Gives up after 110 s with `what`.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {

@@ -13,8 +13,21 @@ fn help_and_version_are_there_for_every_command() {
     app.command(["--version"]).finish().exits(0);
     let help = app.command(["--help"]).finish().exits(0).text();
     let commands = [
-        "run", "invoke", "check", "graph", "new", "build", "serve", "deploy", "remove", "call",
-        "put", "cancel", "ps", "bench",
+        "run",
+        "invoke",
+        "check",
+        "graph",
+        "new",
+        "build",
+        "serve",
+        "deploy",
+        "remove",
+        "call",
+        "put",
+        "cancel",
+        "ps",
+        "dead-letters",
+        "bench",
     ];
     for command in commands {
         assert!(help.contains(command), "no {command} in:\n{help}");
@@ -43,7 +56,18 @@ fn a_wrong_usage_is_2_and_says_what_is_right() {
 
 #[test]
 fn check_finds_nothing_wrong_with_the_examples() {
-    for example in ["wordcount", "chain", "tiles", "join", "groups", "redundant"] {
+    for example in [
+        "wordcount",
+        "chain",
+        "tiles",
+        "join",
+        "groups",
+        "redundant",
+        "failures",
+        "custom",
+        "batch",
+        "window",
+    ] {
         let app = App::example(example);
         let run = app.command(["check", "app.toml"]).finish().exits(0);
         assert!(!run.stderr.contains("error"), "{}", run.stderr);

@@ -61,12 +61,14 @@ fn a_killed_scheduler_ends_the_run() {
 }
 
 #[test]
-fn a_killed_zygote_ends_its_executors_and_the_run() {
+fn a_killed_zygote_ends_its_executors_and_what_ran_there() {
     let app = app_of("holds_memory");
     let run = holding(&app);
     let executors = run.executors();
     run.zygote().signal(Signal::SIGKILL);
-    run.finish().exits(1).complains(&["zygote", "SIGKILL"]);
+    run.finish()
+        .exits(1)
+        .complains(&["holds_memory", "zygote", "SIGKILL"]);
     assert!(executors.iter().all(|executor| !executor.is_alive()));
 }
 
@@ -126,19 +128,26 @@ fn a_timeout_tells_the_function_and_kills_one_that_does_not_listen() {
 }
 
 #[test]
-fn a_served_node_that_loses_its_scheduler_or_zygote_stops_and_says_so() {
-    for role in ["scheduler", "zygote"] {
-        let app = app_of("echo");
-        let server = Server::start(&[&app]);
-        let run = server.running();
-        let process = if role == "zygote" {
-            run.zygote()
-        } else {
-            run.scheduler()
-        };
-        process.signal(Signal::SIGKILL);
-        server.wait().exits(1).complains(&[role]);
-    }
+fn a_served_node_that_loses_its_scheduler_stops_and_says_so() {
+    let app = app_of("echo");
+    let server = Server::start(&[&app]);
+    server.running().scheduler().signal(Signal::SIGKILL);
+    server.wait().exits(1).complains(&["scheduler"]);
+}
+
+#[test]
+fn a_served_node_that_loses_its_zygote_goes_on_with_another() {
+    let app = app_of("echo");
+    let server = Server::start(&[&app]);
+    let zygote = server.running().zygote();
+    zygote.signal(Signal::SIGKILL);
+    until("the app has executors again", || {
+        !zygote.is_alive() && server.counter("deaths", "executors") == 2
+    });
+    let answer = server.unix().post("/v1/apps/deaths/functions/echo", "x");
+    assert_eq!(answer.is(200).text(), "x");
+    assert_ne!(server.running().zygote().pid, zygote.pid);
+    server.stop().exits(0).complains(&["the zygote died"]);
 }
 
 #[test]

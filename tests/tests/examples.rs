@@ -62,6 +62,25 @@ fn a_log_is_summed_up_as_awk_sums_it_up() {
 }
 
 #[test]
+fn words_asked_for_by_many_callers_are_counted_as_awk_counts_them() {
+    let app = App::example("batch");
+    verify(&app, None);
+    app.run_on("rabbit\n").finish().exits(0).prints("51\n");
+    let run = app.run_on("2 words").finish().exits(1);
+    run.complains(&["look_up", "a question is one word"]);
+}
+
+#[test]
+fn windows_that_follow_each_other_have_each_line_of_a_log_once() {
+    let app = App::example("window");
+    verify(&app, None);
+    for log in ["", "\n", "\"GET /a HTTP/1.1\" 503 12"] {
+        let app = App::example("window").file("log", log);
+        verify(&app, Some("log"));
+    }
+}
+
+#[test]
 fn the_first_two_of_five_searches_solve_each_puzzle() {
     let app = App::example("redundant");
     verify(&app, None);
@@ -75,4 +94,31 @@ fn a_puzzle_without_a_solution_fails_and_is_named() {
     run.complains(&["search", "puzzle-0000 has no solution"]);
     let run = app.run().args(["--input", "app.toml"]).finish().exits(1);
     run.complains(&["deal", "is no Sudoku"]);
+}
+
+#[test]
+fn chapters_whose_counting_died_are_counted_again_and_each_is_there() {
+    let app = App::example("failures");
+    verify(&app, None);
+    let long = "CHAPTER with-counterrevolutionaries";
+    for text in [
+        "",
+        "no chapter\n",
+        "CHAPTER ",
+        long,
+        "x\n  CHAPTER a\n\nCHAPTER b c\n",
+    ] {
+        let app = App::example("failures").file("text", text);
+        verify(&app, Some("text"));
+    }
+}
+
+#[test]
+fn a_text_is_broken_into_pages_by_a_trigger_of_ones_own() {
+    let words = App::example("wordcount");
+    let alice = std::fs::read(words.path("alice29.txt")).expect("the text is there");
+    for text in [&alice[..], b"", b"\n", b"one line\n"] {
+        let app = App::example("custom").file("text", text);
+        verify(&app, Some("text"));
+    }
 }

@@ -21,6 +21,9 @@ memory = "64MiB"
 executors = { min = 1, max = 2 }
 isolation = "none"
 
+[app.limits]
+dead_letters = "0B"
+
 [functions.scribbles_once]
 [functions.scribbles_for_ever]
 timeout = "500ms"
@@ -90,6 +93,8 @@ fn attack_beside_a_chain(function: &str, times: u32) {
     assert_eq!(server.counter("chain", "error_events_total"), 0);
     assert_eq!(server.counter("chain", "deaths_total"), 0);
     assert_eq!(server.counter("chain", "used_bytes"), 0);
+    let letters = "/v1/apps/hostile/dead-letters";
+    server.unix().ask("DELETE", letters, &[], "").is(200);
     until("the hostile app holds nothing", || {
         server.counter("hostile", "used_bytes") == 0
     });

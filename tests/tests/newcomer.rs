@@ -61,6 +61,8 @@ fn beginning_of_answer(template: &str) -> &'static str {
         "chain" => "75 words, the longest of 8 letters\na 18\n",
         "fanout" => "664579 primes\n",
         "mapreduce" => "the 11\n",
+        "stream" => "75 events in ",
+        "batch" => "75 words\n",
         _ => panic!("say how the answer of the template {template} begins"),
     }
 }
@@ -69,7 +71,7 @@ fn beginning_of_answer(template: &str) -> &'static str {
 fn every_template_that_is_offered_works_as_new_says() {
     let app = App::new("");
     let templates = offered(&app);
-    assert!(templates.len() >= 3, "{templates:?}");
+    assert!(templates.len() >= 5, "{templates:?}");
     for template in &templates {
         let made = app.command(["new", template, "--template", template]);
         let said = made.finish().exits(0).text();
@@ -102,20 +104,6 @@ fn every_template_that_is_offered_works_as_new_says() {
             .finish()
             .exits(2)
             .complains(&["not empty"]);
-    }
-}
-
-#[test]
-fn a_template_that_this_build_cannot_run_is_not_offered_and_refused_with_what_it_lacks() {
-    let app = App::new("");
-    let templates = offered(&app);
-    for (template, needs) in [("stream", "by_time"), ("batch", "by_batch_size")] {
-        assert!(!templates.iter().any(|offered| offered == template));
-        app.command(["new", "mine", "--template", template])
-            .finish()
-            .exits(2)
-            .complains(&[needs, "not in this build yet", "`chain`"]);
-        assert!(!app.path("mine").exists(), "something was made");
     }
 }
 

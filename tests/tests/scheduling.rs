@@ -1,6 +1,7 @@
 //! Who runs when: limits of concurrency, priorities, order, and triggers beside each other.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use pheromone_tests::App;
@@ -49,6 +50,31 @@ fn max_concurrency_bounds_how_many_run_at_once() {
     let app = app_of("makes_work", 4, &work("alone", "max_concurrency = 1"));
     app.run_on("100").finish().exits(0);
     assert_eq!(lines_of(&app, "done").len(), 100);
+}
+
+#[test]
+fn those_alike_take_turns_in_order_and_others_run_beside_them() {
+    let app = app_of(
+        "makes_lines",
+        4,
+        &work("takes_a_turn", "serial_by = \"group\""),
+    );
+    app.run_on("x").args(["--timeout", "60s"]).finish().exits(0);
+    let mut turns: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in lines_of(&app, "turns") {
+        let (group, _) = line
+            .split_once(' ')
+            .and_then(|(_, key)| key.split_once('.'))
+            .expect("a line is a word and a key");
+        turns.entry(group.to_owned()).or_default().push(line);
+    }
+    assert_eq!(turns.len(), 64);
+    for (group, lines) in turns {
+        let expected: Vec<String> = (0..6)
+            .flat_map(|turn| ["begins", "ends"].map(|word| format!("{word} {group}.{turn}")))
+            .collect();
+        assert_eq!(lines, expected, "one at a time, in the order sent");
+    }
 }
 
 #[test]
@@ -179,4 +205,40 @@ function = "takes"
         "two two.txt",
     ];
     assert_eq!(taken, expected);
+}
+
+#[test]
+fn a_pool_full_of_waiters_is_fed_by_processes_in_their_place() {
+    let app = App::with_functions(
+        r#"
+[app]
+name = "waiting"
+entry = "asks"
+source = ["functions.c"]
+executors = { min = 1, max = 2 }
+isolation = "none"
+response = "required"
+
+[functions.asks]
+sends = ["asked"]
+[functions.gives_answers]
+sends = ["answers"]
+
+[buckets.asked]
+keep = "until_consumed"
+[[buckets.asked.triggers]]
+type = "immediate"
+function = "gives_answers"
+
+[buckets.answers]
+keep = "session"
+
+[app.limits]
+waiters = 8
+"#,
+        FUNCTIONS,
+    );
+    let run = app.run_on("an answer").args(["--repeat", "40"]);
+    let run = run.args(["--inflight", "8", "--strict", "--timeout", "60s"]);
+    run.finish().exits(0).prints("an answer");
 }

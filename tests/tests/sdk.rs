@@ -82,7 +82,7 @@ config = { model = "b.bin" }
 [functions.uses_threads]
 [functions.keeps_its_context]
 [functions.leaves_a_thread]
-[functions.asks_for_what_comes_later]
+[functions.sends_durable_in_vain]
 
 [buckets.bucket]
 [buckets.other]
@@ -160,14 +160,17 @@ fn a_null_pointer_is_an_error_and_never_a_crash() {
 #[test]
 fn an_invocation_knows_its_names_ids_and_times() {
     holds("knows_about_itself");
-    holds("has_a_deadline");
 }
 
 #[test]
-fn a_session_deadline_is_the_nearer_one() {
+fn a_deadline_is_the_nearer_one_of_the_session_and_of_the_functions_timeout() {
+    // The function's timeout is a minute.
     let app = app_that(false);
-    let run = call(&app, "has_a_deadline", "x").args(["--timeout", "50s"]);
-    run.finish().exits(0).prints("ok");
+    for (session, seconds) in [(None, "60"), (Some("50s"), "50"), (Some("600s"), "60")] {
+        let timeout = session.map(|session| ["--timeout", session]);
+        let run = call(&app, "has_a_deadline", seconds).args(timeout.into_iter().flatten());
+        run.finish().exits(0).prints("ok");
+    }
 }
 
 #[test]
@@ -441,6 +444,6 @@ fn a_thread_left_over_costs_the_process() {
 }
 
 #[test]
-fn what_comes_later_says_so() {
-    holds("asks_for_what_comes_later");
+fn a_node_that_keeps_nothing_says_so() {
+    holds("sends_durable_in_vain");
 }

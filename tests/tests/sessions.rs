@@ -61,14 +61,21 @@ fn ten_thousand_sessions_with_ten_thousand_at_once() {
 /// take while they are open.
 const KEPT_MAX_BYTES: u64 = 2 << 20;
 
+/// Rounds until memory has to have stopped growing: allocators and tables take what they need in
+/// the first of them, and how much that is differs with how the work happens to fall.
+const ROUNDS_MAX: usize = 8;
+/// What a process may grow by in a round in which nothing is lost: less than sixteen bytes for each
+/// session, and more than the noise of an allocator.
+const GROWN_MAX_BYTES: u64 = 128 << 10;
+
 #[test]
 fn after_ten_thousand_open_sessions_everything_is_back_at_the_baseline() {
     const OPEN: u64 = 10_000;
     let app = short_sessions();
     let server = Server::start(&[&app]);
     let mut client = server.unix();
-    let mut baseline = Vec::new();
-    for round in 0..3 {
+    let mut before: Vec<(u64, Process)> = Vec::new();
+    for _ in 0..ROUNDS_MAX {
         let _no_gate_yet = fs::remove_file(app.path("gate"));
         let path = "/v1/apps/short/functions/waits_at_the_gate?wait=false";
         for _ in 0..OPEN {
@@ -83,19 +90,22 @@ fn after_ten_thousand_open_sessions_everything_is_back_at_the_baseline() {
             server.counter("short", "objects_live") == 0
         });
         assert_eq!(server.counter("short", "used_bytes"), 0);
-        if round == 0 {
-            baseline = private_memory(&server);
+        let now = private_memory(&server);
+        let has_grown = now
+            .iter()
+            .zip(&before)
+            .any(|((now, _), (before, _))| *now > before + GROWN_MAX_BYTES);
+        if !before.is_empty() && !has_grown {
+            server.stop().exits(0);
+            return;
         }
+        before = now;
     }
-    for (before, process) in baseline {
-        let now = process.status_bytes("RssAnon");
-        assert!(
-            now <= before + KEPT_MAX_BYTES,
-            "{} grew from {before} to {now} bytes",
-            process.command
-        );
-    }
-    server.stop().exits(0);
+    let processes: Vec<String> = before
+        .iter()
+        .map(|(bytes, process)| format!("{bytes} {}", process.command))
+        .collect();
+    panic!("memory grows with every ten thousand sessions: {processes:#?}");
 }
 
 #[test]

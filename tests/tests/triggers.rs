@@ -214,6 +214,29 @@ fn how_many_are_enough_may_be_said_at_run_time() {
         .prints("3");
 }
 
+#[test]
+fn what_triggers_drop_and_what_they_fire_early_is_counted() {
+    let app = answers("answers_four_times", "k = 2\nn = 4");
+    assert_eq!(counted(app.run_on("x"), "dropped_total"), 2);
+    // Three objects, of which an invocation may have two.
+    let trigger = "type = \"by_time\"\nwindow = \"1m\"\nat_end = \"fire\"";
+    let app = drops("drips", "takes_what_comes", trigger);
+    let manifest = fs::read_to_string(app.manifest()).expect("the manifest");
+    let manifest = manifest.replace("[app.limits]", "[app.limits]\ninputs = 2");
+    let app = app.file("app.toml", manifest);
+    assert_eq!(counted(app.run_on("x"), "early_total"), 1);
+    assert_eq!(sorted(notes(&app, "taken")), ["a b", "c"]);
+}
+
+/// A counter of the app after a run.
+fn counted(run: Command, name: &str) -> u64 {
+    let run = with_deadline(run.args(["--stats", "--json"])).exits(0);
+    let json = run.stderr.split_at(run.stderr.find('{').expect("JSON")).1;
+    let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+    let count = &json["after"]["counters"][name];
+    count.as_u64().expect("a counter of this name")
+}
+
 // -------------------------------------------------------------------------------------- joins
 
 fn joins(config: &str) -> App {

@@ -92,13 +92,12 @@ pub(super) unsafe extern "C" fn parallelism(ctx: *const sdk::Ctx) -> u32 {
     runtime(ctx).map_or(0, |runtime| u32::from(runtime.frame.parallelism))
 }
 
-/// No session of this build has parents.
-pub(super) unsafe extern "C" fn parent_count(_ctx: *const sdk::Ctx) -> usize {
-    0
+pub(super) unsafe extern "C" fn parent_count(ctx: *const sdk::Ctx) -> usize {
+    runtime(ctx).map_or(0, |runtime| runtime.parent(0).0 as usize)
 }
 
-pub(super) unsafe extern "C" fn parent(_ctx: *const sdk::Ctx, _number: usize) -> u64 {
-    0
+pub(super) unsafe extern "C" fn parent(ctx: *const sdk::Ctx, number: usize) -> u64 {
+    runtime(ctx).map_or(0, |runtime| runtime.parent(number).1)
 }
 
 /// From any thread.

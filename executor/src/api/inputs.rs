@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 use pheromone_sdk as sdk;
 use pheromone_shm::message::FromExecutor;
 
-use super::{known_key, object, pointer, required_text, runtime, status};
+use super::{known_key, object, pointer, required_text, runtime, runtime_now, status};
 use crate::fault::{Call, Fault};
 use crate::frame::{Headers, key_text};
 use crate::objects::{Object, State};
@@ -61,6 +61,38 @@ impl Runtime {
         }
     }
 
+    fn load_object(&mut self, bucket: &[u8], key: &[u8]) -> Call<*mut sdk::Object> {
+        let bucket = self.bucket(bucket)?;
+        if !self.attempt.initializing {
+            self.refuse_if_cancelled()?;
+        }
+        let status = match self.ask(&FromExecutor::Load { bucket, key }) {
+            Answer::Object(Ok(found)) => return Ok(found),
+            Answer::Object(Err(sdk::ECANCELED)) => return Err(Fault::cancelled()),
+            Answer::Object(Err(status)) => status,
+            _ => crate::runtime::give_up("an object was asked for, and something else came"),
+        };
+        let what = format!(
+            "object `{}` in bucket `{}`",
+            String::from_utf8_lossy(key),
+            self.names.bucket_text(bucket)
+        );
+        Err(Fault::new(
+            status,
+            match status {
+                sdk::ENOENT => format!("there is no durable or retained {what}"),
+                sdk::ENOMEM => format!("there is no memory left to hold the {what} (app.memory)"),
+                sdk::EIO => {
+                    format!("the {what} could not be read from disk (the node's log says why)")
+                }
+                status => format!(
+                    "the scheduler answered {} about the {what}",
+                    sdk::status_name(status)
+                ),
+            },
+        ))
+    }
+
     /// What the scheduler's answer to a look-up means.
     fn why_not_found(&self, status: i32, bucket: u16, key: &[u8], waited: bool) -> Fault {
         let what = format!(
@@ -87,6 +119,47 @@ impl Runtime {
             ),
         };
         Fault::new(status, sentence)
+    }
+
+    /// One of what is attached to an object; the first question fetches all of it.
+    fn attached(&mut self, failure: &Object, number: u32) -> Call<*const sdk::Object> {
+        let object = self.held(failure.handle())?.number.get();
+        let (at, here) = match failure.attached_here.get() {
+            Some(here) => here,
+            None => self.fetch_attached(failure, object),
+        };
+        if number < here {
+            return Ok(self.frame.found(at + number).handle());
+        }
+        Err(Fault::new(
+            sdk::ENOMEM,
+            format!(
+                "the failure has {} inputs, and the invocation holds as many objects as it may \
+                 (limits.inputs, for its inputs and once more for what it gets)",
+                failure.attached.get()
+            ),
+        ))
+    }
+
+    /// Fetches what is attached, as much of it as the invocation may hold: where it begins among
+    /// what was found, and how many came.
+    fn fetch_attached(&mut self, failure: &Object, object: u32) -> (u32, u32) {
+        let at = self.frame.found_count();
+        let mut here = 0;
+        while here < failure.attached.get() {
+            self.attached_asked = Some(here);
+            match self.ask(&FromExecutor::FetchAttached {
+                object,
+                first: here,
+            }) {
+                Answer::Inputs if self.frame.found_count() - at > here => {}
+                Answer::Inputs => break,
+                _ => crate::runtime::give_up("attached objects were asked for, and others came"),
+            }
+            here = self.frame.found_count() - at;
+        }
+        failure.attached_here.set(Some((at, here)));
+        (at, here)
     }
 
     fn delete(&mut self, bucket: &[u8], key: &[u8]) -> Call<()> {
@@ -183,6 +256,25 @@ pub(super) unsafe extern "C" fn get(
     })
 }
 
+/// Also in `PHR_INIT`.
+pub(super) unsafe extern "C" fn load(
+    ctx: *mut sdk::Ctx,
+    bucket: *const c_char,
+    key: *const c_char,
+) -> *const sdk::Object {
+    let Some(runtime) = runtime(ctx) else {
+        return std::ptr::null();
+    };
+    let mut found = || runtime.load_object(required_text(bucket, "the bucket")?, known_key(key)?);
+    match found() {
+        Ok(found) => found,
+        Err(fault) => {
+            runtime.note_failure("phr_load", fault.status, &fault.sentence);
+            std::ptr::null()
+        }
+    }
+}
+
 pub(super) unsafe extern "C" fn delete_object(
     ctx: *mut sdk::Ctx,
     bucket: *const c_char,
@@ -227,16 +319,28 @@ pub(super) unsafe extern "C" fn arrival_ns(handle: *const sdk::Object) -> u64 {
     object(handle).map_or(0, |object| object.arrival_ns.get())
 }
 
-/// No object of this build is a failure.
-pub(super) unsafe extern "C" fn failed_input_count(_failure: *const sdk::Object) -> usize {
-    0
+pub(super) unsafe extern "C" fn failed_input_count(failure: *const sdk::Object) -> usize {
+    object(failure).map_or(0, |failure| failure.attached.get() as usize)
 }
 
 pub(super) unsafe extern "C" fn failed_input(
-    _failure: *const sdk::Object,
-    _number: usize,
+    failure: *const sdk::Object,
+    number: usize,
 ) -> *const sdk::Object {
-    std::ptr::null()
+    let (Some(runtime), Ok(failure)) = (runtime_now(), object(failure)) else {
+        return std::ptr::null();
+    };
+    let number = match u32::try_from(number) {
+        Ok(number) if number < failure.attached.get() => number,
+        _ => return std::ptr::null(),
+    };
+    match runtime.attached(failure, number) {
+        Ok(attached) => attached,
+        Err(fault) => {
+            runtime.note_failure("phr_failed_input", fault.status, &fault.sentence);
+            std::ptr::null()
+        }
+    }
 }
 
 impl Runtime {

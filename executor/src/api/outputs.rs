@@ -21,6 +21,7 @@ struct Options<'a> {
     group: &'a [u8],
     function: Option<&'a [u8]>,
     delay_ns: u64,
+    is_durable: bool,
 }
 
 impl Options<'_> {
@@ -61,9 +62,6 @@ impl Options<'_> {
                  that is not 0: begin with PHR_SEND_OPTIONS",
             ));
         }
-        if options.flags & sdk::DURABLE != 0 {
-            return Err(Fault::not_in_this_build("durable sends"));
-        }
         let function = match options.function {
             name if name.is_null() => None,
             name => Some(required_text(name, "the function")?),
@@ -72,6 +70,7 @@ impl Options<'_> {
             group: group(options.group)?,
             function,
             delay_ns: options.delay_ns,
+            is_durable: options.flags & sdk::DURABLE != 0,
         })
     }
 }
@@ -307,7 +306,7 @@ impl Runtime {
             Label::Auto { .. } => Key::Auto(ordinal),
             Label::Named(..) => Key::Named(label_bytes(object)),
         };
-        self.say(&FromExecutor::Publish {
+        let message = FromExecutor::Publish {
             target,
             extent: object.extent.get(),
             size_bytes: object.size_bytes.get(),
@@ -315,9 +314,34 @@ impl Runtime {
             ordinal,
             group: options.group,
             delay_ns: options.delay_ns,
-        });
+        };
+        if options.is_durable {
+            self.persist(target, &message)?;
+        } else {
+            self.say(&message);
+        }
         self.outputs.end(object, State::Sent);
         Ok(())
+    }
+
+    /// Says what publishes an object, and waits until that is on disk.
+    #[cold]
+    fn persist(&mut self, target: Target, message: &FromExecutor<'_>) -> Call<()> {
+        if !matches!(target, Target::Bucket(_)) {
+            return Err(Fault::invalid(
+                "a direct object has no name by which it could be found on disk: send it into a \
+                 bucket",
+            ));
+        }
+        self.say(&FromExecutor::Persist);
+        let Answer::Persisted(status) = self.ask(message) else {
+            crate::runtime::give_up("an object was to be written, and something else came");
+        };
+        match status {
+            sdk::OK => Ok(()),
+            sdk::ECANCELED => Err(Fault::cancelled()),
+            status => Err(Fault::new(status, why_not_written(status))),
+        }
     }
 
     /// Creates an object with a copy of the function's bytes.
@@ -353,14 +377,18 @@ impl Runtime {
         let target = self.final_target(target, options)?;
         self.refuse_if_cancelled()?;
         let ordinal = self.next_ordinal(target, key.is_some());
-        self.say(&FromExecutor::Forward {
+        let message = FromExecutor::Forward {
             target,
             object: held.number.get(),
             key: key.map_or(Key::Auto(ordinal), Key::Named),
             ordinal,
             group: options.group,
             delay_ns: options.delay_ns,
-        });
+        };
+        if options.is_durable {
+            return self.persist(target, &message);
+        }
+        self.say(&message);
         Ok(())
     }
 
@@ -382,6 +410,22 @@ pub(super) fn seal(object: &Object) {
         .wrapping_add(object.size_bytes.get() as usize);
     // SAFETY: an extent has room for its payload and one byte more, in this executor's own region.
     unsafe { end.write(0) };
+}
+
+fn why_not_written(status: i32) -> String {
+    match status {
+        sdk::EEXIST => "there is an object of this name already, and it stands".into(),
+        sdk::EIO => {
+            "the disk has not taken the object (the node's log says why); it has not been sent"
+                .into()
+        }
+        sdk::ENOTSUP => {
+            "this node keeps nothing on disk: start it with `--data DIR`; the object has not been \
+             sent"
+                .into()
+        }
+        status => format!("the scheduler answered {}", sdk::status_name(status)),
+    }
 }
 
 fn out_of_memory(size_bytes: u64, error: &AllocError) -> Fault {

@@ -14,7 +14,8 @@ pub const TESTS: &[Test] = &[
     ("inputs_beyond_the_first_message_are_fetched", inputs),
     ("outputs_are_published_as_they_were_made", outputs),
     ("wrong_calls_are_refused_with_a_sentence", refusals),
-    ("calls_of_later_versions_say_so", later),
+    ("durable_sends_wait_for_the_disk", durable),
+    ("answers_may_go_to_other_sessions", respond_elsewhere),
     ("a_response_is_given_once", respond),
     ("a_response_can_be_made_of_parts", respond_parts),
     ("the_request_and_its_headers_are_there", request),
@@ -28,13 +29,14 @@ pub const TESTS: &[Test] = &[
     ("functions_of_the_published_platform_run", compat),
 ];
 
-const FUNCTIONS: [&str; 13] = [
+const FUNCTIONS: [&str; 14] = [
     "about",
     "no_environment",
     "inputs",
     "outputs",
     "refusals",
-    "later",
+    "durable",
+    "respond_elsewhere",
     "respond",
     "respond_data",
     "respond_parts",
@@ -198,12 +200,37 @@ fn refusals() {
     assert_eq!(done.said, []);
 }
 
-fn later() {
+fn durable() {
     let mut world = app().start();
     let mut executor = world.executor(0);
     let input = payload(&mut world);
-    let done = executor.run(index("later"), &[input]).ok();
-    assert_eq!(done.published().len(), 1);
+    let there = world.request(b"found it");
+    let dispatch = executor.dispatch_of(index("durable"), 1);
+    executor.send(&dispatch, std::slice::from_ref(&input));
+    for status in [sdk::EEXIST, sdk::EIO, sdk::OK] {
+        assert_eq!(executor.next(), Said::Persist);
+        let Said::Publish(object) = executor.next() else {
+            panic!("what is to be on disk is published at once");
+        };
+        assert_eq!(object.key, OwnedKey::Named(b"k".to_vec()));
+        executor.answer(&ToExecutor::Persisted { status });
+    }
+    let load = Said::Load {
+        bucket: 1,
+        key: b"k".to_vec(),
+    };
+    assert_eq!(executor.next(), load);
+    executor.answer(&ToExecutor::Object {
+        status: sdk::ENOENT,
+        input: None,
+    });
+    assert_eq!(executor.next(), load);
+    executor.answer(&ToExecutor::Object {
+        status: sdk::OK,
+        input: Some(there.borrow()),
+    });
+    let done = executor.finish(&[input]).ok();
+    assert!(matches!(done.said[..], [Said::Forward { object: 1, .. }]));
 }
 
 fn respond() {
@@ -247,6 +274,38 @@ fn respond() {
     assert_eq!(
         (&payload[..], *http_status, &content_type[..]),
         (&b"from the input"[..], 200, &b""[..])
+    );
+}
+
+fn respond_elsewhere() {
+    let mut world = app().start();
+    let mut executor = world.executor(0);
+    executor.parents = vec![71, 72];
+    let mut input = world.request(b"of another session");
+    input.session = 99;
+    let done = executor.run(index("respond_elsewhere"), &[input]).ok();
+    let answered: Vec<_> = done
+        .said
+        .iter()
+        .map(|said| match said {
+            Said::Respond {
+                session, payload, ..
+            } => (*session, payload.clone()),
+            Said::FailSession {
+                session,
+                status: 3,
+                message,
+            } => (*session, message.clone().into_bytes()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        answered,
+        [
+            (71, b"a".to_vec()),
+            (99, b"b".to_vec()),
+            (72, b"not this one".to_vec())
+        ]
     );
 }
 

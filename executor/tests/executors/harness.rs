@@ -25,7 +25,7 @@ use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, Input, InputKey, Key, NO_BUCKET, NO_DEADLINE,
     NO_TRIGGER, Target, ToExecutor, UNIT_BYTES,
 };
-use pheromone_shm::wire::{MessageBuffer, join_keys};
+use pheromone_shm::wire::{MessageBuffer, join_keys, verdict_objects};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -146,6 +146,7 @@ impl AppBuilder {
             log_bytes: 1 << 20,
             create_wait_ns: 0,
             uid: rustix::process::getuid().is_root().then_some(65534),
+            sandbox: pheromone_executor::sandbox::Sandbox::default(),
         };
         let mut app = Self { program };
         for symbol in symbols {
@@ -164,6 +165,7 @@ impl AppBuilder {
             name: name.into(),
             kind: kind.into(),
             steering,
+            code: None,
         });
         self.program.triggers.len() as u16 - 1
     }
@@ -375,6 +377,7 @@ impl World {
             buffer: Box::default(),
             said: VecDeque::new(),
             loaded: 0,
+            parents: Vec::new(),
             invocations: 100 + u64::from(slot) * 1000,
         }
     }
@@ -457,6 +460,10 @@ pub struct OwnedInput {
     pub key: OwnedKey,
     /// Its group.
     pub group: Vec<u8>,
+    /// How many objects are attached.
+    pub attached: u32,
+    /// The session that published it.
+    pub session: u64,
 }
 
 /// A key that owns its text.
@@ -479,6 +486,8 @@ impl OwnedInput {
             arrival_ns: 1,
             key: OwnedKey::Named(b"request".to_vec()),
             group: Vec::new(),
+            attached: 0,
+            session: SESSION,
         }
     }
 
@@ -489,7 +498,7 @@ impl OwnedInput {
             bucket: self.bucket,
             offset_units: self.offset_units,
             size_bytes: self.size_bytes,
-            session: SESSION,
+            session: self.session,
             arrival_ns: self.arrival_ns,
             key: match &self.key {
                 OwnedKey::Auto(invocation, ordinal) => InputKey::Auto {
@@ -499,6 +508,7 @@ impl OwnedInput {
                 OwnedKey::Named(key) => InputKey::Named(key),
             },
             group: &self.group,
+            attached: self.attached,
         }
     }
 }
@@ -510,6 +520,17 @@ pub enum Said {
     Ready,
     /// A function is loaded; [`Executor::next`] counts it and goes on.
     Loaded,
+    /// A custom trigger fires.
+    Fire {
+        function: u16,
+        more: bool,
+        session: u64,
+        objects: Vec<u64>,
+    },
+    /// A custom trigger drops.
+    Drop { session: u64, objects: Vec<u64> },
+    /// A custom trigger wants a tick.
+    TickAt(u64),
     /// A new object, with its payload and the byte after it.
     Publish(Published),
     /// An object again.
@@ -523,10 +544,18 @@ pub enum Said {
     },
     /// A response, with its payload.
     Respond {
+        /// 0: the invocation's own.
+        session: u64,
         payload: Vec<u8>,
         http_status: u16,
         content_type: Vec<u8>,
         extent: Extent,
+    },
+    /// The failure of a session.
+    FailSession {
+        session: u64,
+        status: i32,
+        message: String,
     },
     /// A response of parts.
     RespondParts { more: bool, objects: Vec<u32> },
@@ -543,6 +572,10 @@ pub enum Said {
         timeout_ns: u64,
         key: Vec<u8>,
     },
+    /// What is published next is to be on disk.
+    Persist,
+    /// A durable object, please.
+    Load { bucket: u16, key: Vec<u8> },
     /// A hold released.
     ReleaseHold { bucket: u16, key: Vec<u8> },
     /// Keys to be awaited.
@@ -557,8 +590,12 @@ pub enum Said {
     ExpectSources { trigger: u16, sources: u32 },
     /// A source is done.
     CloseSource { trigger: u16 },
+    /// Which parent?
+    Parent { number: u32 },
     /// More inputs, please.
     FetchInputs { first: u32 },
+    /// What is attached, please.
+    FetchAttached { object: u32, first: u32 },
     /// More extents, please.
     FetchExtents { first: u32 },
     /// More credit, please.
@@ -649,6 +686,8 @@ pub struct Executor {
     region: std::fs::File,
     buffer: Box<MessageBuffer>,
     said: VecDeque<Said>,
+    /// Parents of its sessions.
+    pub parents: Vec<u64>,
     invocations: u64,
     /// How often it said that it has loaded a function.
     pub loaded: u32,
@@ -726,6 +765,13 @@ impl Executor {
                     self.end.send_inputs(first, rest).expect("room in the ring");
                     self.end.wake_if_asleep();
                     said.push(Said::FetchInputs { first });
+                }
+                Said::Parent { number } => {
+                    let session = self.parents.get(number as usize).copied();
+                    self.answer(&ToExecutor::Parent {
+                        count: self.parents.len() as u32,
+                        session: session.unwrap_or(0),
+                    });
                 }
                 Said::NeedCredit { bytes } => {
                     self.answer(&ToExecutor::Credit { granted: false });
@@ -826,6 +872,22 @@ fn own(message: FromExecutor<'_>, region: &std::fs::File) -> Said {
     match message {
         FromExecutor::Ready => Said::Ready,
         FromExecutor::Loaded => Said::Loaded,
+        FromExecutor::Fire {
+            function,
+            more,
+            session,
+            objects,
+        } => Said::Fire {
+            function,
+            more,
+            session,
+            objects: verdict_objects(objects).collect(),
+        },
+        FromExecutor::Drop { session, objects } => Said::Drop {
+            session,
+            objects: verdict_objects(objects).collect(),
+        },
+        FromExecutor::TickAt { time_ns } => Said::TickAt(time_ns),
         FromExecutor::Publish {
             target,
             extent,
@@ -864,15 +926,26 @@ fn own(message: FromExecutor<'_>, region: &std::fs::File) -> Said {
             delay_ns,
         },
         FromExecutor::Respond {
+            session,
             extent,
             size_bytes,
             http_status,
             content_type,
         } => Said::Respond {
+            session,
             payload: read(extent, size_bytes).0,
             http_status,
             content_type: content_type.to_vec(),
             extent,
+        },
+        FromExecutor::FailSession {
+            session,
+            status,
+            message,
+        } => Said::FailSession {
+            session,
+            status,
+            message: String::from_utf8_lossy(message).into_owned(),
         },
         FromExecutor::RespondParts { more, objects, .. } => {
             let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four"));
@@ -901,6 +974,11 @@ fn own(message: FromExecutor<'_>, region: &std::fs::File) -> Said {
             timeout_ns,
             key: key.to_vec(),
         },
+        FromExecutor::Persist => Said::Persist,
+        FromExecutor::Load { bucket, key } => Said::Load {
+            bucket,
+            key: key.to_vec(),
+        },
         FromExecutor::ReleaseHold { bucket, key } => Said::ReleaseHold {
             bucket,
             key: key.to_vec(),
@@ -919,7 +997,9 @@ fn own(message: FromExecutor<'_>, region: &std::fs::File) -> Said {
             Said::ExpectSources { trigger, sources }
         }
         FromExecutor::CloseSource { trigger } => Said::CloseSource { trigger },
+        FromExecutor::Parent { number } => Said::Parent { number },
         FromExecutor::FetchInputs { first } => Said::FetchInputs { first },
+        FromExecutor::FetchAttached { object, first } => Said::FetchAttached { object, first },
         FromExecutor::FetchExtents { first } => Said::FetchExtents { first },
         FromExecutor::NeedCredit { bytes } => Said::NeedCredit { bytes },
     }

@@ -7,6 +7,8 @@
 
 mod calls;
 mod crashes;
+mod deciding;
+mod failed;
 mod harness;
 mod hostile;
 mod loading;
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
         payloads::TESTS,
         calls::TESTS,
         steering::TESTS,
+        deciding::TESTS,
+        failed::TESTS,
         memory::TESTS,
         loading::TESTS,
         crashes::TESTS,

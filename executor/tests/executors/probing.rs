@@ -1,6 +1,6 @@
 //! Looking at a library without loading it into this process.
 
-use pheromone_executor::probe::{ProbeError, probe_symbols};
+use pheromone_executor::probe::{ProbeError, Symbol, probe_symbols};
 
 use crate::Test;
 use crate::harness::{library, library_of};
@@ -13,11 +13,19 @@ pub const TESTS: &[Test] = &[
     ("a_constructor_that_hangs_is_ended", hanging),
 ];
 
+fn function<'a>(name: &'a str, symbol: &'a str) -> Symbol<'a> {
+    Symbol::Function { name, symbol }
+}
+
 fn good() {
     let symbols = [
-        ("first", "prepared"),
-        ("second", "log"),
-        ("third", "broken"),
+        function("first", "prepared"),
+        function("second", "log"),
+        function("third", "broken"),
+        Symbol::Trigger {
+            name: "fourth",
+            symbol: "decide",
+        },
     ];
     probe_symbols(&library("loading.c"), &symbols).expect("a good library");
     probe_symbols(&library("loading.c"), &[]).expect("a good library");
@@ -25,14 +33,14 @@ fn good() {
 
 fn wrong() {
     for (path, symbol, sentence) in wrong_libraries() {
-        let error = probe_symbols(&path, &[("count", symbol)]).expect_err("it is wrong");
+        let error = probe_symbols(&path, &[function("count", symbol)]).expect_err("it is wrong");
         let said = error.to_string();
         let sentence = sentence.replace("NAME", &path.display().to_string());
         assert!(said.contains(&sentence), "{said} for {sentence}");
         assert!(said.starts_with("function `count`: "), "{said}");
     }
     let (path, _, _) = &wrong_libraries()[1];
-    let six = ["a", "b", "c", "d", "e", "f"].map(|name| (name, name));
+    let six = ["a", "b", "c", "d", "e", "f"].map(|name| function(name, name));
     let said = probe_symbols(path, &six)
         .expect_err("it is wrong")
         .to_string();
@@ -40,13 +48,50 @@ fn wrong() {
         said.starts_with("functions `a`, `b`, `c`, `d` and 2 more: "),
         "{said}"
     );
-    let symbols = [("a", "absent"), ("b", "prepared"), ("c", "unmarked")];
-    let error = probe_symbols(&library("loading.c"), &symbols).expect_err("two are wrong");
-    let ProbeError::Functions(errors) = error else {
+    let symbols = [
+        function("a", "absent"),
+        function("b", "prepared"),
+        function("c", "unmarked"),
+        function("d", "decide"),
+        Symbol::Trigger {
+            name: "e",
+            symbol: "prepared",
+        },
+        Symbol::Trigger {
+            name: "f",
+            symbol: "absent",
+        },
+    ];
+    let error = probe_symbols(&library("loading.c"), &symbols).expect_err("five are wrong");
+    let ProbeError::Symbols(errors) = error else {
         panic!("{error}")
     };
-    let functions: Vec<&str> = errors.iter().map(|error| error.function.as_str()).collect();
-    assert_eq!(functions, ["a", "c"]);
+    let users: Vec<&str> = errors.iter().map(|error| error.user.as_str()).collect();
+    let expected = [
+        "function `a`",
+        "function `c`",
+        "function `d`",
+        "trigger `e`",
+        "trigger `f`",
+    ];
+    assert_eq!(users, expected);
+    for (at, sentence) in [
+        (
+            2,
+            "`decide` is a custom trigger, and a function is wanted: see PHR_FUNCTION",
+        ),
+        (
+            3,
+            "`prepared` is a function, and a custom trigger is wanted: see PHR_TRIGGER",
+        ),
+        (
+            4,
+            "has no symbol `absent`: define it by PHR_TRIGGER(absent)",
+        ),
+    ] {
+        let said = errors[at].to_string();
+        assert!(said.contains(sentence), "{said}");
+    }
 }
 
 fn constructor(name: &str, body: &str) -> std::path::PathBuf {
@@ -75,7 +120,7 @@ fn crashing() {
         ("constructor-exits.c", "exit(3);", "exit(3)"),
     ] {
         let library = constructor(name, body);
-        let error = probe_symbols(&library, &[("f", "f")])
+        let error = probe_symbols(&library, &[function("f", "f")])
             .expect_err("it crashes")
             .to_string();
         assert!(error.contains(&format!("crashed ({how})")), "{error}");
@@ -83,13 +128,13 @@ fn crashing() {
     }
     probe_symbols(
         &constructor("constructor-prints.c", "puts(\"noise\");"),
-        &[("f", "f")],
+        &[function("f", "f")],
     )
     .expect("printing is no crime");
 }
 
 fn hanging() {
     let library = constructor("constructor-hangs.c", "for (;;) sleep(1);");
-    let error = probe_symbols(&library, &[("f", "f")]).expect_err("it hangs");
+    let error = probe_symbols(&library, &[function("f", "f")]).expect_err("it hangs");
     assert!(matches!(error, ProbeError::Hung { .. }), "{error}");
 }

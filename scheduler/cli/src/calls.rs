@@ -90,6 +90,8 @@ pub struct Calls<'a> {
     open: Vec<Option<Open>>,
     free: Vec<usize>,
     stopping: bool,
+    /// The node knows that there are no more calls to come.
+    has_told_last: bool,
     status: Status,
     failures: u64,
     tell: Sender<Message>,
@@ -120,6 +122,7 @@ impl<'a> Calls<'a> {
             open: Vec::new(),
             free: Vec::new(),
             stopping: false,
+            has_told_last: false,
             status: Status::Success,
             failures: 0,
             tell,
@@ -170,9 +173,13 @@ impl<'a> Calls<'a> {
                     self.next += 1;
                     self.next - 1
                 }
-                None => return,
+                None => break,
             };
             self.submit(number);
+        }
+        if self.next == self.total() && self.again.is_empty() && !self.has_told_last {
+            self.has_told_last = true;
+            self.node.flush(self.app);
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use pheromone_executor::probe::probe_symbols;
 use pheromone_manifest::{App, BuildOptions, Built, Diagnostics, Severity, build};
+use pheromone_node::symbols_of;
 use serde::Serialize;
 
 use crate::exit::{Failure, Status};
@@ -127,13 +128,7 @@ fn wrong_code(app: &App) -> Vec<String> {
 fn wrong_symbols(app: &App, built: &Built) -> Vec<String> {
     let mut wrong = Vec::new();
     for (program, library) in built.libraries.iter().enumerate() {
-        let symbols: Vec<(&str, &str)> = app
-            .functions
-            .iter()
-            .zip(&app.spec.functions)
-            .filter(|(code, _)| code.program == program)
-            .map(|(code, function)| (function.name.as_str(), code.symbol.as_str()))
-            .collect();
+        let symbols = symbols_of(app, program);
         if let Err(error) = probe_symbols(library, &symbols) {
             wrong.push(error.to_string());
         }

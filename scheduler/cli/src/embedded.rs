@@ -1,12 +1,14 @@
 //! A node inside the command, with one app, for as long as the command needs it.
 
+use std::path::Path;
+
 use indicatif::ProgressBar;
 use pheromone_manifest::{App, Built};
 use pheromone_node::{Node, NodeConfig};
 
 use crate::exit::Failure;
 use crate::output::Printer;
-use crate::{signals, terminal};
+use crate::{process, schedulers, signals, terminal};
 
 /// The node with its app deployed, and what prints the functions' output.
 pub struct Embedded {
@@ -16,9 +18,23 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts a node and deploys the app. Signals must be listened to already.
-    pub fn start(app: &App, built: &Built, progress: &ProgressBar) -> Result<Self, Failure> {
-        let node = Node::start(NodeConfig::default())?;
+    /// Starts a node and deploys the app. Signals must be listened to already. Without a directory
+    /// for durable objects those of an app that has any are kept beside its manifest.
+    pub fn start(
+        app: &App,
+        built: &Built,
+        data: Option<&Path>,
+        progress: &ProgressBar,
+    ) -> Result<Self, Failure> {
+        let is_durable = app.spec.buckets.iter().any(|bucket| bucket.durable)
+            || app.spec.functions.iter().any(|function| function.durable);
+        let beside = || app.directory.join(".pheromone").join("data");
+        process::keep_to_itself();
+        let node = Node::start(NodeConfig {
+            schedulers: schedulers::count(None)?,
+            data: data.map(Path::to_owned).or_else(|| is_durable.then(beside)),
+            ..NodeConfig::default()
+        })?;
         if let Some(directory) = node.directory() {
             signals::remove_at_exit(directory);
         }

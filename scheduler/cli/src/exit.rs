@@ -67,6 +67,7 @@ impl Status {
             | RefusalReason::NoFunction { .. }
             | RefusalReason::NoBucket { .. }
             | RefusalReason::NoEntry { .. }
+            | RefusalReason::NoLetter { .. }
             | RefusalReason::TooBig { .. }
             | RefusalReason::Malformed { .. } => Self::Usage,
             _ => Self::Failed,

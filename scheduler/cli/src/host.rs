@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use pheromone_executor::sandbox::{Level, Offers};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 use serde::Serialize;
@@ -141,6 +141,7 @@ fn look() -> Vec<Finding> {
         ),
         seccomp(),
         landlock(),
+        levels(),
         cgroup(),
         memory_limit(),
         cpu_limit(),
@@ -254,7 +255,8 @@ pub fn in_path(program: &str) -> Option<PathBuf> {
 // --------------------------------------------------------------------------- what shuts it in
 
 fn user() -> Finding {
-    let lost = "functions run as the node's own user and can reach its files and processes";
+    let lost = "functions run as the node's own user: `none` keeps nothing of its from them, and \
+                isolation `strict` refuses to start";
     if rustix::process::geteuid().is_root() {
         Finding::new(
             "another uid",
@@ -331,57 +333,58 @@ fn mount_tmpfs() -> nix::Result<()> {
 
 fn seccomp() -> Finding {
     let lost = "isolation `standard` and `strict` refuse to start";
-    match read("/proc/sys/kernel/seccomp/actions_avail") {
-        Some(actions) if actions.contains("errno") && actions.contains("kill_process") => {
-            Finding::new("seccomp", Offer::Yes, "filters can refuse and kill", lost)
-        }
-        Some(actions) => Finding::new("seccomp", Offer::Partly, actions, lost),
-        None => Finding::new("seccomp", Offer::No, "not in this kernel", lost),
+    if Offers::here().seccomp {
+        Finding::new("seccomp", Offer::Yes, "system calls can be filtered", lost)
+    } else {
+        Finding::new("seccomp", Offer::No, "not in this kernel", lost)
     }
+}
+
+/// What all of it makes of an app's `isolation`.
+fn levels() -> Finding {
+    let here = Offers::here();
+    let starts = |level: &Level| here.missing(*level).is_empty();
+    let levels = [Level::None, Level::Standard, Level::Strict];
+    let found = levels.iter().filter(|level| starts(level));
+    let found: Vec<String> = found.map(ToString::to_string).collect();
+    let offer = if found.len() == levels.len() {
+        Offer::Yes
+    } else {
+        Offer::Partly
+    };
+    Finding::new(
+        "isolation",
+        offer,
+        found.join(", "),
+        "apps that ask for another level are refused, with what is missing",
+    )
 }
 
 fn landlock() -> Finding {
-    let versions = [ABI::V1, ABI::V2, ABI::V3, ABI::V4, ABI::V5];
-    let best = versions
-        .into_iter()
-        .zip(1..)
-        .take_while(|(abi, _)| has_landlock(*abi))
-        .last();
-    let lost =
-        "files are kept from functions by their uid alone; isolation `strict` refuses to start";
-    match best {
-        Some((_, number)) if number >= 4 => Finding::new(
-            "Landlock",
-            Offer::Yes,
-            format!("ABI {number} or later"),
-            lost,
-        ),
-        Some((_, number)) => Finding::new(
-            "Landlock",
-            Offer::Partly,
-            format!("ABI {number}"),
-            "TCP ports cannot be kept from functions (that needs ABI 4)",
-        ),
-        None => Finding::new(
+    let found = |version| format!("version {version}");
+    match Offers::here().landlock {
+        0 => Finding::new(
             "Landlock",
             Offer::No,
             "not in this kernel, or switched off",
-            lost,
+            "files are kept from functions by their permissions alone; isolation `strict` \
+             refuses to start",
         ),
+        version
+            if Offers::here()
+                .missing(Level::Strict)
+                .iter()
+                .any(|it| it.contains("Landlock")) =>
+        {
+            Finding::new(
+                "Landlock",
+                Offer::Partly,
+                found(version),
+                "isolation `strict` refuses to start",
+            )
+        }
+        version => Finding::new("Landlock", Offer::Yes, found(version), ""),
     }
-}
-
-/// Whether a ruleset with all of that version can be made. Making one restricts nobody.
-fn has_landlock(abi: ABI) -> bool {
-    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    let files = ruleset.handle_access(AccessFs::from_all(abi));
-    let net = AccessNet::from_all(abi);
-    let all = if net.is_empty() {
-        files
-    } else {
-        files.and_then(|set| set.handle_access(net))
-    };
-    all.and_then(Ruleset::create).is_ok()
 }
 
 // ------------------------------------------------------------------------------- what limits it

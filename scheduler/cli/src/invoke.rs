@@ -16,6 +16,7 @@ use std::time::Duration;
 use clap::Args;
 use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
+use pheromone_core::spec::Isolation;
 use pheromone_node::To;
 use serde::Serialize;
 
@@ -141,12 +142,16 @@ pub fn execute(options: Options) -> Result<Status, Failure> {
     let alone = Alone::derive(&mut app, function, &stage)?;
     let built = manifest::build_quietly(&app)?;
     let debugger = options.debugger.map(Debugger::find).transpose()?;
+    if debugger.is_some() {
+        // Nobody may look into a process that is shut in.
+        app.spec.isolation = Isolation::None;
+    }
     let signals = match &debugger {
         // Ctrl-C is the debugger's.
         Some(_) => signals::listen_to_termination()?,
         None => signals::listen()?,
     };
-    let embedded = Embedded::start(&app, &built, &ProgressBar::hidden())?;
+    let embedded = Embedded::start(&app, &built, None, &ProgressBar::hidden())?;
     let session = Session {
         embedded: &embedded,
         app: &app.spec.name,

@@ -13,6 +13,7 @@ mod calls;
 mod check;
 mod client;
 mod completions;
+mod dead_letters;
 mod duration;
 mod embedded;
 mod exit;
@@ -23,12 +24,15 @@ mod invoke;
 mod manage;
 mod manifest;
 mod new;
+mod notify;
+mod objects;
 mod output;
 mod process;
 mod put;
 mod responses;
 mod role;
 mod run;
+mod schedulers;
 mod serve;
 mod signals;
 mod stats;
@@ -69,8 +73,11 @@ fn execute(command: Command) -> Result<Status, Failure> {
         Command::Remove(options) => manage::remove(&options),
         Command::Cancel(options) => manage::cancel(&options),
         Command::Ps(options) => manage::ps(&options),
+        Command::DeadLetters(options) => dead_letters::execute(&options),
         Command::Call(options) => call::execute(options),
         Command::Put(options) => put::execute(options),
+        Command::Get(options) => objects::get(&options),
+        Command::Delete(options) => objects::delete(&options),
         Command::Bench(options) => bench::execute(&options),
         Command::Completions(options) => completions::completions(&options),
         Command::Man(options) => completions::man(&options),

@@ -160,7 +160,12 @@ fn table_of(apps: &Value, colours: bool) -> String {
             app["version"]
                 .as_u64()
                 .map_or_else(|| "-".to_owned(), |version| version.to_string()),
-            if leaving { "leaving" } else { "serving" }.to_owned(),
+            match (leaving, app["trouble"].is_string()) {
+                (true, _) => "leaving",
+                (false, true) => "failing",
+                (false, false) => "serving",
+            }
+            .to_owned(),
             number("executors"),
             number("executors_idle"),
             number("sessions_open"),
@@ -173,7 +178,13 @@ fn table_of(apps: &Value, colours: bool) -> String {
             number("error_events_total"),
         ]);
     }
-    terminal::table_text(&table)
+    let mut text = terminal::table_text(&table);
+    for app in apps {
+        if let (Some(name), Some(trouble)) = (app["name"].as_str(), app["trouble"].as_str()) {
+            text.push_str(&format!("{name}: {trouble}\n"));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -195,6 +206,16 @@ mod tests {
         assert!(lines[1].contains("2.0 KiB"), "{text}");
         assert!(lines[2].contains("leaving"), "{text}");
         assert_eq!(table_of(&serde_json::json!({ "apps": apps }), false), text);
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_app_is_said_below() {
+        let apps = serde_json::json!([
+            { "name": "words", "version": 1, "leaving": false, "trouble": "3 executors in a row" },
+        ]);
+        let text = table_of(&apps, false);
+        assert!(text.contains("failing"), "{text}");
+        assert!(text.ends_with("words: 3 executors in a row\n"), "{text}");
     }
 
     #[test]

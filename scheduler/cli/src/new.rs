@@ -25,12 +25,9 @@ pub struct Options {
     template: Template,
 }
 
-/// A template as `--help` shows it. One that this build cannot run is not offered; asked for, it is
-/// refused with what it lacks.
+/// A template as `--help` shows it.
 fn offer(template: Template) -> PossibleValue {
-    PossibleValue::new(template.name())
-        .help(template.about())
-        .hide(!template.is_available())
+    PossibleValue::new(template.name()).help(template.about())
 }
 
 /// `pheromone new`.

@@ -17,6 +17,13 @@ pub struct Memory {
     pub private_bytes: u64,
 }
 
+/// No other process of the same user may look into this one from here on, or write its memory:
+/// functions may be among them. It leaves no core either.
+pub fn keep_to_itself() {
+    // Where it is refused, whatever shuts functions in still keeps them off.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
 /// This process and its descendants that belong to the node, executors in the order of their ids.
 pub fn memory_of_node() -> Vec<Memory> {
     let own = std::process::id().cast_signed();

@@ -72,6 +72,10 @@ pub struct Options {
     /// Executor processes, instead of the manifest's executors.max
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub executors: Option<u16>,
+    /// Keep durable objects here (default: .pheromone/data beside the manifest, where the app has
+    /// durable buckets or functions)
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
     /// A session that completes without a response has failed
     #[arg(long)]
     pub expect_response: bool,
@@ -107,7 +111,7 @@ pub fn execute(options: Options) -> Result<Status, Failure> {
     let built = manifest::build_quietly(&app)?;
     let signals = signals::listen()?;
     let progress = progress_bar(jobs.len() as u64 * options.repeat);
-    let embedded = Embedded::start(&app, &built, &progress)?;
+    let embedded = Embedded::start(&app, &built, options.data.as_deref(), &progress)?;
     let name = app.spec.name.as_str();
     let before = options
         .stats

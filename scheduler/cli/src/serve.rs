@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use indicatif::ProgressBar;
+use pheromone_core::share::undivided_because;
 use pheromone_manifest::{App, BuildOptions, Built};
 use pheromone_node::http::{Deployer, ServeConfig, ServeError, Server, Token, TokenError};
 use pheromone_node::{Idle, Node, NodeConfig, NodeError};
 
 use crate::exit::{Failure, Status};
+use crate::notify::Manager;
 use crate::output::Printer;
-use crate::{client, duration, manifest, signals, terminal};
+use crate::{client, duration, manifest, process, schedulers, signals, terminal};
 
 /// Between two looks whether the node is still of use.
 const HEALTH_LOOK: Duration = Duration::from_millis(200);
@@ -23,6 +25,9 @@ const HEALTH_LOOK: Duration = Duration::from_millis(200);
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Between two looks whether the last request has let go of the node.
 const RELEASE_LOOK: Duration = Duration::from_millis(5);
+
+/// What a service manager shows of a node that is well.
+const SERVING: &str = "serving";
 
 /// Options of `serve`.
 #[derive(Args, Debug)]
@@ -43,13 +48,13 @@ pub struct Options {
     /// or /tmp/pheromone-UID/pheromone.sock)
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Keep durable objects here
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// Keep durable objects and sessions here; without it nothing outlives the node
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Scheduler processes
-    #[arg(long, value_name = "N", default_value_t = 1, hide = true)]
-    schedulers: u16,
-    /// CPUs for schedulers, as in 0 or 0,2-3
+    /// Scheduler processes, 1 to 16 (default: $PHEROMONE_SCHEDULERS, or 1)
+    #[arg(long, value_name = "N")]
+    schedulers: Option<u16>,
+    /// CPUs for schedulers, one each, as in 0 or 0,2-3
     #[arg(long, value_name = "LIST", value_parser = cpu_list)]
     scheduler_cores: Option<CpuList>,
     /// CPUs for executors
@@ -115,12 +120,6 @@ fn cpu_list(text: &str) -> Result<CpuList, String> {
 
 /// `pheromone serve`.
 pub fn execute(mut options: Options) -> Result<Status, Failure> {
-    if options.data.is_some() {
-        return Err(Failure::not_in_this_build(
-            "--data",
-            "objects live in memory only: leave it out",
-        ));
-    }
     if options.socket.is_none() {
         options.socket = Some(client::default_socket()?);
     }
@@ -132,11 +131,18 @@ pub fn execute(mut options: Options) -> Result<Status, Failure> {
         prepared.push((app, built));
     }
     let signals = signals::listen()?;
+    let mut manager = Manager::of_environment().map_err(|error| {
+        Failure::usage(format!(
+            "the service manager named by NOTIFY_SOCKET cannot be told anything: {error}"
+        ))
+    })?;
+    process::keep_to_itself();
     let node = Node::start(NodeConfig {
         idle: options.idle.into(),
         scheduler_cores: options.scheduler_cores.clone().map(|list| list.0),
         executor_cores: options.executor_cores.clone().map(|list| list.0),
-        schedulers: options.schedulers,
+        schedulers: schedulers::count(options.schedulers)?,
+        data: options.data.clone(),
         ..NodeConfig::default()
     })?;
     if let Some(directory) = node.directory() {
@@ -147,7 +153,7 @@ pub fn execute(mut options: Options) -> Result<Status, Failure> {
     let node = Arc::new(node);
     let served = open(&node, &prepared, &options, token).and_then(|server| {
         drop(prepared);
-        let ended = attend(&node, &signals, options.drain);
+        let ended = attend(&node, &signals, options.drain, &mut manager);
         server.stop(match ended {
             Ok(()) => ANSWER_WAIT,
             Err(_) => Duration::ZERO,
@@ -183,7 +189,7 @@ fn open(
 ) -> Result<Server, Failure> {
     for (app, built) in prepared {
         node.deploy(app, built)?;
-        say(&format!("app `{}` is deployed", app.spec.name))?;
+        say(&deployed(node, app))?;
     }
     let config = ServeConfig {
         listen: options.listen.clone(),
@@ -208,11 +214,38 @@ fn open(
     Ok(server)
 }
 
+/// What is said of an app that is there.
+fn deployed(node: &Node, app: &App) -> String {
+    let name = &app.spec.name;
+    let count = node.plan().count;
+    let isolation = node.isolation_of(app);
+    match undivided_because(&app.spec, count) {
+        None => format!("app `{name}` is deployed, {isolation}"),
+        Some(why) => {
+            let homes = node.schedulers_of(name).len();
+            format!(
+                "app `{name}` is deployed, {isolation}; on {homes} of {count} schedulers: {why}"
+            )
+        }
+    }
+}
+
 /// Serves until a signal comes or the node breaks; then lets what is open end.
-fn attend(node: &Node, signals: &Receiver<Status>, drain: Duration) -> Result<(), Failure> {
+fn attend(
+    node: &Node,
+    signals: &Receiver<Status>,
+    drain: Duration,
+    manager: &mut Manager,
+) -> Result<(), Failure> {
+    manager.ready(SERVING);
     while let Err(RecvTimeoutError::Timeout) = signals.recv_timeout(HEALTH_LOOK) {
         node.check()?;
+        match node.stuck() {
+            Some(stuck) => manager.is_unwell(&stuck),
+            None => manager.is_well(&status_of(node)),
+        }
     }
+    manager.stopping();
     let names: BTreeSet<String> = node.apps().into_iter().map(|app| app.name).collect();
     let open: u64 = node
         .apps()
@@ -243,6 +276,15 @@ fn attend(node: &Node, signals: &Receiver<Status>, drain: Duration) -> Result<()
         }
     });
     node.check().map_err(Failure::from)
+}
+
+/// What a service manager shows of a node that is well: the trouble of an app, where there is one.
+fn status_of(node: &Node) -> String {
+    let trouble = node.troubles().into_iter().next();
+    trouble.map_or_else(
+        || SERVING.to_owned(),
+        |(app, trouble)| format!("serving; app `{app}`: {trouble}"),
+    )
 }
 
 /// Stops the node once nobody else holds it.

@@ -35,9 +35,11 @@ impl Snapshot {
         let until = Instant::now() + SETTLE_WAIT;
         loop {
             let counters = node.stats(app)?;
+            // Dead letters hold what they hold, requests among it.
+            let has_letters = counters.dead_letters > 0;
             let is_quiet = counters.sessions_open == 0
-                && counters.used_bytes == 0
-                && counters.ingress_bytes == 0;
+                && counters.used_bytes == counters.dead_letters_bytes
+                && (counters.ingress_bytes == 0 || has_letters);
             if is_quiet || Instant::now() >= until {
                 return Self::take(node, app);
             }
@@ -99,11 +101,20 @@ impl Report {
                 before.ingress_bytes,
                 after.ingress_bytes,
             ),
+            ("dead letters", before.dead_letters, after.dead_letters),
             (
                 "error events",
                 before.error_events_total,
                 after.error_events_total,
             ),
+            (
+                "dropped by triggers",
+                before.dropped_total,
+                after.dropped_total,
+            ),
+            ("fired early", before.early_total, after.early_total),
+            ("starved", before.starved_total, after.starved_total),
+            ("rerun", before.reruns_total, after.reruns_total),
             ("executor deaths", before.deaths_total, after.deaths_total),
             (
                 "missed wakes",

@@ -4,13 +4,21 @@
 //! holds and the steady state allocates nothing. A sink acts or records; it never decides, and
 //! answers nothing but whether a release ring had room.
 
+use pheromone_shm::events::TriggerEvent;
 use pheromone_shm::message::{Extent, FromExecutor, HeadersRef, Input, ToExecutor};
+use pheromone_shm::wire::{ARGS_BYTES, INPUT_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{AppSpec, BucketIndex, FunctionIndex};
+use crate::PeerMessage;
+use crate::spec::{AppSpec, BucketIndex, FunctionIndex, Retain};
 
 /// Most extents that one [`Sink::extents`] is given: 32 KiB, half of an `args` area.
 pub const EXTENTS_PER_MESSAGE_MAX: usize = 4096;
+
+/// Most attached objects that one answer to `FetchAttached` gives: as many of the longest as an
+/// `args` area has room for, rounded down.
+pub const ATTACHED_PER_MESSAGE_MAX: usize = 100;
+const _: () = assert!(16 + ATTACHED_PER_MESSAGE_MAX * INPUT_BYTES_MAX <= ARGS_BYTES);
 
 /// One deployed version of an app. Chosen by whoever deploys; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,7 +30,7 @@ pub struct AppId(pub u16);
 pub struct ExecutorId {
     /// Whose.
     pub app: AppId,
-    /// 0..pool.max + limits.waiters.
+    /// 0..[`executor_slots`](AppSpec::executor_slots).
     pub slot: u16,
 }
 
@@ -33,6 +41,25 @@ pub struct SessionId(pub u64);
 /// Names an outside party's request, chosen by the node; 0 where nobody waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
+
+/// Names something that the core has asked the node to write, in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// Of a table's slot and its generation.
+    pub(crate) fn new(slot: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(slot))
+    }
+
+    pub(crate) fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
 
 /// A payload that the node has written into an app's ingress region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +86,13 @@ pub enum Destination<'a> {
         /// Empty for none.
         group: &'a [u8],
     },
+    /// A retained object, which is the response; the body is not looked at.
+    Retained {
+        /// Its bucket.
+        bucket: BucketIndex,
+        /// Its key, or the text of an automatic one.
+        key: &'a [u8],
+    },
 }
 
 /// An external request: a call, or a put.
@@ -84,6 +118,158 @@ pub struct Request<'a> {
     pub timeout_ns: Option<u64>,
 }
 
+/// Has a dead letter's function run again over its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Whose app.
+    pub app: AppId,
+    /// Names it in the answers; never 0.
+    pub id: RequestId,
+    /// The letter.
+    pub letter: u64,
+    /// The caller waits for a response.
+    pub has_caller: bool,
+    /// Shortens the app's `session_timeout`.
+    pub timeout_ns: Option<u64>,
+}
+
+/// An invocation that is out of attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadLetter<'a> {
+    /// The invocation's id, never used twice.
+    pub id: u64,
+    /// Whose.
+    pub function: FunctionIndex,
+    /// The session in which it has failed.
+    pub session: SessionId,
+    /// Why, in which attempt: the last one.
+    pub failure: &'a Failure,
+    /// When, CLOCK_MONOTONIC.
+    pub died_ns: u64,
+    /// How many inputs it had.
+    pub input_count: u32,
+    /// Bytes that are held for it, with what each object costs.
+    pub held_bytes: u64,
+    /// Its inputs are held: it can run again.
+    pub has_inputs: bool,
+}
+
+/// A dead letter on its way from one version of its app to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedLetter {
+    /// As [`DeadLetter::id`], which it keeps.
+    pub id: u64,
+    /// Its function.
+    pub function: FunctionIndex,
+    /// The session in which it has failed.
+    pub session: SessionId,
+    /// Why.
+    pub failure: Failure,
+    /// When, CLOCK_MONOTONIC.
+    pub died_ns: u64,
+    /// How many inputs it had.
+    pub input_count: u32,
+    /// `phr_window`: start and end, ns.
+    pub window: Option<(u64, u64)>,
+    /// What it holds: inputs in order, then what else there is. `None`: it was too much.
+    pub objects: Option<Vec<HandedObject>>,
+}
+
+/// What a dead letter on its way holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedObject {
+    /// What for.
+    pub role: HandedRole,
+    /// Where its payload is.
+    pub part: Part,
+    /// Units of memory that the payload has.
+    pub len_units: u32,
+    /// Its bucket, or `NO_BUCKET`.
+    pub bucket: BucketIndex,
+    /// Its key.
+    pub key: HandedKey,
+    /// Empty for none.
+    pub group: Vec<u8>,
+    /// Its session.
+    pub session: SessionId,
+    /// When it had arrived, CLOCK_MONOTONIC.
+    pub arrival_ns: u64,
+}
+
+/// What a dead letter holds an object for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HandedRole {
+    /// The next input.
+    Input,
+    /// `phr_request`.
+    Request,
+    /// The request's headers.
+    Headers,
+    /// It is attached to an object before it in the list.
+    Attached {
+        /// Which.
+        to: u32,
+    },
+}
+
+/// A key of an object on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HandedKey {
+    /// Invocation and ordinal of an automatic key.
+    Auto(u64, u32),
+    /// Any other.
+    Named(Vec<u8>),
+}
+
+/// An object to be written to disk, where `(app, bucket, key)` names it over all sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DurableObject<'a> {
+    /// The object. What is in its place on disk already is replaced, or stands.
+    pub object: Input<'a>,
+    /// Whose it is: an invocation, the same for all its attempts. What it has written under the
+    /// same name in the same session is not written again. 0: somebody outside.
+    pub author: u64,
+    /// How long it stays, from its arrival.
+    pub retain: Retain,
+    /// Whether it replaces what another has sent.
+    pub replace: bool,
+}
+
+/// What has become of an object that was to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written<'a> {
+    /// It is on disk, or was before.
+    Done,
+    /// It is not to replace what is there.
+    Exists,
+    /// The node keeps nothing on disk.
+    NothingKept,
+    /// The disk has refused: why, as a sentence.
+    Failed(&'a str),
+}
+
+/// A durable object that the node has read from disk into the app's ingress region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundObject<'a> {
+    /// Where it is.
+    pub body: Ingress,
+    /// The session that sent it.
+    pub session: SessionId,
+    /// Its group; empty for none.
+    pub group: &'a [u8],
+}
+
+/// Why a durable object could not be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotFound {
+    /// There is none.
+    Missing,
+    /// There is no memory for it in the app's ingress region.
+    NoMemory,
+    /// The disk cannot give it.
+    Unreadable,
+}
+
 /// What happens to the core.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -101,6 +287,37 @@ pub enum Event<'a> {
     },
     /// A call or put from outside.
     Request(Request<'a>),
+    /// Have a dead letter run again, in a session of its own. The letter is gone with that; a
+    /// further failure makes another one.
+    Retry(Retry),
+    /// Drop dead letters: what they hold is let go of.
+    DropLetters {
+        /// Whose.
+        app: AppId,
+        /// Which; `None`: all.
+        letter: Option<u64>,
+    },
+    /// Another version takes an app's place, and its dead letters: those that there are, and those
+    /// that come to be from here on, are told by [`Sink::letter`].
+    HandOver {
+        /// Which.
+        app: AppId,
+    },
+    /// What a letter told by [`Sink::letter`] holds has been copied, or is not wanted.
+    LetterTaken {
+        /// Whose.
+        app: AppId,
+        /// Which.
+        letter: u64,
+    },
+    /// A dead letter of the version before: its function and buckets are numbers of this one, and
+    /// what it holds has been copied into the ingress region.
+    Adopt {
+        /// Whose it is now.
+        app: AppId,
+        /// What it is.
+        letter: &'a HandedLetter,
+    },
     /// Cancel a session.
     Cancel {
         /// Which.
@@ -113,6 +330,42 @@ pub enum Event<'a> {
         request: RequestId,
         /// Its session.
         session: SessionId,
+    },
+    /// What [`Sink::write_failure`] has asked for is written.
+    FailureWritten {
+        /// Whose app.
+        app: AppId,
+        /// Which.
+        ticket: Ticket,
+        /// Where it is.
+        body: Ingress,
+    },
+    /// It could not be written.
+    FailureNotWritten {
+        /// Whose app.
+        app: AppId,
+        /// Which.
+        ticket: Ticket,
+        /// Why, as a sentence.
+        reason: &'a str,
+    },
+    /// What [`Sink::write`] has asked for is done, or cannot be. Said once for each.
+    Written {
+        /// Whose app.
+        app: AppId,
+        /// Which.
+        ticket: Ticket,
+        /// What has become of it.
+        outcome: Written<'a>,
+    },
+    /// What [`Sink::load`] has asked for. Said once for each.
+    Loaded {
+        /// Whose app.
+        app: AppId,
+        /// Which.
+        ticket: Ticket,
+        /// The object, or why there is none.
+        found: Result<FoundObject<'a>, NotFound>,
     },
     /// A process asked for by [`Sink::spawn`] exists.
     ExecutorStarted {
@@ -163,10 +416,33 @@ pub enum Event<'a> {
         /// region it was); empty for nothing.
         detail: &'a str,
     },
+    /// A slot without a process has memory in its region. Answered by [`Sink::sweep`], unless a
+    /// process has the slot, or gets it now.
+    Sweep {
+        /// Which slot.
+        executor: ExecutorId,
+    },
+    /// A region has been swept, as [`Sink::sweep`] has asked.
+    Swept {
+        /// Of which slot.
+        executor: ExecutorId,
+    },
     /// The release ring of an executor (or of ingress: `slot` = region of ingress) has room again.
     ReleaseRoom {
         /// Whose.
         executor: ExecutorId,
+    },
+    /// An app takes no more sessions: if nothing but objects pending in triggers that gather across
+    /// sessions keeps those open that it has, batches and windows fire with what they have, and
+    /// rounds are dropped and counted. To be said again until nothing is gathered.
+    Flush {
+        /// Which.
+        app: AppId,
+    },
+    /// What another scheduler's core has told its sink for this one.
+    Peer {
+        /// What it said.
+        message: &'a PeerMessage,
     },
     /// Time has passed; see [`Core::next_timer_ns`](crate::Core::next_timer_ns).
     Tick,
@@ -231,16 +507,35 @@ pub enum Cause {
     Died(Death, String),
     /// Its process broke the protocol and was killed.
     Fault(String),
-    /// It ran past its `timeout` and was killed: a sentence that says so.
+    /// It ran past its `timeout`, or past the time of a rerun rule as often as it may run, and was
+    /// killed: a sentence that says so.
     TimedOut(String),
+    /// It sent nothing in the time that a rerun rule gives, as often as it may run: a sentence that
+    /// says so.
+    NothingSent(String),
     /// No process could be started for it.
     NoExecutor(String),
+    /// A custom trigger failed again and again: a sentence that names it and the reason.
+    Trigger(String),
     /// A trigger was left waiting: a sentence that names it and what it waited for.
     Waiting(String),
     /// A limit was passed: a sentence that names it.
     Limit(String),
+    /// An object could not be written to disk: a sentence that names it and the reason.
+    NotWritten(String),
     /// `response = "required"`, and there was none.
     NoResponse,
+}
+
+/// What is wrong with an app whose processes fail again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// How many have failed in a row.
+    pub failures: u32,
+    /// How long the next start is put off.
+    pub pause_ns: u64,
+    /// What happens to them, and why the last has failed: a sentence.
+    pub why: String,
 }
 
 /// Why a request was refused before a session opened.
@@ -260,8 +555,23 @@ pub enum Refusal {
     Memory,
     /// The identity is taken in the named session.
     Exists,
+    /// There is no such dead letter (any more).
+    NoLetter,
+    /// The dead letter's inputs were too much to be kept.
+    NoInputs,
     /// A key, group or index out of range.
     Malformed,
+    /// There is no retained object of that name.
+    NoObject,
+    /// It was to be on disk before it was accepted, and the disk has refused. Its extents are the
+    /// core's, which gives them back.
+    NotWritten,
+    /// Its session has ended while it was written: it is on disk, and no trigger has seen it. Its
+    /// extents are the core's, which gives them back.
+    EndedMeanwhile,
+    /// Its name is taken in the durable namespace, and its bucket does not replace. Its extents are
+    /// the core's, which gives them back.
+    Kept,
 }
 
 /// A part of a response.
@@ -294,6 +604,10 @@ pub struct Response<'a> {
 
 /// Where decisions go. Called in the order decided, during `step`.
 pub trait Sink {
+    /// Punch all of a region's memory but these extents, in order and disjoint, and say
+    /// [`Event::Swept`]. Until then no process is started in the slot.
+    fn sweep(&mut self, _executor: ExecutorId, _live: &[Extent]) {}
+
     /// Put this message into an executor's dispatch ring and wake it if it sleeps. There is room:
     /// the core has at most one open and one queued dispatch and one answer under way each.
     fn send(&mut self, executor: ExecutorId, message: &ToExecutor<'_>);
@@ -317,6 +631,16 @@ pub trait Sink {
 
     /// Answer `FetchExtents` with all of these, at most [`EXTENTS_PER_MESSAGE_MAX`].
     fn extents(&mut self, executor: ExecutorId, first: u32, extents: impl Iterator<Item = Extent>);
+
+    /// Tell a custom trigger's process of these events, all of which fit one message
+    /// ([`EVENTS_ALWAYS_FIT`](pheromone_shm::events::EVENTS_ALWAYS_FIT)). It has nothing open; its
+    /// answers end with a `Complete`.
+    fn events<'a>(
+        &mut self,
+        executor: ExecutorId,
+        trigger: u16,
+        events: impl ExactSizeIterator<Item = TriggerEvent<'a>>,
+    );
 
     /// Give memory back to the owner of a region. False: no room now, keep it and try again at
     /// the executor's next message or [`Event::ReleaseRoom`].
@@ -348,7 +672,7 @@ pub trait Sink {
     fn respond(&mut self, response: &Response<'_>);
 
     /// A session has ended. Told once per session, after its response if there was one. `request`
-    /// is the one that opened it.
+    /// is the one that opened it; 0 for a gathering session, which a trigger has opened.
     fn ended(
         &mut self,
         app: AppId,
@@ -361,6 +685,33 @@ pub trait Sink {
     /// Something went wrong in a session that goes on (section 1: a refused duplicate, say).
     fn error_event(&mut self, app: AppId, session: SessionId, text: &str);
 
+    /// Write what a `phr_failure` tells of this failure into the app's ingress region, and say
+    /// [`Event::FailureWritten`] or [`Event::FailureNotWritten`].
+    fn write_failure(&mut self, app: AppId, ticket: Ticket, failure: &Failure);
+
+    /// A dead letter is another version's now: copy what it holds, give it to that version by
+    /// [`Event::Adopt`], and say [`Event::LetterTaken`] in any case.
+    fn letter(&mut self, app: AppId, letter: &HandedLetter);
+    /// Write this object to disk and say [`Event::Written`]. Its payload stays where it is until
+    /// then.
+    fn write(&mut self, app: AppId, ticket: Ticket, object: &DurableObject<'_>);
+
+    /// Look for a durable object, read it into the app's ingress region, and say
+    /// [`Event::Loaded`]. What was asked of this sink before counts.
+    fn load(&mut self, app: AppId, ticket: Ticket, bucket: BucketIndex, key: &[u8]);
+
+    /// Delete a durable object, if there is one.
+    fn delete(&mut self, app: AppId, bucket: BucketIndex, key: &[u8]);
+
+    /// Carry a message to another scheduler's core, as [`Event::Peer`]: those to one core arrive in
+    /// the order given here. An app has been deployed at every core before one of them is given
+    /// its first request.
+    fn peer(&mut self, to: u8, message: &PeerMessage);
+
     /// An app asked to be removed has nothing left; its regions may go.
     fn removed(&mut self, app: AppId);
+
+    /// An app's processes fail again and again, so that others are started ever more slowly; or
+    /// (`None`) they do no longer. For people to know: nothing depends on it.
+    fn trouble(&mut self, _app: AppId, _trouble: Option<&Trouble>) {}
 }

@@ -47,9 +47,23 @@ pub struct AppSpec {
 }
 
 impl AppSpec {
-    /// Executor slots, each with a region of its index: those that run and those that wait.
+    /// Executor slots, each with a region of its index: the pool's, then one for each custom
+    /// trigger, in their order.
     pub fn executor_slots(&self) -> u16 {
+        let customs = u16::try_from(self.custom_triggers()).unwrap_or(u16::MAX);
+        self.pool_slots().saturating_add(customs)
+    }
+
+    /// Slots of the pool: those that run functions and those that wait.
+    pub fn pool_slots(&self) -> u16 {
         self.executors.max.saturating_add(self.limits.waiters)
+    }
+
+    /// How many triggers decide by code of their own.
+    pub fn custom_triggers(&self) -> usize {
+        let triggers = self.buckets.iter().flat_map(|bucket| &bucket.triggers);
+        let is_custom = |trigger: &&TriggerSpec| matches!(trigger.kind, TriggerKind::Custom { .. });
+        triggers.filter(is_custom).count()
     }
 
     /// Index of the ingress region, and the `slot` by which it is named in releases.

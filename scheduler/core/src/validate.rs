@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use globset::Glob;
 use pheromone_shm::message::{KEY_BYTES_MAX, NO_BUCKET, NO_TRIGGER, UNIT_BYTES};
 
-use crate::limits::{EXECUTOR_SLOTS_MAX, FUNCTIONS_MAX, SESSIONS_MAX};
+use crate::limits::{EXECUTOR_SLOTS_MAX, FUNCTIONS_MAX, SESSIONS_MAX, WINDOWS_MAX};
 use crate::spec::{
     AppSpec, AtEnd, BucketSpec, Entry, FunctionSpec, GroupClose, NameMatch, OnFailure,
-    REGION_SPAN_BYTES_MAX, Retain, Scope, TriggerKind, TriggerSpec,
+    REGION_SPAN_BYTES_MAX, RerunSpec, Scope, TriggerKind, TriggerSpec,
 };
 
 /// Something in a spec that cannot be.
@@ -113,12 +113,6 @@ impl AppSpec {
                     self.name, function.name
                 ));
             };
-            if let OnFailure::Bucket(_) = function.on_failure {
-                miss("`on_failure` with a bucket");
-            }
-            if function.serial_by.is_some() {
-                miss("`serial_by`");
-            }
             if function.durable {
                 miss("`durable`");
             }
@@ -130,15 +124,6 @@ impl AppSpec {
                     self.name, bucket.name
                 ));
             };
-            if bucket.durable {
-                miss("`durable`");
-            }
-            if bucket.retain != Retain::ForNs(0) {
-                miss("`retain`");
-            }
-            if !bucket.reruns.is_empty() {
-                miss("`reruns`");
-            }
             for trigger in &bucket.triggers {
                 if let Some(what) = later_kind(trigger) {
                     miss(&format!("trigger `{}` {what}", trigger.name));
@@ -152,12 +137,7 @@ impl AppSpec {
 /// What this core does not carry out yet of a trigger.
 fn later_kind(trigger: &TriggerSpec) -> Option<&'static str> {
     match trigger.kind {
-        TriggerKind::Custom { .. } => Some("of type `custom`"),
-        TriggerKind::ByBatchSize { .. }
-        | TriggerKind::ByTime { .. }
-        | TriggerKind::Redundant { .. }
-            if trigger.scope == Scope::Bucket =>
-        {
+        TriggerKind::Custom { .. } if trigger.scope == Scope::Bucket => {
             Some("with `scope = \"bucket\"`")
         }
         _ => None,
@@ -191,11 +171,12 @@ impl Judge<'_> {
             0,
             u64::from(pool.max),
         );
-        let slots = u64::from(pool.max) + u64::from(spec.limits.waiters);
+        let customs = spec.custom_triggers() as u64;
+        let slots = u64::from(pool.max) + u64::from(spec.limits.waiters) + customs;
         let slots_max = u64::from(EXECUTOR_SLOTS_MAX);
         self.number(
             place(),
-            "executors.max + limits.waiters",
+            "executors.max + limits.waiters + custom triggers",
             slots,
             1,
             slots_max,
@@ -326,10 +307,44 @@ impl Judge<'_> {
             self.trigger(bucket, trigger);
         }
         let place = || format!("bucket `{}`, reruns", bucket.name);
+        let index = self
+            .spec
+            .buckets
+            .iter()
+            .position(|own| own.name == bucket.name);
+        let index = index.unwrap_or(usize::MAX);
+        let mut seen = HashSet::new();
         for rerun in &bucket.reruns {
             self.function_index(place, rerun.function);
+            self.rerun(bucket, index, rerun);
+            if !seen.insert(rerun.function) {
+                self.conflict(
+                    place(),
+                    "two rules are for one function: leave one of them out",
+                );
+            }
             self.number(place(), "attempts", u64::from(rerun.attempts), 1, u64::MAX);
             self.number(place(), "timeout", rerun.timeout_ns, 1, u64::MAX);
+        }
+    }
+
+    fn rerun(&mut self, bucket: &BucketSpec, index: usize, rerun: &RerunSpec) {
+        let Some(function) = self.spec.functions.get(usize::from(rerun.function)) else {
+            return;
+        };
+        let place = || format!("bucket `{}`, reruns of `{}`", bucket.name, function.name);
+        let sends = function.sends.as_ref();
+        if sends.is_some_and(|sends| !sends.iter().any(|&sent| usize::from(sent) == index)) {
+            self.conflict(
+                place(),
+                "its `sends` does not list the bucket, so it would always run again",
+            );
+        }
+        if rerun.speculative && function.serial_by.is_some() {
+            self.conflict(
+                place(),
+                "`speculative` runs two attempts at once, which its `serial_by` forbids",
+            );
         }
     }
 
@@ -342,7 +357,18 @@ impl Judge<'_> {
             self.function_index(place, function);
         }
         match &trigger.kind {
-            TriggerKind::Immediate | TriggerKind::DynamicJoin | TriggerKind::Custom { .. } => {}
+            TriggerKind::DynamicJoin => self.within_a_session(&place, trigger),
+            TriggerKind::Immediate => {}
+            TriggerKind::Custom { timeout_ns, .. } => {
+                self.number(place(), "timeout", *timeout_ns, 1, u64::MAX);
+                if matches!(trigger.at_end, AtEnd::Fire | AtEnd::Wait) {
+                    self.conflict(
+                        place(),
+                        "only a custom trigger's own code knows what to fire: `at_end` is \"drop\" \
+                         or \"fail\"",
+                    );
+                }
+            }
             TriggerKind::ByName(NameMatch::Key(key)) => self.key(place(), key),
             TriggerKind::ByName(NameMatch::Pattern(pattern)) => {
                 if let Err(error) = Glob::new(pattern) {
@@ -364,18 +390,56 @@ impl Judge<'_> {
             } => {
                 self.number(place(), "window", *window_ns, 1, u64::MAX);
                 self.number(place(), "slide", *slide_ns, 1, *window_ns);
+                let over_one_instant = window_ns.div_ceil((*slide_ns).max(1));
+                self.number(place(), "window / slide", over_one_instant, 1, WINDOWS_MAX);
             }
-            TriggerKind::Redundant { k_of_n, .. } => {
+            TriggerKind::Redundant {
+                k_of_n,
+                cancel_rest,
+                expire_ns,
+            } => {
+                let has_all = k_of_n.is_some() && expire_ns.is_some();
+                self.across_sessions(&place, trigger, has_all, cancel_rest);
+                for &function in cancel_rest {
+                    self.function_index(place, function);
+                }
                 if let Some((k, n)) = *k_of_n {
                     self.number(place(), "k", u64::from(k), 1, self.inputs());
                     self.number(place(), "n", u64::from(n), u64::from(k), u64::MAX);
                 }
             }
             TriggerKind::DynamicGroup { close, .. } => {
+                self.within_a_session(&place, trigger);
                 if let GroupClose::After(function) = *close {
                     self.function_index(place, function);
                 }
             }
+        }
+    }
+
+    /// A round that is not of one session has nobody who would say k and n at run time, no end
+    /// with which it would be forgotten, and no invocations of its own to cancel.
+    fn across_sessions(
+        &mut self,
+        place: &dyn Fn() -> String,
+        trigger: &TriggerSpec,
+        has_all: bool,
+        cancel_rest: &[u16],
+    ) {
+        if trigger.scope != Scope::Bucket {
+            return;
+        }
+        if !has_all {
+            self.conflict(
+                place(),
+                "a `redundant` across sessions needs `k`, `n` and `expire`",
+            );
+        }
+        if !cancel_rest.is_empty() {
+            self.conflict(
+                place(),
+                "`cancel_rest` is of a session's invocations: leave it out across sessions",
+            );
         }
     }
 
@@ -387,12 +451,7 @@ impl Judge<'_> {
             1,
             self.inputs(),
         );
-        if trigger.scope != Scope::Session {
-            self.conflict(
-                place(),
-                "a `by_set` gathers within a session: `scope = \"session\"`",
-            );
-        }
+        self.within_a_session(place, trigger);
         if trigger.at_end == AtEnd::Wait {
             self.conflict(
                 place(),
@@ -405,6 +464,13 @@ impl Judge<'_> {
             if !seen.insert(key) {
                 self.bad_key(place(), key, "occurs twice in one set");
             }
+        }
+    }
+
+    fn within_a_session(&mut self, place: &dyn Fn() -> String, trigger: &TriggerSpec) {
+        if trigger.scope != Scope::Session {
+            let why = "a trigger of this type gathers within a session: `scope = \"session\"`";
+            self.conflict(place(), why);
         }
     }
 

@@ -6,13 +6,14 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::APP;
-use common::app::{app, bucket, by_set, immediate};
+use common::app::{app, bucket, by_key, by_set, immediate};
 use pheromone_core::event::{
-    AppId, Destination, Event, ExecutorId, Ingress, Outcome, Refusal, Request, RequestId, Response,
-    SessionId, Sink,
+    AppId, Destination, DurableObject, Event, ExecutorId, Failure, HandedLetter, Ingress, Outcome,
+    Refusal, Request, RequestId, Response, SessionId, Sink, Ticket,
 };
-use pheromone_core::spec::{AppSpec, Keep};
-use pheromone_core::{Core, CoreConfig, SpinPolicy};
+use pheromone_core::spec::{AppSpec, Keep, TriggerSpec};
+use pheromone_core::{Core, CoreConfig, PeerMessage, SpinPolicy};
+use pheromone_shm::events::TriggerEvent;
 use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, Input, Key, Target, ToExecutor,
 };
@@ -70,6 +71,15 @@ impl Sink for Numbers {
 
     fn extents(&mut self, _: ExecutorId, _: u32, _: impl Iterator<Item = Extent>) {}
 
+    fn events<'a>(
+        &mut self,
+        _: ExecutorId,
+        _: u16,
+        _: impl ExactSizeIterator<Item = TriggerEvent<'a>>,
+    ) {
+        unreachable!("no trigger of these apps is custom");
+    }
+
     fn release(&mut self, _: ExecutorId, extent: Extent) -> bool {
         self.free.push(extent);
         true
@@ -107,6 +117,30 @@ impl Sink for Numbers {
         panic!("{text}");
     }
 
+    fn write_failure(&mut self, _: AppId, _: Ticket, failure: &Failure) {
+        panic!("{failure:?}");
+    }
+
+    fn letter(&mut self, _: AppId, _: &HandedLetter) {
+        panic!("no version takes this one's place");
+    }
+
+    fn write(&mut self, _: AppId, _: Ticket, _: &DurableObject<'_>) {
+        unreachable!("nothing here is durable");
+    }
+
+    fn load(&mut self, _: AppId, _: Ticket, _: u16, _: &[u8]) {
+        unreachable!("nothing here is on disk");
+    }
+
+    fn delete(&mut self, _: AppId, _: u16, _: &[u8]) {
+        unreachable!("nothing here is on disk");
+    }
+
+    fn peer(&mut self, _: u8, _: &PeerMessage) {
+        panic!("there is one scheduler");
+    }
+
     fn removed(&mut self, _: AppId) {}
 }
 
@@ -125,7 +159,9 @@ impl Loop {
         };
         let mut this = Self {
             core: Core::new(CoreConfig {
+                keeps_on_disk: false,
                 scheduler_index: 0,
+                schedulers: 1,
                 executor_cores: 1,
                 spin,
             }),
@@ -283,6 +319,7 @@ fn a_session_with_its_response_allocates_nothing() {
         this.say(
             f,
             FromExecutor::Respond {
+                session: 0,
                 extent,
                 size_bytes: 1,
                 http_status: 200,
@@ -322,4 +359,47 @@ fn a_session_with_a_fan_out_and_a_set_allocates_nothing() {
     assert_eq!(allocations, 0);
     assert_eq!(this.sink.ended, 40_000);
     assert_eq!(this.core.totals().names, 0);
+}
+
+/// A bucket of ten thousand triggers, of which an object with the key `mine` concerns one.
+fn among_ten_thousand(mine: TriggerSpec, others: impl Fn(u32) -> TriggerSpec) -> Loop {
+    let mut spec = app(&["source", "target"]);
+    spec.executors.min = 1;
+    spec.executors.max = 1;
+    let mut triggers: Vec<TriggerSpec> = (1..10_000).map(others).collect();
+    triggers.insert(5000, mine);
+    spec.buckets = vec![bucket("b", Keep::Session, triggers)];
+    Loop::new(spec, SpinPolicy::Always)
+}
+
+fn fires_once_and_touches_one_of_ten_thousand(mut this: Loop, states: u64) {
+    let allocations = this.allocations(|this| {
+        this.request(Destination::Function(0));
+        let source = this.running();
+        this.publish(source, Target::Bucket(0), Key::Named(b"mine"), b"");
+        assert_eq!(this.core.totals().trigger_states, states);
+        this.done(source);
+        let target = this.running();
+        this.done(target);
+    });
+    assert_eq!(allocations, 0);
+    assert_eq!(this.sink.ended, 40_000);
+    assert_eq!(this.sink.dispatched, 80_000);
+}
+
+#[test]
+fn an_object_among_ten_thousand_triggers_of_other_keys_touches_none_of_them() {
+    let others = |number| by_key(&format!("other-{number}"), &[1]);
+    let this = among_ten_thousand(by_key("mine", &[1]), others);
+    fires_once_and_touches_one_of_ten_thousand(this, 0);
+}
+
+#[test]
+fn an_object_among_ten_thousand_sets_of_other_keys_touches_its_own_alone() {
+    let others = |number: u32| {
+        let keys = [0, 1].map(|key| format!("other-{number}-{key}"));
+        by_set(&[&keys[0], &keys[1]], &[1])
+    };
+    let this = among_ten_thousand(by_set(&["mine"], &[1]), others);
+    fires_once_and_touches_one_of_ten_thousand(this, 1);
 }

@@ -200,6 +200,101 @@ fn with_continue_the_session_goes_on_and_the_failed_one_counts_as_a_closed_sourc
 }
 
 #[test]
+fn with_continue_and_without_sends_it_closes_what_any_of_its_attempts_had_closed() {
+    for second_attempt_closes in [None, Some(0), Some(1)] {
+        let mut spec = spec();
+        spec.functions[0].attempts = 2;
+        spec.functions[0].on_failure = OnFailure::Continue;
+        spec.functions[0].next.clear();
+        let closing = |name: &str| TriggerSpec {
+            at_end: AtEnd::Drop,
+            ..trigger(
+                name,
+                TriggerKind::DynamicGroup {
+                    close: GroupClose::Sources(1),
+                    fire_empty: false,
+                    order_by_key: false,
+                },
+                &[1],
+            )
+        };
+        spec.buckets[0].triggers = vec![closing("t"), closing("u"), closing("v")];
+        let mut world = World::new(spec);
+        let call = world.call("f");
+        let f = world.running("f");
+        world.put_by(f, "b", "a");
+        world.say(f, FromExecutor::CloseSource { trigger: 0 });
+        world.complete(f, 1, Ending::Returned, "");
+        world.pass(10 * MS);
+        let f = world.running("f");
+        if let Some(trigger) = second_attempt_closes {
+            world.say(f, FromExecutor::CloseSource { trigger });
+        }
+        assert!(world.all_running("g").is_empty(), "it may still succeed");
+        world.complete(f, 1, Ending::Returned, "");
+        let mut closed = Vec::new();
+        while let Some(&g) = world.all_running("g").first() {
+            assert_eq!(world.keys(g), ["a"]);
+            closed.push(world.opened(g).trigger);
+            world.done(g);
+        }
+        closed.sort_unstable();
+        let expected: &[u16] = match second_attempt_closes {
+            Some(1) => &[0, 1],
+            _ => &[0],
+        };
+        assert_eq!(closed, expected);
+        assert_eq!(world.ended(call).outcome, End::Completed);
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn each_function_of_a_firing_has_attempts_of_its_own() {
+    let mut spec = app(&["source", "f", "g"]);
+    spec.executors.min = 3;
+    spec.executors.max = 3;
+    for (function, attempts) in [(1, 2), (2, 3)] {
+        spec.functions[function].attempts = attempts;
+        spec.functions[function].backoff.jitter = 0.0;
+    }
+    spec.functions[1].on_failure = OnFailure::Continue;
+    spec.buckets = vec![bucket("b", Keep::UntilConsumed, vec![immediate(&[1, 2])])];
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    let source = world.running("source");
+    world.put_by(source, "b", "k");
+    world.done(source);
+    let attempt = |world: &World, function| {
+        let id = world.running(function);
+        assert_eq!(world.keys(id), ["k"]);
+        (id, world.opened(id).attempt)
+    };
+    // `f` fails for good in its second attempt while the first one of `g` still runs.
+    let (g, _) = attempt(&world, "g");
+    for number in [1, 2] {
+        let (f, of_f) = attempt(&world, "f");
+        assert_eq!(of_f, number);
+        assert_eq!(attempt(&world, "g"), (g, 1));
+        world.complete(f, 1, Ending::Returned, "no");
+        world.pass(100 * MS);
+    }
+    for number in [1, 2] {
+        let (g, of_g) = attempt(&world, "g");
+        assert_eq!(of_g, number);
+        world.complete(g, 1, Ending::Returned, "not yet");
+        world.pass(100 * MS);
+        assert!(world.all_running("f").is_empty());
+    }
+    let (g, of_g) = attempt(&world, "g");
+    assert_eq!(of_g, 3);
+    world.done(g);
+    assert_eq!(world.ended(call).outcome, End::Completed);
+    assert_eq!(world.stats().invocations_total, 3);
+    world.assert_empty();
+}
+
+#[test]
 fn a_steering_call_made_again_is_the_same_call() {
     let mut spec = spec();
     let kind = TriggerKind::Redundant {

@@ -126,3 +126,31 @@ fn a_barrier_waits_for_what_is_delayed_upstream() {
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
+
+#[test]
+fn an_automatic_key_is_found_although_its_object_was_on_its_way_at_the_first_question() {
+    let mut world = World::new(spec());
+    world.call("source");
+    let source = world.running("source");
+    let invocation = world.opened(source).invocation;
+    let extent = world.allocate(source, 8);
+    world.say(
+        source,
+        FromExecutor::Publish {
+            target: Target::Bucket(0),
+            extent,
+            size_bytes: 8,
+            key: Key::Auto(0),
+            ordinal: 0,
+            group: b"",
+            delay_ns: MS,
+        },
+    );
+    let key = format!("~{invocation}.0");
+    assert_eq!(world.get_by(source, "b", &key), Err(-2), "not before");
+    world.pass(MS);
+    assert!(world.get_by(source, "b", &key).is_ok());
+    world.done(source);
+    world.run("sink");
+    world.assert_empty();
+}

@@ -189,6 +189,31 @@ fn where_an_awake_executor_is_free_in_time_nobody_is_woken() {
 }
 
 #[test]
+fn work_that_is_forwarded_without_delay_does_not_hold_the_step_up() {
+    let mut spec = pool(app(&["source", "f"]), 1, 3);
+    spec.functions[0].next = vec![1];
+    spec.limits.forward_delay_ns = 0;
+    let mut world = World::new(spec);
+    world.automatic = false;
+    while let Some(id) = world.sink.spawns.pop_front() {
+        world.start(id);
+    }
+    world.call("source");
+    let source = world.running("source");
+    for _ in 0..4 {
+        world.next_by(source);
+    }
+    world.pass(DELAY_NS);
+    world.automatic = true;
+    world.processes();
+    world.done(source);
+    while let Some(&id) = world.all_running("f").first() {
+        world.done(id);
+    }
+    world.assert_empty();
+}
+
+#[test]
 fn when_none_is_awake_one_is_woken_at_once() {
     let spec = pool(app(&["f"]), 2, 2);
     let mut world = World::with_config(spec, cores(1, SpinPolicy::Never));

@@ -207,28 +207,185 @@ fn when_no_process_can_be_started_those_who_wait_are_told_why() {
     world.assert_empty();
 }
 
-#[test]
-fn a_function_that_always_crashes_is_no_fork_storm_and_every_caller_is_told() {
-    let mut world = World::new(pool(2, 2));
-    let start_ns = world.now_ns;
-    let spawned = world.sink.spawned_total;
-    let mut told = 0;
-    while told < 100 {
+/// Has `f` called until so many callers have been told that it failed, its process dying each time,
+/// after `Loaded` where it loads. Returns how long that took, and how many processes.
+fn crashes(world: &mut World, calls: u32, loads: bool) -> (u64, u64) {
+    let (start_ns, spawned) = (world.now_ns, world.sink.spawned_total);
+    for _ in 0..calls {
         let call = world.call("f");
         while world.all_running("f").is_empty() {
             world.pass(MS);
         }
-        world.die(world.running("f"), Death::Signaled(11));
+        let id = world.running("f");
+        if loads {
+            world.say(id, FromExecutor::Loaded);
+        }
+        world.die(id, Death::Signaled(11));
         assert!(matches!(world.ended(call).failure().cause, Cause::Died(..)));
-        told += 1;
     }
-    let elapsed_ms = (world.now_ns - start_ns) / MS;
     let processes = world.sink.spawned_total - spawned;
+    ((world.now_ns - start_ns) / MS, processes)
+}
+
+#[test]
+fn a_function_that_always_crashes_is_no_fork_storm_and_does_not_stall_either() {
+    let mut world = World::new(pool(2, 2));
+    let (elapsed_ms, processes) = crashes(&mut world, 1000, true);
     assert!(
-        processes <= 3 + elapsed_ms / 10,
+        processes <= 3 + elapsed_ms,
         "{processes} in {elapsed_ms} ms"
     );
+    assert!(elapsed_ms <= 2 * 1000, "{elapsed_ms} ms for 1000 crashes");
+    let trouble = world.sink.trouble.clone().expect("it is told");
+    assert_eq!(trouble.failures, 1000);
+    assert!(
+        trouble
+            .why
+            .contains("the process of function `f` was ended by signal 11"),
+        "{}",
+        trouble.why
+    );
+    world.pass(10 * MS);
+    world.call("g");
+    world.run("g");
+    assert_eq!(world.sink.trouble, None, "one has completed something");
+    world.assert_empty();
+}
+
+#[test]
+fn processes_that_crash_while_they_load_are_started_ever_more_slowly() {
+    let mut world = World::new(pool(1, 1));
+    let (elapsed_ms, processes) = crashes(&mut world, 20, false);
+    assert_eq!(processes, 19);
+    // The first is there; two come at once; 10, 20, 40, 80, 160, 320, 640, and 1000 ten times.
+    assert_eq!(elapsed_ms, 1270 + 10 * 1000);
+    let trouble = world.sink.trouble.clone().expect("it is told");
+    assert_eq!((trouble.failures, trouble.pause_ns), (20, 1000 * MS));
+    assert!(
+        trouble.why.contains(
+            "20 executors in a row could not load a function, the next is started after 1s: \
+             function `f` could not be loaded: its process was ended by signal 11"
+        ),
+        "{}",
+        trouble.why
+    );
     world.pass(1000 * MS);
+    world.call("g");
+    world.run("g");
+    assert_eq!(world.sink.trouble, None);
+    assert_eq!(crashes(&mut world, 2, false), (0, 2), "it is forgotten");
+    world.assert_empty();
+}
+
+#[test]
+fn who_waits_for_a_function_that_cannot_be_loaded_is_told_and_others_are_not() {
+    let mut spec = pool(1, 1);
+    spec.functions[0].priority = 1;
+    let mut world = World::new(spec);
+    let calls: Vec<_> = (0..20).map(|_| world.call("f")).collect();
+    let other = world.call("g");
+    for _ in 0..8 {
+        while world.all_running("f").is_empty() {
+            world.pass(MS);
+        }
+        world.complete(slot(0), -5, Ending::InitFailed, "no configuration");
+    }
+    for (at, call) in calls.iter().enumerate() {
+        match &world.ended(*call).failure().cause {
+            Cause::InitFailed(why) => assert!(at < 8 && why == "no configuration"),
+            Cause::NoExecutor(why) => {
+                assert!(at >= 8);
+                assert_eq!(
+                    why,
+                    "8 times in a row function `f` could not be loaded: no configuration"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    world.pass(1000 * MS);
+    world.run("g");
+    assert_eq!(world.ended(other).outcome, End::Completed);
+    world.assert_empty();
+}
+
+#[test]
+fn executors_beyond_the_minimum_leave_when_they_have_been_idle_for_long() {
+    let mut world = World::new(pool(1, 4));
+    for _ in 0..4 {
+        world.call("f");
+        world.pass(MS);
+    }
+    assert_eq!(world.stats().running, 4);
+    for at in 0..4 {
+        world.done(slot(at));
+        world.pass(1000 * MS);
+    }
+    assert_eq!(world.stats().executors_idle, 4);
+    world.pass(5900 * MS);
+    assert_eq!(world.stats().executors, 4, "the first is idle for 9.9 s");
+    world.pass(100 * MS);
+    assert_eq!(world.stats().executors, 3, "the longest idle goes first");
+    assert!(!world.sink.executors.contains_key(&slot(0)));
+    world.pass(2000 * MS);
+    assert_eq!(world.stats().executors, 1);
+    world.pass(100_000 * MS);
+    assert_eq!(world.stats().executors_idle, 1, "the minimum stays");
+    assert_eq!(world.stats().deaths_total, 0, "they went as told");
+    assert_eq!(world.core.totals().timers, 0);
+    // Work brings them back, and keeps them.
+    for _ in 0..3 {
+        world.call("f");
+        world.pass(MS);
+    }
+    world.pass(20_000 * MS);
+    assert_eq!(world.stats().running, 3);
+    assert_eq!(world.stats().executors, 3);
+}
+
+#[test]
+fn a_region_is_swept_while_nobody_has_its_slot_and_nobody_gets_it_meanwhile() {
+    let mut world = World::new(pool(1, 2));
+    let answered = world.call("f");
+    world.call("f");
+    world.pass(MS);
+    assert_eq!(world.stats().running, 2);
+    world.event(Event::Sweep { executor: slot(0) });
+    assert!(world.sink.sweeps.is_empty(), "somebody has the slot");
+    // The response is live until it has been read; its process leaves in time.
+    world.respond_by(slot(0));
+    world.done(slot(0));
+    world.pass(20_000 * MS);
+    assert!(!world.sink.executors.contains_key(&slot(0)));
+    for _ in 0..2 {
+        world.event(Event::Sweep { executor: slot(0) });
+        let [(id, live)] = &world.sink.sweeps[..] else {
+            panic!("{:?}", world.sink.sweeps);
+        };
+        assert_eq!((*id, live.len()), (slot(0), 1));
+    }
+    let waiting = world.call("f");
+    world.pass(1000 * MS);
+    assert!(!world.sink.executors.contains_key(&slot(0)), "not now");
+    world.event(Event::Swept { executor: slot(0) });
+    world.pass(MS);
+    assert_eq!(world.stats().running, 2, "work that has waited goes on");
+    world.take_response(answered);
+    world.run("f");
+    world.run("f");
+    assert!(!world.is_open(waiting));
+    for executor in [
+        slot(0),
+        slot(77),
+        ExecutorId {
+            app: AppId(9),
+            slot: 0,
+        },
+    ] {
+        world.event(Event::Swept { executor });
+    }
+    world.event(Event::Sweep { executor: slot(77) });
+    assert_eq!(world.sink.sweeps.len(), 1);
     world.assert_empty();
 }
 

@@ -41,6 +41,7 @@ fn publish<'a>(target: Target, extent: Extent, size: u64, key: Key<'a>) -> FromE
 
 fn respond(http_status: u16) -> FromExecutor<'static> {
     FromExecutor::Respond {
+        session: 0,
         extent: UNIT,
         size_bytes: 0,
         http_status,

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::app::{app, bucket, trigger};
+use common::app::{app, bucket, by_set, immediate, trigger};
 use common::{APP, End, World};
 use pheromone_core::event::{Cause, ExecutorId};
 use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, TriggerKind, TriggerSpec};
@@ -195,16 +195,20 @@ fn rounds_are_by_group_and_do_not_shift_each_other() {
     world.assert_empty();
 }
 
+/// `source` starts `other` for each object of `work`; the first object in `b` is enough, and
+/// cancels the rest of them.
+fn race(executors: u16) -> AppSpec {
+    let mut spec = spec(k_of_n(1, 3, vec![2]), AtEnd::Drop);
+    spec.executors.max = executors;
+    spec.executors.min = executors;
+    let work = vec![immediate(&[2])];
+    spec.buckets.push(bucket("work", Keep::UntilConsumed, work));
+    spec
+}
+
 #[test]
 fn a_round_that_has_fired_cancels_the_rest_of_its_own_group() {
-    let mut spec = spec(k_of_n(1, 3, vec![2]), AtEnd::Drop);
-    spec.executors.max = 4;
-    spec.executors.min = 4;
-    let mut worker = trigger("w", TriggerKind::Immediate, &[2]);
-    worker.name = "w".into();
-    spec.buckets
-        .push(bucket("work", Keep::UntilConsumed, vec![worker]));
-    let mut world = World::new(spec);
+    let mut world = World::new(race(4));
     let call = world.call("source");
     let source = world.running("source");
     for (key, group) in [("1", "r1"), ("2", "r1"), ("3", "r2"), ("4", "r1")] {
@@ -230,6 +234,57 @@ fn a_round_that_has_fired_cancels_the_rest_of_its_own_group() {
     world.done(first);
     assert_eq!(fired(&mut world), [["answer"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
+    world.assert_empty();
+}
+
+#[test]
+fn a_round_that_has_fired_drops_what_is_queued_of_its_own_group() {
+    let mut world = World::new(race(1));
+    let call = world.call("source");
+    let source = world.running("source");
+    for (key, group) in [("1", "r1"), ("2", "r1"), ("3", "r2"), ("4", "r1")] {
+        world.group_by(source, "work", key, group);
+    }
+    world.done(source);
+    let first = world.running("other");
+    assert_eq!(world.keys(first), ["1"]);
+    world.group_by(first, "b", "answer", "r1");
+    world.done(first);
+    assert_eq!(world.stats().queued + world.stats().running, 2);
+    let stranger = world.running("other");
+    assert_eq!(world.keys(stranger), ["3"]);
+    world.done(stranger);
+    assert_eq!(fired(&mut world), [["answer"]]);
+    assert_eq!(world.ended(call).outcome, End::Completed);
+    world.assert_empty();
+}
+
+#[test]
+fn a_round_without_a_group_cancels_all_of_its_session_whether_it_runs_or_is_queued() {
+    let mut world = World::new(race(2));
+    let call = world.call("source");
+    let source = world.running("source");
+    for (key, group) in [("1", ""), ("2", "r1"), ("3", ""), ("4", "r2")] {
+        world.group_by(source, "work", key, group);
+    }
+    world.done(source);
+    let other_session = world.put("work", Some("5"));
+    let workers = world.all_running("other");
+    let [first, second] = workers[..] else {
+        panic!("two run, two are queued: {workers:?}");
+    };
+    world.put_by(first, "b", "answer");
+    assert!(world.opened(first).cancelled && world.opened(second).cancelled);
+    assert_eq!(world.stats().queued, 2, "the other session's, and `sink`");
+    world.complete(second, 7, Ending::Returned, "");
+    // The place of the one that has returned goes to the other session's, not to "3" or "4".
+    assert_eq!(world.keys(second), ["5"]);
+    world.done(second);
+    world.done(first);
+    assert_eq!(fired(&mut world), [["answer"]]);
+    assert!(world.all_running("other").is_empty());
+    assert_eq!(world.ended(call).outcome, End::Completed);
+    assert_eq!(world.ended(other_session).outcome, End::Completed);
     world.assert_empty();
 }
 
@@ -428,6 +483,50 @@ fn an_empty_barrier_fires_once_where_it_is_asked_to() {
 }
 
 #[test]
+fn an_empty_barrier_does_not_fire_where_nothing_upstream_has_run() {
+    let mut spec = map_reduce();
+    spec.buckets[0].triggers[0].kind = TriggerKind::DynamicGroup {
+        close: GroupClose::After(2),
+        fire_empty: true,
+        order_by_key: false,
+    };
+    let set = TriggerSpec {
+        at_end: AtEnd::Drop,
+        ..by_set(&["x", "y"], &[2])
+    };
+    spec.buckets.push(bucket("half", Keep::Session, vec![set]));
+    let mut world = World::new(spec);
+    // Half a set could have fired upstream, and never does.
+    let put = world.put("half", Some("x"));
+    assert!(world.all_running("sink").is_empty());
+    assert_eq!(world.stats().dropped_total, 1);
+    assert_eq!(world.ended(put).outcome, End::Completed);
+    world.assert_empty();
+}
+
+#[test]
+fn a_call_that_a_barrier_refuses_is_not_taken_for_an_object() {
+    let mut spec = map_reduce();
+    spec.buckets[0].triggers[0].kind = TriggerKind::DynamicGroup {
+        close: GroupClose::After(2),
+        fire_empty: true,
+        order_by_key: false,
+    };
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    let source = world.running("source");
+    let (trigger, sources) = (0, 3);
+    world.say(source, FromExecutor::ExpectSources { trigger, sources });
+    assert_eq!(world.stats().error_events_total, 1);
+    world.done(source);
+    let sink = world.running("sink");
+    assert!(world.opened(sink).inputs.is_empty());
+    world.done(sink);
+    assert_eq!(world.ended(call).outcome, End::Completed);
+    world.assert_empty();
+}
+
+#[test]
 fn an_empty_barrier_waits_for_another_that_can_still_fire_into_it() {
     let mut spec = app(&["source", "map", "reduce", "report"]);
     let barrier = |name: &str, after: u16, function: u16| {
@@ -460,6 +559,39 @@ fn an_empty_barrier_waits_for_another_that_can_still_fire_into_it() {
     assert_eq!(world.keys(report), ["sum"]);
     world.done(report);
     assert!(world.all_running("report").is_empty(), "it fires once");
+    assert_eq!(world.ended(call).outcome, End::Completed);
+    world.assert_empty();
+}
+
+#[test]
+fn of_two_barriers_after_one_function_that_fires_into_it_comes_first() {
+    let mut spec = app(&["source", "map", "report"]);
+    let barrier = |name: &str, function: u16| {
+        let kind = TriggerKind::DynamicGroup {
+            close: GroupClose::After(1),
+            fire_empty: true,
+            order_by_key: false,
+        };
+        bucket(name, Keep::Session, vec![trigger(name, kind, &[function])])
+    };
+    // What reports stands first in the manifest; the other one starts `map` again.
+    spec.buckets = vec![barrier("report", 2), barrier("again", 1)];
+    spec.functions[0].next = vec![1];
+    let sends = [vec![], vec![0], vec![]];
+    for (function, sends) in spec.functions.iter_mut().zip(sends) {
+        function.sends = Some(sends);
+    }
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    world.run("source");
+    assert!(world.all_running("report").is_empty());
+    let again = world.running("map");
+    assert!(world.opened(again).inputs.is_empty());
+    world.put_by(again, "report", "sum");
+    world.done(again);
+    let report = world.running("report");
+    assert_eq!(world.keys(report), ["sum"]);
+    world.done(report);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }

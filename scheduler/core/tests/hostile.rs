@@ -5,17 +5,20 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use common::APP;
 use common::app::{app, bucket, by_pattern, by_set, immediate, trigger};
 use pheromone_core::event::{
-    AppId, Death, Destination, Event, ExecutorId, Ingress, Outcome, Refusal, Request, RequestId,
-    Response, SessionId, Sink,
+    AppId, Death, Destination, DurableObject, Event, ExecutorId, Failure, FoundObject,
+    HandedLetter, Ingress, NotFound, Outcome, Refusal, Request, RequestId, Response, SessionId,
+    Sink, Ticket, Written,
 };
-use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, OnFailure, TriggerKind, TriggerSpec};
-use pheromone_core::{Core, CoreConfig, SpinPolicy};
+use pheromone_core::spec::{
+    AppSpec, AtEnd, GroupClose, Keep, OnFailure, RerunSpec, SerialBy, TriggerKind, TriggerSpec,
+};
+use pheromone_core::{Core, CoreConfig, PeerMessage, SpinPolicy};
+use pheromone_shm::events::{EVENTS_ALWAYS_FIT, TriggerEvent};
 use pheromone_shm::message::{
-    Dispatch, Ending, Extent, FromExecutor, HeadersRef, Input, Key, REQUEST_OBJECT, Target,
-    ToExecutor,
+    ALL_FUNCTIONS, Dispatch, Ending, Extent, FromExecutor, HeadersRef, Input, Key, REQUEST_OBJECT,
+    Target, ToExecutor,
 };
 use pheromone_shm::wire::put_join_key;
 use proptest::prelude::*;
@@ -27,20 +30,62 @@ struct Deaf {
     alive: BTreeMap<ExecutorId, u32>,
     busy: BTreeSet<ExecutorId>,
     killed: BTreeSet<ExecutorId>,
+    /// Those that have asked for an object and have no answer.
+    waiting: BTreeSet<ExecutorId>,
+    /// Their invocation is cancelled: they may run beyond what may run at once.
+    cancelled: BTreeSet<ExecutorId>,
     /// The last message told its receiver to adopt something.
     adopts: bool,
     incarnations: HashMap<ExecutorId, u32>,
     answered: Vec<(RequestId, SessionId)>,
-    open: HashSet<SessionId>,
+    unwritten: Vec<(AppId, Ticket)>,
+    /// What the disk has been asked for.
+    of_disk: Vec<Asked>,
+    /// Those that have asked for an object on disk and have no answer.
+    loading: BTreeSet<ExecutorId>,
+    open: HashMap<SessionId, AppId>,
     ended: HashSet<SessionId>,
-    removed: bool,
+    removed: BTreeSet<AppId>,
     releases_until_full: u32,
+}
+
+/// What the disk is asked for.
+enum Asked {
+    Write(AppId, Ticket),
+    Load(AppId, Ticket),
+}
+
+impl Deaf {
+    /// Whether what it says counts, and it may ask for something.
+    fn runs(&self, id: ExecutorId) -> bool {
+        id.slot < EXECUTORS + WAITERS && self.busy.contains(&id) && !self.killed.contains(&id)
+    }
+
+    /// At most so many of an app run at once; who waits, is cancelled or is being killed is not
+    /// counted.
+    fn check_runners(&self, app: AppId) {
+        let is_counted = |id: &&ExecutorId| {
+            id.app == app
+                && id.slot < EXECUTORS + WAITERS
+                && !self.waiting.contains(id)
+                && !self.cancelled.contains(id)
+                && !self.killed.contains(id)
+        };
+        let running = self.busy.iter().filter(is_counted).count();
+        assert!(running <= usize::from(EXECUTORS), "{running} run");
+        let waiting = self.waiting.iter().filter(|id| id.app == app);
+        assert!(waiting.count() <= usize::from(WAITERS));
+    }
 }
 
 impl Sink for Deaf {
     fn send(&mut self, id: ExecutorId, message: &ToExecutor<'_>) {
         assert!(self.alive.contains_key(&id));
         self.adopts = matches!(message, ToExecutor::Adopt { extent_count: 1.. });
+        if matches!(message, ToExecutor::Object { .. }) {
+            let has_asked = self.waiting.remove(&id) || self.loading.remove(&id);
+            assert!(has_asked, "who has asked is answered, once");
+        }
     }
 
     fn dispatch<'a>(
@@ -51,8 +96,13 @@ impl Sink for Deaf {
     ) {
         assert!(self.alive.contains_key(&id));
         assert_eq!(inputs.count(), dispatch.input_count as usize);
-        assert!(!self.ended.contains(&SessionId(dispatch.session)));
+        // Its first may come before the word that its request has been let in.
+        let session = SessionId(dispatch.session);
+        assert_eq!(*self.open.entry(session).or_insert(id.app), id.app);
+        assert!(!self.ended.contains(&session));
         assert!(self.busy.insert(id), "one dispatch is open at a time");
+        self.cancelled.remove(&id);
+        self.check_runners(id.app);
     }
 
     fn inputs<'a>(&mut self, _: ExecutorId, _: u32, inputs: impl Iterator<Item = Input<'a>>) {
@@ -67,6 +117,22 @@ impl Sink for Deaf {
         }
     }
 
+    fn events<'a>(
+        &mut self,
+        id: ExecutorId,
+        _: u16,
+        events: impl ExactSizeIterator<Item = TriggerEvent<'a>>,
+    ) {
+        assert!(self.alive.contains_key(&id));
+        assert!((1..=EVENTS_ALWAYS_FIT).contains(&events.len()));
+        assert!(self.busy.insert(id), "one call is open at a time");
+        for event in events {
+            if let TriggerEvent::Object { object, .. } = event {
+                assert!(!self.ended.contains(&SessionId(object.session)));
+            }
+        }
+    }
+
     fn release(&mut self, _: ExecutorId, _: Extent) -> bool {
         self.releases_until_full = self.releases_until_full.saturating_sub(1);
         self.releases_until_full > 0
@@ -78,6 +144,7 @@ impl Sink for Deaf {
 
     fn cancel(&mut self, id: ExecutorId, _: u64) {
         assert!(self.alive.contains_key(&id));
+        self.cancelled.insert(id);
     }
 
     fn spawn(&mut self, id: ExecutorId, _: u16) {
@@ -88,10 +155,13 @@ impl Sink for Deaf {
     fn kill(&mut self, id: ExecutorId, _: &str) {
         assert!(self.alive.contains_key(&id));
         assert!(self.killed.insert(id), "killed once");
+        self.waiting.remove(&id);
+        self.loading.remove(&id);
     }
 
-    fn accepted(&mut self, _: RequestId, session: SessionId) {
-        self.open.insert(session);
+    fn accepted(&mut self, request: RequestId, session: SessionId) {
+        let app = app_of(request);
+        assert_eq!(*self.open.entry(session).or_insert(app), app);
     }
 
     fn refused(&mut self, _: RequestId, _: Refusal) {}
@@ -102,8 +172,9 @@ impl Sink for Deaf {
         }
     }
 
-    fn ended(&mut self, _: AppId, _: RequestId, session: SessionId, _: &Outcome<'_>, _: bool) {
-        assert!(self.open.remove(&session), "it was open");
+    fn ended(&mut self, app: AppId, _: RequestId, session: SessionId, _: &Outcome<'_>, _: bool) {
+        let open = self.open.remove(&session);
+        assert_eq!(open, Some(app), "it was open");
         assert!(self.ended.insert(session), "it ends once");
     }
 
@@ -111,8 +182,30 @@ impl Sink for Deaf {
         assert!(!self.ended.contains(&session));
     }
 
-    fn removed(&mut self, _: AppId) {
-        assert!(!std::mem::replace(&mut self.removed, true));
+    fn write_failure(&mut self, app: AppId, ticket: Ticket, _: &Failure) {
+        self.unwritten.push((app, ticket));
+    }
+
+    fn letter(&mut self, _: AppId, _: &HandedLetter) {
+        panic!("no version takes this one's place");
+    }
+
+    fn write(&mut self, app: AppId, ticket: Ticket, _: &DurableObject<'_>) {
+        self.of_disk.push(Asked::Write(app, ticket));
+    }
+
+    fn load(&mut self, app: AppId, ticket: Ticket, _: u16, _: &[u8]) {
+        self.of_disk.push(Asked::Load(app, ticket));
+    }
+
+    fn delete(&mut self, _: AppId, _: u16, _: &[u8]) {}
+
+    fn peer(&mut self, _: u8, _: &PeerMessage) {
+        panic!("there is one scheduler");
+    }
+
+    fn removed(&mut self, app: AppId) {
+        assert!(self.removed.insert(app), "it goes once");
     }
 }
 
@@ -129,6 +222,8 @@ enum Op {
     Put(u8, bool),
     Cancel(u8),
     Taken(u8),
+    Write(u8, bool),
+    Disk(u8, u8),
     Pass(u64),
     Room(u8, u8),
     Remove,
@@ -139,19 +234,26 @@ enum Message {
     Ready,
     Publish(u8, u32, u32, u64, u8),
     Forward(u8, u32, u8),
-    Respond(u32, u16),
+    Respond(u8, u32, u16),
+    FailSession(u8),
     Parts(bool, Vec<u8>),
     Complete(i32, u8),
     Get(u8, u8),
     ReleaseHold(u8, u8),
     FetchInputs(u32),
     FetchExtents(u32),
+    FetchAttached(u32, u32),
     NeedCredit(u64),
+    Persist,
+    Load(u8, u8),
     Loaded,
     Join(u8, bool, Vec<u8>),
     Redundant(u8, u32, u32),
     ExpectSources(u8, u32),
     CloseSource(u8),
+    Fire(u8, bool, u8, Vec<u64>),
+    Drop(u8, Vec<u64>),
+    TickAt(u64),
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -163,14 +265,18 @@ fn message() -> impl Strategy<Value = Message> {
     ];
     let extent = (prop_oneof![30 => 0..100u32, 1 => any::<u32>()], 1..5u32);
     let bucket = prop_oneof![30 => 0..3u8, 1 => 3..5u8];
+    // Mostly the invocation's own session.
+    let whose = || prop_oneof![4 => Just(OWN), 1 => any::<u8>()];
+    let numbers = || prop::collection::vec(prop_oneof![12 => 0..4u64, 1 => any::<u64>()], 0..3);
     prop_oneof![
         2 => Just(Message::Ready),
         80 => (any::<u8>(), extent.clone(), prop_oneof![30 => 0..64u64, 1 => any::<u64>()], any::<u8>())
             .prop_map(|(to, (at, len), size, key)| Message::Publish(to, at, len, size, key)),
         30 => (any::<u8>(), index.clone(), any::<u8>())
             .prop_map(|(to, object, key)| Message::Forward(to, object, key)),
-        20 => (0..100u32, prop_oneof![30 => 200..600u16, 1 => any::<u16>()])
-            .prop_map(|(at, status)| Message::Respond(at, status)),
+        20 => (whose(), 0..100u32, prop_oneof![30 => 200..600u16, 1 => any::<u16>()])
+            .prop_map(|(whose, at, status)| Message::Respond(whose, at, status)),
+        4 => whose().prop_map(Message::FailSession),
         20 => (any::<bool>(), prop::collection::vec(index, 0..3))
             .prop_map(|(more, list)| Message::Parts(more, list.iter().flat_map(|i| i.to_le_bytes()).collect())),
         2 => (any::<bool>(), prop::collection::vec(any::<u8>(), 0..9))
@@ -178,10 +284,14 @@ fn message() -> impl Strategy<Value = Message> {
         90 => (prop_oneof![8 => Just(0), 1 => any::<i32>()], 0..30u8)
             .prop_map(|(status, ending)| Message::Complete(status, ending)),
         20 => (bucket.clone(), any::<u8>()).prop_map(|(bucket, key)| Message::Get(bucket, key)),
-        10 => (bucket, any::<u8>()).prop_map(|(bucket, key)| Message::ReleaseHold(bucket, key)),
+        10 => (bucket.clone(), any::<u8>()).prop_map(|(bucket, key)| Message::ReleaseHold(bucket, key)),
         10 => prop_oneof![20 => Just(0), 1 => 1..3u32].prop_map(Message::FetchInputs),
         2 => (0..2u32).prop_map(Message::FetchExtents),
+        10 => (0..3u32, prop_oneof![9 => Just(0), 1 => 0..3u32])
+            .prop_map(|(object, first)| Message::FetchAttached(object, first)),
         20 => prop_oneof![0..10_000u64, 0..20_000_000u64, any::<u64>()].prop_map(Message::NeedCredit),
+        20 => Just(Message::Persist),
+        10 => (bucket, any::<u8>()).prop_map(|(bucket, key)| Message::Load(bucket, key)),
         4 => Just(Message::Loaded),
         10 => (Just(JOIN), any::<bool>(), prop::collection::vec(0..4u8, 0..4))
             .prop_map(|(trigger, more, keys)| Message::Join(trigger, more, keys)),
@@ -189,6 +299,10 @@ fn message() -> impl Strategy<Value = Message> {
         8 => (Just(GROUPS), 0..3u32).prop_map(|(trigger, n)| Message::ExpectSources(trigger, n)),
         8 => Just(Message::CloseSource(GROUPS)),
         1 => any::<u8>().prop_map(Message::CloseSource),
+        30 => (prop_oneof![20 => Just(2), 4 => Just(255), 1 => 0..4u8], any::<bool>(), any::<u8>(), numbers())
+            .prop_map(|(to, more, whose, list)| Message::Fire(to, more && whose < 16, whose, list)),
+        15 => (any::<u8>(), numbers()).prop_map(|(whose, list)| Message::Drop(whose, list)),
+        4 => prop_oneof![0..50_000_000u64, Just(u64::MAX)].prop_map(Message::TickAt),
         1 => (any::<u8>(), 0..3u32).prop_map(|(trigger, n)| Message::ExpectSources(trigger, n)),
     ]
 }
@@ -205,6 +319,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (any::<u8>(), any::<bool>()).prop_map(|(key, joins)| Op::Put(key, joins)),
         1 => any::<u8>().prop_map(Op::Cancel),
         2 => any::<u8>().prop_map(Op::Taken),
+        12 => (any::<u8>(), prop::bool::weighted(0.95)).prop_map(|(which, ok)| Op::Write(which, ok)),
+        20 => (any::<u8>(), any::<u8>()).prop_map(|(which, outcome)| Op::Disk(which, outcome)),
         12 => prop_oneof![0..100_000u64, 0..20_000_000u64].prop_map(Op::Pass),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(who, room)| Op::Room(who, room)),
     ]
@@ -212,8 +328,8 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn spec() -> AppSpec {
     let mut spec = app(&["a", "b", "c"]);
-    spec.executors.max = 3;
-    spec.limits.waiters = 1;
+    spec.executors.max = EXECUTORS;
+    spec.limits.waiters = WAITERS;
     spec.limits.create_wait_ns = 1_000_000;
     spec.limits.objects = 60;
     spec.memory_bytes = 4 << 20;
@@ -224,6 +340,9 @@ fn spec() -> AppSpec {
     spec.functions[1].calls = vec![0];
     spec.functions[1].sends = Some(vec![0, 1, 2]);
     spec.functions[2].max_concurrency = Some(1);
+    spec.functions[1].serial_by = Some(SerialBy::Key);
+    spec.functions[2].serial_by = Some(SerialBy::Session);
+    spec.functions[2].serial_width = 2;
     let mut fires = by_set(&["k1", "k2"], &[2]);
     fires.at_end = AtEnd::Fire;
     let mut drops = by_set(&["k0", "k3"], &[1]);
@@ -244,8 +363,41 @@ fn spec() -> AppSpec {
     spec.functions[0].attempts = 3;
     spec.functions[1].attempts = 2;
     spec.functions[1].on_failure = OnFailure::Continue;
+    spec.functions[2].on_failure = OnFailure::Bucket(0);
+    let rule = |function, timeout_ns, speculative, optional| RerunSpec {
+        function,
+        timeout_ns,
+        attempts: 3,
+        speculative,
+        optional,
+    };
+    spec.buckets[0].reruns = vec![
+        rule(0, 3_000_000, false, false),
+        rule(1, 2_000_000, false, true),
+    ];
+    spec.buckets[1].reruns = vec![
+        rule(2, 4_000_000, false, false),
+        rule(0, 1_000_000, true, true),
+    ];
     spec
 }
+
+/// Whose session it is that an answer is for: that of the invocation itself.
+const OWN: u8 = 254;
+
+/// Two with the same spec, so that all numbers of one mean something in the other.
+const APPS: [AppId; 2] = [AppId(0), AppId(1)];
+
+/// Whose a request is: one's more often, so that much is going on in it.
+fn app_of(request: RequestId) -> AppId {
+    APPS[usize::from(request.0.is_multiple_of(3))]
+}
+
+const EXECUTORS: u16 = 3;
+const WAITERS: u16 = 2;
+
+/// The pool and two custom triggers come before it.
+const INGRESS: u16 = EXECUTORS + WAITERS + 2;
 
 /// Numbers of triggers that can be steered, as [`spec`] counts them.
 const ROUNDS: u8 = 7;
@@ -262,6 +414,11 @@ fn gathering() -> Vec<TriggerSpec> {
         close,
         fire_empty: true,
         order_by_key: true,
+    };
+    let custom = |keep| TriggerKind::Custom {
+        config: Vec::new(),
+        timeout_ns: 3_000_000,
+        keep,
     };
     let batch = TriggerKind::ByBatchSize {
         count: 3,
@@ -286,6 +443,8 @@ fn gathering() -> Vec<TriggerSpec> {
         with("join", AtEnd::Fire, TriggerKind::DynamicJoin),
         with("sources", AtEnd::Drop, group(GroupClose::SourcesAtRunTime)),
         with("after", AtEnd::Fire, group(GroupClose::After(1))),
+        with("decides", AtEnd::Drop, custom(false)),
+        with("keeps", AtEnd::Fail, custom(true)),
     ]
 }
 
@@ -305,7 +464,9 @@ impl Storm {
     fn new(spin: SpinPolicy, prompt: bool) -> Self {
         let mut storm = Self {
             core: Core::new(CoreConfig {
-                scheduler_index: 1,
+                keeps_on_disk: true,
+                scheduler_index: 0,
+                schedulers: 1,
                 executor_cores: 2,
                 spin,
             }),
@@ -315,10 +476,12 @@ impl Storm {
             sessions: Vec::new(),
             prompt,
         };
-        storm.step(Event::Deploy {
-            app: APP,
-            spec: Box::new(spec()),
-        });
+        for app in APPS {
+            storm.step(Event::Deploy {
+                app,
+                spec: Box::new(spec()),
+            });
+        }
         storm
     }
 
@@ -326,16 +489,31 @@ impl Storm {
         self.core.step(event, self.now_ns, &mut self.sink);
     }
 
-    /// Mostly somebody who works, sometimes anybody.
     fn who(&self, number: u8) -> ExecutorId {
-        let busy = &self.sink.busy;
+        self.who_may(number, |_| true)
+    }
+
+    /// Mostly somebody who works and whom the message becomes, sometimes anybody.
+    fn speaker(&self, number: u8, message: &Message) -> ExecutorId {
+        self.who_may(number, |id| {
+            let is_custom = (EXECUTORS + WAITERS..INGRESS).contains(&id.slot);
+            match message {
+                Message::Complete(..) | Message::Loaded => true,
+                Message::Fire(..) | Message::Drop(..) | Message::TickAt(_) => is_custom,
+                _ => !is_custom,
+            }
+        })
+    }
+
+    fn who_may(&self, number: u8, is_right: impl Fn(&ExecutorId) -> bool) -> ExecutorId {
+        let busy: Vec<ExecutorId> = self.sink.busy.iter().copied().filter(is_right).collect();
         if !number.is_multiple_of(8) && !busy.is_empty() {
-            let at = usize::from(number / 8) % busy.len();
-            return *busy.iter().nth(at).expect("it is in range");
+            return busy[usize::from(number / 8) % busy.len()];
         }
+        let slots = INGRESS as u8 + 1;
         ExecutorId {
-            app: APP,
-            slot: u16::from(number % 5),
+            app: APPS[usize::from(number / slots) % APPS.len()],
+            slot: u16::from(number % slots),
         }
     }
 
@@ -354,7 +532,7 @@ impl Storm {
 
     fn apply_alone(&mut self, op: &Op) {
         match *op {
-            Op::Say(who, ref message) => self.say(self.who(who), message),
+            Op::Say(who, ref message) => self.say(self.speaker(who, message), message),
             Op::Start => {
                 if let Some(executor) = self.sink.asked.pop_first() {
                     let incarnation = self.sink.incarnations.entry(executor).or_default();
@@ -423,6 +601,22 @@ impl Storm {
                     self.step(Event::ResponseTaken { request, session });
                 }
             }
+            Op::Write(which, succeeds) => {
+                let count = self.sink.unwritten.len();
+                if count > 0 {
+                    let at = usize::from(which) % count;
+                    let unwritten = self.sink.unwritten.swap_remove(at);
+                    self.write(unwritten, succeeds);
+                }
+            }
+            Op::Disk(which, outcome) => {
+                let count = self.sink.of_disk.len();
+                if count > 0 {
+                    let at = usize::from(which) % count;
+                    let asked = self.sink.of_disk.swap_remove(at);
+                    self.answer_of_disk(asked, outcome);
+                }
+            }
             Op::Pass(ns) => {
                 self.now_ns += ns;
                 self.step(Event::Tick);
@@ -433,7 +627,11 @@ impl Storm {
                     executor: self.who(who),
                 });
             }
-            Op::Remove => self.step(Event::Remove { app: APP }),
+            Op::Remove => {
+                for app in APPS {
+                    self.step(Event::Remove { app });
+                }
+            }
         }
     }
 
@@ -446,6 +644,9 @@ impl Storm {
         if let Some(incarnation) = self.sink.alive.remove(&executor) {
             self.sink.busy.remove(&executor);
             self.sink.killed.remove(&executor);
+            self.sink.waiting.remove(&executor);
+            self.sink.loading.remove(&executor);
+            self.sink.cancelled.remove(&executor);
             self.step(Event::ExecutorDied {
                 executor,
                 incarnation,
@@ -453,6 +654,65 @@ impl Storm {
                 detail: "",
             });
         }
+    }
+
+    fn answer_of_disk(&mut self, asked: Asked, outcome: u8) {
+        match asked {
+            Asked::Write(app, ticket) => self.step(Event::Written {
+                app,
+                ticket,
+                outcome: match outcome % 4 {
+                    0 => Written::Exists,
+                    1 => Written::Failed("no"),
+                    _ => Written::Done,
+                },
+            }),
+            Asked::Load(app, ticket) => {
+                let body = Ingress {
+                    extent: Extent {
+                        offset_units: ticket.0 as u32 % 1000,
+                        len_units: 1,
+                    },
+                    size_bytes: 10,
+                };
+                let session = SessionId(7);
+                let found = FoundObject {
+                    body,
+                    session,
+                    group: b"",
+                };
+                let missing = Err(NotFound::Missing);
+                let found = if outcome.is_multiple_of(2) {
+                    Ok(found)
+                } else {
+                    missing
+                };
+                self.step(Event::Loaded { app, ticket, found });
+            }
+        }
+    }
+
+    fn write(&mut self, (app, ticket): (AppId, Ticket), succeeds: bool) {
+        if !succeeds {
+            self.step(Event::FailureNotWritten {
+                app,
+                ticket,
+                reason: "no",
+            });
+            return;
+        }
+        let extent = Extent {
+            offset_units: ticket.0 as u32 % 1000,
+            len_units: 18,
+        };
+        self.step(Event::FailureWritten {
+            app,
+            ticket,
+            body: Ingress {
+                extent,
+                size_bytes: 1104,
+            },
+        });
     }
 
     fn request(
@@ -467,13 +727,14 @@ impl Storm {
             len_units: 1,
         };
         let block = HeadersRef {
-            region: 4,
+            region: INGRESS,
             offset_units: extent.offset_units,
             size_bytes: 9,
         };
+        let id = RequestId(self.requests);
         self.step(Event::Request(Request {
-            app: APP,
-            id: RequestId(self.requests),
+            app: app_of(id),
+            id,
             destination,
             body: Ingress {
                 extent,
@@ -484,7 +745,7 @@ impl Storm {
             has_caller,
             timeout_ns: None,
         }));
-        self.sessions = self.sink.open.iter().copied().collect();
+        self.sessions = self.sink.open.keys().copied().collect();
         self.sessions.sort();
     }
 
@@ -501,6 +762,18 @@ impl Storm {
         };
         let group = b"group";
         let mut joined = Vec::new();
+        let mut numbers: Vec<u8> = Vec::new();
+        if let Message::Fire(_, _, _, list) | Message::Drop(_, list) = message {
+            numbers = list
+                .iter()
+                .flat_map(|number| number.to_le_bytes())
+                .collect();
+        }
+        let session = |whose: u8| match whose {
+            OWN => 0,
+            255 => 1,
+            whose => self.pick(whose).map_or(0, |session| session.0),
+        };
         let message = match *message {
             Message::Ready => FromExecutor::Ready,
             Message::Publish(to, offset_units, len_units, size_bytes, named) => {
@@ -525,7 +798,8 @@ impl Storm {
                 key: key(named),
                 group,
             },
-            Message::Respond(offset_units, http_status) => FromExecutor::Respond {
+            Message::Respond(whose, offset_units, http_status) => FromExecutor::Respond {
+                session: session(whose),
                 extent: Extent {
                     offset_units,
                     len_units: 1,
@@ -533,6 +807,11 @@ impl Storm {
                 size_bytes: 3,
                 http_status,
                 content_type: b"text/plain",
+            },
+            Message::FailSession(whose) => FromExecutor::FailSession {
+                session: session(whose),
+                status: 1,
+                message: b"no \xff",
             },
             Message::Parts(more, ref objects) => FromExecutor::RespondParts {
                 more,
@@ -553,7 +832,7 @@ impl Storm {
             },
             Message::Get(bucket, named) => FromExecutor::Get {
                 bucket: u16::from(bucket),
-                timeout_ns: u64::from(named),
+                timeout_ns: [0, 1_000, 5_000_000, u64::MAX][usize::from(named) / 2 % 4],
                 key: KEYS[usize::from(named) % KEYS.len()],
             },
             Message::ReleaseHold(bucket, named) => FromExecutor::ReleaseHold {
@@ -562,7 +841,13 @@ impl Storm {
             },
             Message::FetchInputs(first) => FromExecutor::FetchInputs { first },
             Message::FetchExtents(first) => FromExecutor::FetchExtents { first },
+            Message::FetchAttached(object, first) => FromExecutor::FetchAttached { object, first },
             Message::NeedCredit(bytes) => FromExecutor::NeedCredit { bytes },
+            Message::Persist => FromExecutor::Persist,
+            Message::Load(bucket, named) => FromExecutor::Load {
+                bucket: u16::from(bucket),
+                key: KEYS[usize::from(named) % KEYS.len()],
+            },
             Message::Loaded => FromExecutor::Loaded,
             Message::Join(trigger, more, ref list) => {
                 joined.clear();
@@ -587,14 +872,39 @@ impl Storm {
             Message::CloseSource(trigger) => FromExecutor::CloseSource {
                 trigger: u16::from(trigger),
             },
+            Message::Fire(function, more, whose, _) => FromExecutor::Fire {
+                function: match function {
+                    255 => ALL_FUNCTIONS,
+                    function => u16::from(function),
+                },
+                more,
+                session: session(whose),
+                objects: &numbers,
+            },
+            Message::Drop(whose, _) => FromExecutor::Drop {
+                session: session(whose),
+                objects: &numbers,
+            },
+            Message::TickAt(in_ns) => FromExecutor::TickAt {
+                time_ns: self.now_ns.saturating_add(in_ns),
+            },
         };
-        if matches!(message, FromExecutor::Complete { .. }) {
-            self.sink.busy.remove(&executor);
+        match message {
+            FromExecutor::Complete { .. } => {
+                self.sink.busy.remove(&executor);
+            }
+            FromExecutor::Get { .. } if self.sink.runs(executor) => {
+                self.sink.waiting.insert(executor);
+            }
+            FromExecutor::Load { .. } if self.sink.runs(executor) => {
+                self.sink.loading.insert(executor);
+            }
+            _ => {}
         }
         self.step(Event::Message { executor, message });
     }
 
-    /// The app goes, and with it everything.
+    /// The apps go, and with them everything.
     fn end(mut self) {
         self.prompt = false;
         self.apply(&Op::Remove);
@@ -610,11 +920,17 @@ impl Storm {
         for (request, session) in std::mem::take(&mut self.sink.answered) {
             self.step(Event::ResponseTaken { request, session });
         }
+        for unwritten in std::mem::take(&mut self.sink.unwritten) {
+            self.write(unwritten, true);
+        }
+        for asked in std::mem::take(&mut self.sink.of_disk) {
+            self.answer_of_disk(asked, 2);
+        }
         assert!(self.sink.open.is_empty(), "every session has ended");
-        assert!(self.sink.removed, "nothing keeps the app");
+        assert_eq!(self.sink.removed.len(), APPS.len(), "nothing keeps them");
         let totals = self.core.totals();
         assert_eq!(totals.sessions + totals.objects + totals.invocations, 0);
-        assert_eq!(totals.names + totals.trigger_states, 0);
+        assert_eq!(totals.names + totals.trigger_states + totals.lines, 0);
         self.now_ns += 3_600_000_000_000;
         self.step(Event::Tick);
         assert_eq!(self.core.totals().timers, 0);

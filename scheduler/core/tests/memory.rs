@@ -2,11 +2,12 @@
 
 mod common;
 
-use common::World;
-use common::app::{app, bucket};
-use pheromone_core::event::{Death, ExecutorId, Refusal};
-use pheromone_core::spec::{AppSpec, Keep};
+use common::app::{app, bucket, trigger};
+use common::{APP, End, World};
+use pheromone_core::event::{Death, Destination, ExecutorId, Refusal, Request, RequestId};
+use pheromone_core::spec::{AppSpec, AtEnd, BucketSpec, Keep, TriggerKind, TriggerSpec};
 use pheromone_shm::message::{Ending, Extent, FromExecutor, Key, Target};
+use pheromone_shm::wire::put_join_key;
 
 const MIB: u64 = 1 << 20;
 
@@ -342,6 +343,270 @@ fn executors_get_no_credit_past_the_limit_on_objects() {
     }
     assert!((199..=300).contains(&number), "{number}");
     world.done(source);
+    world.assert_empty();
+}
+
+/// Has a session's `source` do something again and again until the limit on objects ends it, which
+/// must be soon, and a session after it can take names again.
+fn ends_at_the_limit(buckets: Vec<BucketSpec>, step: impl Fn(&mut World, ExecutorId, u32)) {
+    let mut spec = spec(64 * MIB);
+    spec.limits.objects = 50;
+    spec.buckets.extend(buckets);
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    let source = world.running("source");
+    for number in 0..200 {
+        if !world.is_open(call) {
+            break;
+        }
+        step(&mut world, source, number);
+    }
+    assert!(!world.is_open(call), "it never ends");
+    let cause = format!("{:?}", world.ended(call).failure().cause);
+    assert!(cause.contains("limits.objects"), "{cause}");
+    world.done(source);
+    let running = world.sink.executors.iter();
+    let cancelled: Vec<ExecutorId> = running
+        .filter(|(_, executor)| executor.open.is_some())
+        .map(|(&id, _)| id)
+        .collect();
+    for id in cancelled {
+        world.done(id);
+    }
+    world.assert_empty();
+    let next = world.call("source");
+    let source = world.running("source");
+    for number in 0..40 {
+        world.put_by(source, "b", &format!("k{number}"));
+    }
+    world.done(source);
+    assert_eq!(world.ended(next).outcome, End::Completed);
+    world.assert_empty();
+}
+
+fn join_by(world: &mut World, id: ExecutorId, keys: &[&str]) {
+    let mut encoded = Vec::new();
+    for key in keys {
+        put_join_key(&mut encoded, key.as_bytes());
+    }
+    world.say(
+        id,
+        FromExecutor::Join {
+            trigger: 0,
+            more: false,
+            keys: &encoded,
+        },
+    );
+}
+
+fn joining(keep: Keep) -> Vec<BucketSpec> {
+    let join = TriggerSpec {
+        at_end: AtEnd::Drop,
+        ..trigger("join", TriggerKind::DynamicJoin, &[1])
+    };
+    vec![bucket("joined", keep, vec![join])]
+}
+
+#[test]
+fn a_loop_of_lists_ends_at_the_limit_on_objects() {
+    ends_at_the_limit(joining(Keep::Session), |world, source, number| {
+        join_by(world, source, &[&format!("never {number}")]);
+    });
+    ends_at_the_limit(joining(Keep::Session), |world, source, _| {
+        join_by(world, source, &["never", "neither"]);
+    });
+}
+
+#[test]
+fn a_loop_of_lists_that_fire_at_once_ends_at_the_limit_on_objects() {
+    ends_at_the_limit(joining(Keep::Session), |world, source, _| {
+        join_by(world, source, &[]);
+    });
+    ends_at_the_limit(joining(Keep::Session), |world, source, number| {
+        if number == 0 {
+            world.put_by(source, "joined", "there");
+        }
+        join_by(world, source, &["there"]);
+    });
+}
+
+#[test]
+fn a_loop_of_keys_that_are_consumed_ends_at_the_limit_on_objects() {
+    ends_at_the_limit(joining(Keep::UntilConsumed), |world, source, _| {
+        let ordinal = world.auto_by(source, "joined");
+        let invocation = world.opened(source).invocation;
+        join_by(world, source, &[&format!("~{invocation}.{ordinal}")]);
+        if !world.all_running("f").is_empty() {
+            world.run("f");
+        }
+    });
+}
+
+#[test]
+fn lists_and_keys_that_have_fired_count_no_more() {
+    let mut spec = spec(64 * MIB);
+    spec.limits.objects = 50;
+    spec.buckets.extend(joining(Keep::UntilConsumed));
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    let source = world.running("source");
+    // Forty names, each of them in a list, where both would be eighty.
+    for number in 0..40 {
+        let key = format!("k{number}");
+        join_by(&mut world, source, &[&key]);
+        world.put_by(source, "joined", &key);
+        world.run("f");
+    }
+    world.done(source);
+    assert_eq!(world.ended(call).outcome, End::Completed);
+    world.assert_empty();
+}
+
+#[test]
+fn a_loop_of_rounds_that_stay_ends_at_the_limit_on_objects() {
+    let first = TriggerKind::Redundant {
+        k_of_n: Some((1, 1)),
+        cancel_rest: Vec::new(),
+        expire_ns: None,
+    };
+    let rounds = TriggerSpec {
+        at_end: AtEnd::Drop,
+        ..trigger("rounds", first, &[1])
+    };
+    let buckets = vec![bucket("raced", Keep::UntilConsumed, vec![rounds])];
+    ends_at_the_limit(buckets, |world, source, number| {
+        let extent = world.allocate(source, 8);
+        world.say(
+            source,
+            FromExecutor::Publish {
+                target: Target::Bucket(1),
+                extent,
+                size_bytes: 8,
+                key: Key::Auto(number),
+                ordinal: number,
+                group: format!("round {number}").as_bytes(),
+                delay_ns: 0,
+            },
+        );
+        if !world.all_running("f").is_empty() {
+            world.run("f");
+        }
+    });
+}
+
+#[test]
+fn a_loop_of_automatic_keys_that_are_looked_up_ends_at_the_limit_on_objects() {
+    ends_at_the_limit(Vec::new(), |world, source, _| {
+        let invocation = world.opened(source).invocation;
+        let _ = world.get_by(source, "b", "~1.1");
+        let ordinal = world.auto_by(source, "b");
+        let key = format!("~{invocation}.{ordinal}");
+        world.say(
+            source,
+            FromExecutor::ReleaseHold {
+                bucket: 0,
+                key: key.as_bytes(),
+            },
+        );
+    });
+}
+
+#[test]
+fn the_edge_refuses_when_a_tenth_of_the_names_is_left_and_those_inside_go_on() {
+    let mut spec = spec(64 * MIB);
+    spec.limits.objects = 100;
+    spec.buckets
+        .push(bucket("sink", Keep::UntilConsumed, vec![]));
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    let other = world.call("source");
+    let put = |world: &mut World, number: u32| {
+        let body = world.ingress(APP, 10);
+        let request = world.send(Request {
+            app: APP,
+            id: RequestId(0),
+            destination: Destination::Bucket {
+                bucket: 1,
+                key: Some(format!("k{number}").as_bytes()),
+                group: b"",
+            },
+            body,
+            headers: None,
+            session: Some(call.session),
+            has_caller: false,
+            timeout_ns: None,
+        });
+        world.answer_of(request)
+    };
+    let taken = (0..200).take_while(|&number| put(&mut world, number).is_ok());
+    assert_eq!(taken.count(), 90);
+    assert_eq!(world.try_call("f").unwrap_err(), Refusal::Memory);
+    let [first, second] = world.all_running("source")[..] else {
+        panic!("two run");
+    };
+    let (mine, theirs) = if world.opened(first).session == call.session.0 {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    world.put_by(theirs, "b", "k");
+    world.done(theirs);
+    assert_eq!(world.ended(other).outcome, End::Completed);
+    world.done(mine);
+    assert_eq!(world.ended(call).outcome, End::Completed);
+    assert!(world.try_call("f").is_ok());
+}
+
+#[test]
+fn credit_for_a_large_object_is_not_for_more_objects_than_there_may_be() {
+    let mut spec = spec(64 * MIB);
+    spec.limits.objects = 1000;
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    let source = world.running("source");
+    let large = world.allocate(source, 50 * MIB);
+    world.give_back(source, &[large]);
+    let mut most = 0;
+    for _ in 0..5000 {
+        world.auto_by(source, "b");
+        most = most.max(world.stats().objects_live);
+        if !world.is_open(call) {
+            break;
+        }
+    }
+    assert_eq!(most, 1000);
+    let cause = format!("{:?}", world.ended(call).failure().cause);
+    assert!(cause.contains("limits.objects"), "{cause}");
+    world.done(source);
+    world.assert_empty();
+}
+
+#[test]
+fn a_large_object_may_be_the_last_one() {
+    let mut spec = spec(64 * MIB);
+    spec.limits.objects = 100;
+    let mut world = World::new(spec);
+    let call = world.call("source");
+    let source = world.running("source");
+    let large = world.allocate(source, 50 * MIB);
+    for _ in 0..99 {
+        world.auto_by(source, "b");
+    }
+    world.say(
+        source,
+        FromExecutor::Publish {
+            ordinal: 1000,
+            delay_ns: 0,
+            target: Target::Bucket(0),
+            extent: large,
+            size_bytes: 50 * MIB,
+            key: Key::Auto(1000),
+            group: b"",
+        },
+    );
+    assert!(world.is_open(call), "it has had its credit before");
+    world.done(source);
+    assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
 

@@ -260,6 +260,21 @@ fn the_request_dies_with_its_consumption_unless_it_is_kept() {
 }
 
 #[test]
+fn what_a_put_fires_at_once_finds_the_request_that_is_kept() {
+    let mut spec = spec();
+    spec.keep_request = true;
+    spec.buckets[0].triggers = vec![immediate(&[1])];
+    let mut world = World::new(spec);
+    let bucket = world.sink.apps[&APP].buckets[0].name.clone();
+    world.put(&bucket, Some("a"));
+    let f = world.running("f");
+    let request = world.opened(f).request.clone().expect("it is kept");
+    assert_eq!(request.key_text(), "a");
+    world.done(f);
+    world.assert_empty();
+}
+
+#[test]
 fn a_header_block_lives_as_long_as_its_session_and_who_runs() {
     let mut world = World::new(spec());
     let body = world.ingress(APP, 1);
@@ -430,6 +445,7 @@ fn what_dies_without_an_owner_is_simply_free() {
     world.automatic = false;
     world.die(source, Death::Signaled(9));
     assert!(!world.is_open(call));
+    world.drop_letters(None);
     assert_eq!(world.stats().objects_live, 1, "f still reads its input");
     world.done(f);
     assert_eq!(world.stats().objects_live, 0);

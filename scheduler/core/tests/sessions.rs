@@ -121,6 +121,7 @@ fn a_failure_after_the_response_is_told_with_answered() {
     world.complete(source, 3, Ending::Returned, "");
     assert!(world.ended(call).answered);
     assert!(matches!(world.ended(call).outcome, End::Failed(_)));
+    world.drop_letters(None);
     assert_eq!(
         world.core.totals().objects,
         1,
@@ -570,7 +571,10 @@ fn limits_on_sessions_and_waiting_calls_push_back_at_the_edge() {
 fn session_ids_are_never_zero_never_repeat_and_carry_the_scheduler() {
     let mut config = common::CONFIG;
     config.scheduler_index = 3;
-    let mut world = World::with_config(two(), config);
+    config.schedulers = 4;
+    let mut spec = two();
+    spec.executors.max = 4;
+    let mut world = World::with_config(spec, config);
     let mut seen = std::collections::HashSet::new();
     for _ in 0..1000 {
         let call = world.call("source");

@@ -4,8 +4,8 @@ mod common;
 
 use common::app::{app, bucket, by_key, by_pattern, by_set, immediate, trigger};
 use pheromone_core::spec::{
-    AppSpec, AtEnd, Entry, GroupClose, Keep, OnFailure, Pool, RerunSpec, Retain, Scope, SerialBy,
-    TriggerKind, TriggerSpec,
+    AppSpec, AtEnd, Entry, GroupClose, Keep, Pool, RerunSpec, Retain, Scope, SerialBy, TriggerKind,
+    TriggerSpec,
 };
 
 fn good() -> AppSpec {
@@ -147,34 +147,122 @@ fn sets_larger_than_the_limit_on_inputs_are_refused() {
     );
 }
 
-#[test]
-fn impossible_numbers_of_later_triggers_are_found_too() {
-    let kinds = [
-        TriggerKind::ByBatchSize {
-            count: 0,
-            linger_ns: None,
-            per_group: false,
-        },
-        TriggerKind::ByTime {
-            window_ns: 10,
-            slide_ns: 11,
-            fire_empty: false,
-            per_group: false,
-        },
-        TriggerKind::Redundant {
-            k_of_n: Some((3, 2)),
-            cancel_rest: vec![],
-            expire_ns: None,
-        },
-        TriggerKind::DynamicGroup {
-            close: GroupClose::After(9),
-            fire_empty: false,
-            order_by_key: false,
-        },
-    ];
-    for kind in kinds {
-        wrong(|spec| spec.buckets[0].triggers[0] = trigger("t", kind, &[0]));
+/// What is wrong with a trigger of this kind and scope, in an app whose limit on inputs is 8.
+fn wrong_trigger(scope: Scope, kind: TriggerKind) -> String {
+    wrong(|spec| {
+        spec.limits.inputs = 8;
+        spec.buckets[0].triggers[0] = TriggerSpec {
+            scope,
+            ..trigger("t", kind, &[0])
+        };
+    })
+}
+
+fn batch(count: u32) -> TriggerKind {
+    TriggerKind::ByBatchSize {
+        count,
+        linger_ns: None,
+        per_group: false,
     }
+}
+
+fn windows(window_ns: u64, slide_ns: u64) -> TriggerKind {
+    TriggerKind::ByTime {
+        window_ns,
+        slide_ns,
+        fire_empty: false,
+        per_group: false,
+    }
+}
+
+fn round(k: u32, n: u32, cancel_rest: Vec<u16>, expire_ns: Option<u64>) -> TriggerKind {
+    TriggerKind::Redundant {
+        k_of_n: Some((k, n)),
+        cancel_rest,
+        expire_ns,
+    }
+}
+
+#[test]
+fn impossible_numbers_of_triggers_are_refused() {
+    let after = TriggerKind::DynamicGroup {
+        close: GroupClose::After(9),
+        fire_empty: false,
+        order_by_key: false,
+    };
+    for (kind, expected) in [
+        (batch(0), "`count` is 0, but must be from 1 to 8"),
+        (batch(9), "`count` is 9, but must be from 1 to 8"),
+        (windows(10, 0), "`slide` is 0, but must be from 1 to 10"),
+        (windows(10, 11), "`slide` is 11, but must be from 1 to 10"),
+        (windows(1025, 1), "`window / slide` is 1025"),
+        (round(0, 2, vec![], None), "`k` is 0"),
+        (
+            round(9, 9, vec![], None),
+            "`k` is 9, but must be from 1 to 8",
+        ),
+        (
+            round(3, 2, vec![], None),
+            "`n` is 2, but must be at least 3",
+        ),
+        (round(1, 2, vec![9], None), "names function number 9"),
+        (after, "names function number 9"),
+    ] {
+        let told = wrong_trigger(Scope::Session, kind);
+        assert!(told.contains(expected), "{told:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn a_round_across_sessions_has_numbers_and_an_end_and_cancels_nothing() {
+    let told = wrong_trigger(Scope::Bucket, round(1, 2, vec![], None));
+    assert!(told.contains("needs `k`, `n` and `expire`"), "{told}");
+    let told = wrong_trigger(Scope::Bucket, round(1, 2, vec![1], Some(1)));
+    assert!(told.contains("leave it out across sessions"), "{told}");
+}
+
+#[test]
+fn a_rerun_rule_that_could_never_be_met_is_refused() {
+    let rule = RerunSpec {
+        function: 0,
+        timeout_ns: 1,
+        attempts: 1,
+        speculative: false,
+        optional: false,
+    };
+    let with = |rules: &[RerunSpec], change: &dyn Fn(&mut AppSpec)| {
+        let mut spec = good();
+        spec.buckets[0].reruns = rules.to_vec();
+        change(&mut spec);
+        spec.validate().is_ok()
+    };
+    assert!(with(&[rule], &|_| {}));
+    assert!(with(&[rule], &|spec| spec.functions[0].sends = Some(vec![0])));
+    assert!(!with(&[rule], &|spec| spec.functions[0].sends = Some(vec![])));
+    assert!(!with(&[rule, rule], &|_| {}));
+    for wrong in [
+        RerunSpec {
+            timeout_ns: 0,
+            ..rule
+        },
+        RerunSpec {
+            attempts: 0,
+            ..rule
+        },
+        RerunSpec {
+            function: 99,
+            ..rule
+        },
+    ] {
+        assert!(!with(&[wrong], &|_| {}));
+    }
+    let speculative = RerunSpec {
+        speculative: true,
+        ..rule
+    };
+    let serial = |spec: &mut AppSpec| spec.functions[0].serial_by = Some(SerialBy::Key);
+    assert!(with(&[speculative], &|_| {}) && with(&[rule], &serial));
+    assert!(!with(&[speculative], &serial));
 }
 
 #[test]
@@ -182,38 +270,29 @@ fn what_is_not_carried_out_yet_is_named() {
     let mut spec = good();
     let function = &mut spec.functions[0];
     function.attempts = 3;
-    function.on_failure = OnFailure::Bucket(0);
-    function.serial_by = Some(SerialBy::Key);
     function.durable = true;
     let bucket = &mut spec.buckets[0];
     bucket.durable = true;
     bucket.retain = Retain::Forever;
-    bucket.reruns = vec![RerunSpec {
-        function: 0,
+    let custom = TriggerKind::Custom {
+        config: Vec::new(),
         timeout_ns: 1,
-        attempts: 2,
-        speculative: false,
-        optional: false,
-    }];
-    let batch = TriggerKind::ByBatchSize {
-        count: 2,
-        linger_ns: None,
-        per_group: false,
+        keep: false,
     };
     bucket.triggers.push(TriggerSpec {
         scope: Scope::Bucket,
-        at_end: AtEnd::Fire,
-        ..trigger("batch", batch, &[0])
+        at_end: AtEnd::Drop,
+        ..trigger("own", custom, &[0])
     });
     bucket
         .triggers
         .push(trigger("join", TriggerKind::DynamicJoin, &[0]));
     assert_eq!(spec.validate(), Ok(()));
     let missing = spec.unsupported();
-    assert_eq!(missing.len(), 7);
+    assert_eq!(missing.len(), 2);
     assert_eq!(
-        missing[6],
-        "app `test`, bucket `b`: trigger `batch` with `scope = \"bucket\"` is not carried out yet"
+        missing[1],
+        "app `test`, bucket `b`: trigger `own` with `scope = \"bucket\"` is not carried out yet"
     );
 }
 

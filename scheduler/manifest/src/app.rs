@@ -62,6 +62,20 @@ impl App {
         BucketIndex::try_from(position).ok()
     }
 
+    /// The custom triggers whose code is in this program: name and symbol, in the manifest's order.
+    pub fn triggers_of(&self, program: usize) -> impl Iterator<Item = (&str, &str)> {
+        let triggers = self.custom_triggers.iter();
+        triggers
+            .filter(move |code| code.program == program)
+            .map(|code| {
+                let bucket = &self.spec.buckets[usize::from(code.bucket)];
+                (
+                    bucket.triggers[code.trigger].name.as_str(),
+                    code.symbol.as_str(),
+                )
+            })
+    }
+
     /// The functions whose code is in this program, by name, in the manifest's order.
     pub fn functions_of(&self, program: usize) -> impl Iterator<Item = &str> {
         self.functions
@@ -109,6 +123,8 @@ pub struct FunctionProgram {
     pub files: Vec<PathBuf>,
     /// Absolute paths, writable under `standard` and `strict`.
     pub writable: Vec<PathBuf>,
+    /// TCP ports that it may connect to under `standard`.
+    pub connect: Vec<u16>,
     /// Private memory of its process, bytes; `None`: no limit.
     pub private_memory_bytes: Option<u64>,
     /// How `arg_values` is filled for the compat header.
@@ -163,6 +179,8 @@ impl Built {
 pub struct CompilerMessage {
     /// The functions that need it.
     pub functions: Vec<String>,
+    /// The custom triggers that need it.
+    pub triggers: Vec<String>,
     /// What was compiled, or the library that was linked.
     pub file: PathBuf,
     /// As it was printed.

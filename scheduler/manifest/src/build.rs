@@ -113,16 +113,18 @@ fn show_failures(failures: &[CompilerMessage]) -> String {
 }
 
 impl fmt::Display for CompilerMessage {
-    /// A headline with functions and file, then what the compiler said, as it said it.
+    /// A headline with functions, triggers and file, then what the compiler said, as it said it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self
-            .functions
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect();
-        let plural = if names.len() == 1 { "" } else { "s" };
-        let file = self.file.display();
-        writeln!(f, "function{plural} {}: {file}", names.join(", "))?;
+        let mut joint = "";
+        for (what, names) in [("function", &self.functions), ("trigger", &self.triggers)] {
+            let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+            if !quoted.is_empty() {
+                let plural = if quoted.len() == 1 { "" } else { "s" };
+                write!(f, "{joint}{what}{plural} {}", quoted.join(", "))?;
+                joint = ", ";
+            }
+        }
+        writeln!(f, ": {}", self.file.display())?;
         f.write_str(&self.text)
     }
 }
@@ -510,9 +512,15 @@ impl Work<'_> {
                         .iter()
                         .flat_map(|at| self.app.functions_of(*at));
                     let functions = names.map(str::to_owned).collect();
+                    let triggers = task
+                        .programs
+                        .iter()
+                        .flat_map(|at| self.app.triggers_of(*at));
+                    let triggers = triggers.map(|(name, _)| name.to_owned()).collect();
                     let file = task.shown.clone();
                     list.push(CompilerMessage {
                         functions,
+                        triggers,
                         file,
                         text: done.text,
                     });

@@ -5,7 +5,7 @@
 //! the arrows that the manifest states, and the one error (`after` barriers that wait for each
 //! other) follows all that are possible, as the barrier itself does.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use pheromone_core::spec::{
     AppSpec, BucketIndex, Entry, FunctionIndex, GroupClose, Keep, OnFailure, Scope, TriggerKind,
@@ -13,7 +13,7 @@ use pheromone_core::spec::{
 
 use crate::diagnostics::{Diagnostic, clip, quote};
 use crate::document::Sink;
-use crate::read::Places;
+use crate::read::{FieldPlaces, Places};
 
 /// Functions of the largest app whose barriers are compared: each needs a walk over all arrows.
 const BARRIERS_COMPARED_MAX: usize = 64;
@@ -22,6 +22,7 @@ pub(crate) fn whole(spec: &AppSpec, places: &Places, sink: &Sink) {
     let check = Check { spec, places, sink };
     check.entry();
     check.barriers();
+    check.reruns();
     if sink.errors() > 0 {
         // Where something is wrong, what looks odd may only follow from it.
         return;
@@ -30,7 +31,7 @@ pub(crate) fn whole(spec: &AppSpec, places: &Places, sink: &Sink) {
     check.unread_buckets();
     check.kept_cycles();
     check.batches_without_linger();
-    check.reruns_of_strangers();
+    check.own_failures();
 }
 
 struct Check<'a> {
@@ -180,27 +181,80 @@ impl Check<'_> {
         }
     }
 
-    fn reruns_of_strangers(&self) {
+    /// Rules that would have their function run again for ever, or at once in two places.
+    fn reruns(&self) {
         for (index, (bucket, places)) in
             (0..).zip(self.spec.buckets.iter().zip(&self.places.buckets))
         {
+            let mut seen: HashMap<FunctionIndex, &FieldPlaces> = HashMap::new();
             for (rerun, places) in bucket.reruns.iter().zip(&places.reruns) {
                 let function = &self.spec.functions[usize::from(rerun.function)];
-                if function
-                    .sends
-                    .as_ref()
-                    .is_some_and(|sends| !sends.contains(&index))
-                {
+                let place = places.of_field("function");
+                let sends = function.sends.as_ref();
+                if sends.is_some_and(|sends| !sends.contains(&index)) {
                     self.sink.push(
-                        Diagnostic::warning(format!(
+                        Diagnostic::error(format!(
                             "{} never sends into {}: it would always be run again",
                             quote(&function.name),
                             quote(&bucket.name)
                         ))
-                        .at(places.of_field("function"), "not a source of this bucket")
+                        .at(place, "not a source of this bucket")
                         .help(format!("add \"{}\" to its `sends`", clip(&bucket.name))),
                     );
                 }
+                if let Some(first) = seen.insert(rerun.function, places) {
+                    self.sink.push(
+                        Diagnostic::error(format!(
+                            "two rules of bucket {} are for function {}",
+                            quote(&bucket.name),
+                            quote(&function.name)
+                        ))
+                        .at(place, "again")
+                        .beside(first.of_field("function"), "first here")
+                        .help("leave one of them out"),
+                    );
+                }
+                if rerun.speculative && function.serial_by.is_some() {
+                    let serial = &self.places.functions[usize::from(rerun.function)];
+                    self.sink.push(
+                        Diagnostic::error(format!(
+                            "{} runs one after another and would run twice at once",
+                            quote(&function.name)
+                        ))
+                        .at(places.of_field("speculative"), "two attempts at once")
+                        .beside(serial.of_field("serial_by"), "one after another")
+                        .help("leave out `speculative`: the attempt before is killed then"),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Functions that handle their own failures: each is a new invocation, which may fail again.
+    fn own_failures(&self) {
+        let stated = Arrows::stated(self.spec);
+        let functions = self.spec.functions.iter().zip(&self.places.functions);
+        for (index, (function, places)) in (0..).zip(functions) {
+            let OnFailure::Bucket(bucket) = function.on_failure else {
+                continue;
+            };
+            if stated.bucket_reaches(bucket, index) {
+                let name = &self.spec.buckets[usize::from(bucket)].name;
+                self.sink.push(
+                    Diagnostic::warning(format!(
+                        "the failures of {} lead to {} again: one that always fails never ends",
+                        quote(&function.name),
+                        quote(&function.name)
+                    ))
+                    .at(
+                        places.of_field("on_failure"),
+                        format!("{} leads back here", quote(name)),
+                    )
+                    .help(
+                        "write on_failure = \"fail\" or \"continue\" for what handles failures, or \
+                         count the turns in the objects and stop",
+                    ),
+                );
             }
         }
     }
@@ -327,6 +381,11 @@ impl Arrows {
     fn bucket_reaches_itself(&self, bucket: BucketIndex) -> bool {
         let node = self.functions + usize::from(bucket);
         self.reach(node, &self.out)[node]
+    }
+
+    fn bucket_reaches(&self, bucket: BucketIndex, function: FunctionIndex) -> bool {
+        let node = self.functions + usize::from(bucket);
+        self.reach(node, &self.out)[usize::from(function)]
     }
 
     /// Which functions are this one, or can cause it.

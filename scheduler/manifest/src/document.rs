@@ -286,6 +286,38 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
+    /// A list of whole numbers within `range`; those that are not in it are reported.
+    pub(crate) fn numbers(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u16>,
+        example: u16,
+    ) -> Option<Vec<u16>> {
+        let field = self.field(key)?;
+        let (first, last) = (range.start(), range.end());
+        let help = format!("write it as {key} = [{example}], numbers from {first} to {last}");
+        let DeValue::Array(items) = field.value else {
+            self.wrong_type(&field, "a list of numbers", help);
+            return None;
+        };
+        let mut numbers = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            let number = integer(item.get_ref()).and_then(|number| u16::try_from(number).ok());
+            match number.filter(|number| range.contains(number)) {
+                Some(number) => numbers.push(number),
+                None => {
+                    let item = Field {
+                        value: item.get_ref(),
+                        place: item.span(),
+                        ..field.clone()
+                    };
+                    self.wrong_type(&item, "a list of such numbers", help.clone());
+                }
+            }
+        }
+        Some(numbers)
+    }
+
     /// `true` or `false`.
     pub(crate) fn boolean(&mut self, key: &'static str) -> Option<Placed<bool>> {
         let field = self.field(key)?;

@@ -33,7 +33,7 @@ pub enum Template {
 }
 
 impl Template {
-    /// Every template, also those that this build cannot make.
+    /// Every template.
     pub const ALL: [Self; 5] = [
         Self::Chain,
         Self::Fanout,
@@ -74,20 +74,6 @@ impl Template {
         }
     }
 
-    /// What this build lacks for it.
-    fn needs(self) -> Option<&'static str> {
-        match self {
-            Self::Chain | Self::Fanout | Self::Mapreduce => None,
-            Self::Stream => Some("`by_time` triggers across sessions"),
-            Self::Batch => Some("`by_batch_size` triggers across sessions"),
-        }
-    }
-
-    /// Whether this build carries out what it needs.
-    pub fn is_available(self) -> bool {
-        self.needs().is_none()
-    }
-
     /// Names and contents, without the marks replaced.
     fn files(self) -> &'static [(&'static str, &'static str)] {
         macro_rules! files {
@@ -104,13 +90,18 @@ impl Template {
             "mapreduce.c" in "mapreduce",
             "README.md" in "mapreduce"
         );
+        const STREAM: [(&str, &str); 3] =
+            files!("app.toml" in "stream", "stream.c" in "stream", "README.md" in "stream");
+        const BATCH: [(&str, &str); 3] =
+            files!("app.toml" in "batch", "batch.c" in "batch", "README.md" in "batch");
         match self {
             Self::Chain => const { &[CHAIN[0], CHAIN[1], CHAIN[2], INPUT, GITIGNORE] },
             Self::Fanout => const { &[FANOUT[0], FANOUT[1], FANOUT[2], GITIGNORE] },
             Self::Mapreduce => {
                 const { &[MAPREDUCE[0], MAPREDUCE[1], MAPREDUCE[2], INPUT, GITIGNORE] }
             }
-            Self::Stream | Self::Batch => &[],
+            Self::Stream => const { &[STREAM[0], STREAM[1], STREAM[2], INPUT, GITIGNORE] },
+            Self::Batch => const { &[BATCH[0], BATCH[1], BATCH[2], INPUT, GITIGNORE] },
         }
     }
 }
@@ -123,7 +114,7 @@ impl fmt::Display for Template {
 
 /// No template has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no template `{name}`: this build has {}", available())]
+#[error("there is no template `{name}`: there are {}", names())]
 pub struct UnknownTemplate {
     name: String,
 }
@@ -142,18 +133,6 @@ impl FromStr for Template {
 /// Why no app was begun.
 #[derive(Debug, thiserror::Error)]
 pub enum NewError {
-    /// It needs what this build does not carry out.
-    #[error(
-        "the template `{template}` needs {needs}, which are not in this build yet; the templates \
-         of this build are {}",
-        available()
-    )]
-    Unavailable {
-        /// Which.
-        template: Template,
-        /// What is lacking.
-        needs: &'static str,
-    },
     /// There is something in the directory.
     #[error("{} is not empty: name a new or an empty directory", .0.display())]
     NotEmpty(PathBuf),
@@ -170,19 +149,13 @@ pub enum NewError {
     },
 }
 
-fn available() -> String {
-    let names = Template::ALL
-        .into_iter()
-        .filter(|template| template.is_available());
-    list(&names.map(Template::name).collect::<Vec<_>>())
+fn names() -> String {
+    list(&Template::ALL.map(Template::name))
 }
 
 /// Begins an app in `directory`, which is made, or empty. Returns the files written, the manifest
 /// first. The app is called as the directory is, as far as an app can be.
 pub fn new(directory: &Path, template: Template) -> Result<Vec<PathBuf>, NewError> {
-    if let Some(needs) = template.needs() {
-        return Err(NewError::Unavailable { template, needs });
-    }
     let fail = |path: &Path| {
         let path = path.to_owned();
         move |error| NewError::Io { path, error }

@@ -138,7 +138,7 @@ fn a_function_has_these_defaults() {
     let code = &app.functions[0];
     assert_eq!(code.symbol, "f");
     assert!(code.config.is_empty() && code.environment.is_empty());
-    assert!(code.files.is_empty() && code.writable.is_empty());
+    assert!(code.files.is_empty() && code.writable.is_empty() && code.connect.is_empty());
     assert_eq!(code.private_memory_bytes, None);
     assert_eq!(code.arguments, Arguments::Values);
     assert_eq!(app.programs, [Program::Library("/apps/one/f.so".into())]);
@@ -283,14 +283,15 @@ fn redundant_gathers_per_session_and_fails_it() {
         expire_ns: None,
     };
     assert_eq!(at_run_time.kind, kind);
-    let lines = "type = \"redundant\"\nk = 2\nn = 3\nscope = \"bucket\"\nexpire = \"1m\"\n\
-                 cancel_rest = [\"f\"]";
-    let kind = TriggerKind::Redundant {
+    let kind = |cancel_rest, expire_ns| TriggerKind::Redundant {
         k_of_n: Some((2, 3)),
-        cancel_rest: vec![0],
-        expire_ns: Some(60 * SECOND),
+        cancel_rest,
+        expire_ns,
     };
-    assert_eq!(trigger(lines).kind, kind);
+    let lines = "type = \"redundant\"\nk = 2\nn = 3\ncancel_rest = [\"f\"]";
+    assert_eq!(trigger(lines).kind, kind(vec![0], None));
+    let lines = "type = \"redundant\"\nk = 2\nn = 3\nscope = \"bucket\"\nexpire = \"1m\"";
+    assert_eq!(trigger(lines).kind, kind(vec![], Some(60 * SECOND)));
 }
 
 #[test]
@@ -357,7 +358,7 @@ fn every_field_of_a_function_is_read() {
          on_failure = { bucket = \"b\" }\nmax_concurrency = 4\npriority = -8\nserial_by = \"group\"\n\
          serial_width = 2\ndurable = true\nprivate_memory = \"256MiB\"\n\
          config = { model = \"b.bin\", on = true, rate = 1.5 }\nenv = { K = \"V\" }\n\
-         env_from = [\"PATH\"]\nfiles = [\"data\"]\nwritable = [\"/var/out\"]\narguments = \"keys\"\n\
+         env_from = [\"PATH\"]\nfiles = [\"data\"]\nwritable = [\"/var/out\"]\nconnect = [443, 5432]\narguments = \"keys\"\n\
          [functions.g]\n[functions.h]\ncflags = [\"-g\"]\n[functions.i]\nlink = []\n\
          [buckets.b]\nretain = \"1s\"\nkeep = \"until_consumed\"\nreplace = false\n",
     );
@@ -398,6 +399,7 @@ fn every_field_of_a_function_is_read() {
     assert_eq!(code.environment[1], ("PATH".to_owned(), path));
     assert_eq!(code.files, [Path::new("/apps/one/data")]);
     assert_eq!(code.writable, [Path::new("/var/out")]);
+    assert_eq!(code.connect, [443, 5432]);
     assert_eq!(code.private_memory_bytes, Some(256 << 20));
     assert_eq!(code.arguments, Arguments::Keys);
     assert_eq!(app.functions[1].files, [Path::new("/usr/share/a")]);
@@ -466,7 +468,7 @@ fn every_field_of_an_app_is_read() {
 }
 
 #[test]
-fn what_the_core_would_refuse_is_refused_here() {
+fn what_a_small_manifest_says_is_valid_for_the_core() {
     let app = app(&format!("{SMALL}[buckets.b]\n"));
     assert_eq!(app.spec.validate(), Ok(()));
 }

@@ -5,11 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use pheromone_core::spec::{AppSpec, BucketSpec, GroupClose, TriggerKind, TriggerSpec};
-use pheromone_executor::protocol::{Arguments, FunctionProgram, Program, Steering, TriggerProgram};
+use pheromone_core::event::AppId;
+use pheromone_core::share::Division;
+use pheromone_core::spec::{AppSpec, BucketSpec, GroupClose, Scope, TriggerKind, TriggerSpec};
+use pheromone_executor::probe::Symbol;
+use pheromone_executor::protocol::{
+    Arguments, FunctionProgram, Program, Steering, TriggerCode, TriggerProgram,
+};
 use pheromone_manifest::{App, Built, type_word};
 
 use crate::error::NodeError;
+use crate::isolation;
 use crate::library::Libraries;
 use crate::regions::Regions;
 
@@ -30,12 +36,16 @@ pub struct Version {
     pub deployed: SystemTime,
     /// What it is.
     pub spec: AppSpec,
+    /// How it is divided among the schedulers.
+    pub division: Division,
     /// Functions by name.
     pub functions: HashMap<String, u16>,
     /// Buckets by name.
     pub buckets: HashMap<String, u16>,
     /// Names of functions by index.
     pub function_names: Vec<String>,
+    /// Names of custom triggers, in the order of their slots.
+    trigger_names: Vec<String>,
     /// Its memory.
     pub regions: Regions,
     /// It takes no new sessions.
@@ -45,8 +55,15 @@ pub struct Version {
 }
 
 impl Version {
-    /// A version whose memory exists and whose executors do not yet.
-    pub fn new(id: u16, number: u32, spec: AppSpec, regions: Regions, uid: Option<Uid>) -> Self {
+    /// A version, on so many schedulers, whose memory exists and whose executors do not yet.
+    pub fn new(
+        id: u16,
+        number: u32,
+        spec: AppSpec,
+        schedulers: u8,
+        regions: Regions,
+        uid: Option<Uid>,
+    ) -> Self {
         let index = |names: &[String]| {
             (0..)
                 .zip(names)
@@ -70,6 +87,8 @@ impl Version {
             functions: index(&function_names),
             buckets: index(&bucket_names),
             function_names,
+            division: Division::new(&spec, AppId(id), schedulers),
+            trigger_names: custom_triggers(&spec),
             spec,
             regions,
             leaving: AtomicBool::new(false),
@@ -77,9 +96,26 @@ impl Version {
         }
     }
 
+    /// Bytes of the largest object: one lies in the memory of one scheduler.
+    pub fn object_bytes_max(&self) -> u64 {
+        let shares = self.division.homes();
+        let smallest_bytes = shares
+            .filter_map(|home| self.division.share(&self.spec, home))
+            .map(|share| share.memory_bytes)
+            .min();
+        let limit_bytes = self.spec.limits.object_size_bytes;
+        smallest_bytes.map_or(limit_bytes, |bytes| limit_bytes.min(bytes))
+    }
+
     /// Its app's name.
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// The custom trigger whose process this slot is for.
+    pub fn trigger_of_slot(&self, slot: u16) -> Option<&String> {
+        let at = slot.checked_sub(self.spec.pool_slots())?;
+        self.trigger_names.get(usize::from(at))
     }
 
     /// Whether it takes no new sessions.
@@ -90,6 +126,66 @@ impl Version {
     /// It takes no new sessions from here on.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the library of an app's program should have.
+pub fn symbols_of(app: &App, program: usize) -> Vec<Symbol<'_>> {
+    let functions = app.functions.iter().zip(&app.spec.functions);
+    let functions = functions
+        .filter(|(code, _)| code.program == program)
+        .map(|(code, spec)| Symbol::Function {
+            name: &spec.name,
+            symbol: &code.symbol,
+        });
+    let triggers = app.triggers_of(program);
+    functions
+        .chain(triggers.map(|(name, symbol)| Symbol::Trigger { name, symbol }))
+        .collect()
+}
+
+fn custom_triggers(spec: &AppSpec) -> Vec<String> {
+    let triggers = spec.buckets.iter().flat_map(|bucket| &bucket.triggers);
+    triggers
+        .filter(|trigger| matches!(trigger.kind, TriggerKind::Custom { .. }))
+        .map(|trigger| trigger.name.clone())
+        .collect()
+}
+
+/// Copies of an app's libraries, each made when it is first asked for.
+struct Copies<'a> {
+    app: &'a App,
+    built: &'a Built,
+    libraries: &'a Libraries,
+    made: HashMap<usize, String>,
+}
+
+impl Copies<'_> {
+    /// The copy of a program's library, and where that is. `whose`: for errors.
+    fn of(&mut self, program: usize, whose: &str) -> Result<(String, String), NodeError> {
+        let origin = self
+            .built
+            .libraries
+            .get(program)
+            .ok_or_else(|| NodeError::Spec {
+                app: self.app.spec.name.clone(),
+                reason: format!("{whose} has no library; build the app first"),
+            })?;
+        let copy = match self.made.get(&program) {
+            Some(copy) => copy.clone(),
+            None => {
+                let added = self.libraries.add(origin);
+                let copy = added.map_err(|source| NodeError::Library {
+                    whose: whose.to_owned(),
+                    path: origin.clone(),
+                    source,
+                })?;
+                let copy = copy.to_string_lossy().into_owned();
+                self.made.insert(program, copy.clone());
+                copy
+            }
+        };
+        Ok((copy, origin.to_string_lossy().into_owned()))
     }
 }
 
@@ -104,36 +200,20 @@ pub fn program(
     regions: &Regions,
     uid: Option<u32>,
 ) -> Result<Program, NodeError> {
-    let mut copies: HashMap<usize, String> = HashMap::new();
+    let mut copies = Copies {
+        app,
+        built,
+        libraries,
+        made: HashMap::new(),
+    };
     let mut functions = Vec::with_capacity(app.functions.len());
-    for (index, (code, spec)) in app.functions.iter().zip(&app.spec.functions).enumerate() {
-        let origin = built
-            .libraries
-            .get(code.program)
-            .ok_or_else(|| NodeError::Spec {
-                app: app.spec.name.clone(),
-                reason: format!(
-                    "function `{}` has no library; build the app first",
-                    spec.name
-                ),
-            })?;
-        let library = match copies.get(&code.program) {
-            Some(copy) => copy.clone(),
-            None => {
-                let copy = libraries.add(origin).map_err(|source| NodeError::Library {
-                    function: app.spec.functions[index].name.clone(),
-                    path: origin.clone(),
-                    source,
-                })?;
-                let copy = copy.to_string_lossy().into_owned();
-                copies.insert(code.program, copy.clone());
-                copy
-            }
-        };
+    for (code, spec) in app.functions.iter().zip(&app.spec.functions) {
+        let whose = format!("function `{}`", spec.name);
+        let (library, library_origin) = copies.of(code.program, &whose)?;
         functions.push(FunctionProgram {
             name: spec.name.clone(),
             library,
-            library_origin: origin.to_string_lossy().into_owned(),
+            library_origin,
             symbol: code.symbol.clone(),
             next: spec.next.clone(),
             calls: spec.calls.clone(),
@@ -148,6 +228,8 @@ pub fn program(
             },
         });
     }
+    let mut triggers = triggers(&app.spec);
+    add_code(app, &mut triggers, &mut copies)?;
     let spec = &app.spec;
     Ok(Program {
         app: spec.name.clone(),
@@ -158,13 +240,14 @@ pub fn program(
             .iter()
             .map(|bucket| bucket.name.clone())
             .collect(),
-        triggers: triggers(spec),
+        triggers,
         region_count: regions.count(),
         region_span_bytes: regions.span_bytes(),
         object_size_max_bytes: spec.limits.object_size_bytes,
         log_bytes: spec.limits.log_bytes,
         create_wait_ns: spec.limits.create_wait_ns,
         uid,
+        sandbox: isolation::sandbox(app, libraries.directory()),
     })
 }
 
@@ -177,10 +260,40 @@ fn triggers(spec: &AppSpec) -> Vec<TriggerProgram> {
             name: trigger.name.clone(),
             kind: type_word(&trigger.kind).to_owned(),
             steering: steering(&trigger.kind),
+            code: None,
         };
         triggers.map(program).collect::<Vec<_>>()
     };
     (0..).zip(&spec.buckets).flat_map(of_bucket).collect()
+}
+
+/// Adds the code of the custom ones.
+fn add_code(
+    app: &App,
+    triggers: &mut [TriggerProgram],
+    copies: &mut Copies<'_>,
+) -> Result<(), NodeError> {
+    for custom in &app.custom_triggers {
+        let before = &app.spec.buckets[..usize::from(custom.bucket)];
+        let first: usize = before.iter().map(|bucket| bucket.triggers.len()).sum();
+        let bucket = &app.spec.buckets[usize::from(custom.bucket)];
+        let spec = &bucket.triggers[custom.trigger];
+        let TriggerKind::Custom { config, keep, .. } = &spec.kind else {
+            continue;
+        };
+        let whose = format!("trigger `{}` of bucket `{}`", spec.name, bucket.name);
+        let (library, library_origin) = copies.of(custom.program, &whose)?;
+        triggers[first + custom.trigger].code = Some(TriggerCode {
+            library,
+            library_origin,
+            symbol: custom.symbol.clone(),
+            config: config.clone(),
+            functions: spec.functions.clone(),
+            keep: *keep,
+            across: spec.scope == Scope::Bucket,
+        });
+    }
+    Ok(())
 }
 
 /// What functions may say to a trigger of this kind.

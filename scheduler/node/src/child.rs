@@ -131,6 +131,11 @@ impl Child {
         })
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
     /// Readable when it is dead.
     pub fn pidfd(&self) -> &OwnedFd {
         &self.pidfd

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub struct NodeConfig {
     /// What scheduler and executors do when there is nothing to do.
     pub idle: Idle,
-    /// CPUs for schedulers; `None`: chosen by the core plan.
+    /// CPUs for schedulers, one each; `None`: chosen by the core plan.
     pub scheduler_cores: Option<Vec<u32>>,
     /// CPUs for executors; `None`: chosen by the core plan.
     pub executor_cores: Option<Vec<u32>>,
@@ -16,7 +16,9 @@ pub struct NodeConfig {
     /// Where libraries are kept under their hashes; `None`: a fresh temporary directory, removed
     /// when the node stops.
     pub directory: Option<PathBuf>,
-    /// Scheduler processes. Only 1 is possible in this build; more is an error at start.
+    /// Where durable objects and sessions are kept; `None`: nothing outlives the node.
+    pub data: Option<PathBuf>,
+    /// Scheduler processes, 1 to [`SCHEDULERS_MAX`](pheromone_core::share::SCHEDULERS_MAX).
     pub schedulers: u16,
 }
 
@@ -32,6 +34,7 @@ impl Default for NodeConfig {
             program: std::env::current_exe()
                 .unwrap_or_else(|_| PathBuf::from(std::env::args_os().next().unwrap_or_default())),
             directory: None,
+            data: None,
             schedulers: 1,
         }
     }

@@ -4,13 +4,18 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pheromone_core::share::SCHEDULERS_MAX;
+use pheromone_executor::sandbox::Level;
 use thiserror::Error;
 
 /// Why a node could not start, deploy, remove or go on.
 #[derive(Debug, Error)]
 pub enum NodeError {
-    /// More schedulers than this build can run.
-    #[error("{asked} schedulers were asked for, and this build runs one; leave --schedulers at 1")]
+    /// No schedulers, or more than a node can have.
+    #[error(
+        "{asked} schedulers were asked for, and a node has 1 to {SCHEDULERS_MAX}; give another \
+         number as --schedulers"
+    )]
     Schedulers {
         /// How many.
         asked: u16,
@@ -36,6 +41,23 @@ pub enum NodeError {
         /// What the machine said.
         source: io::Error,
     },
+    /// What is to outlive the node cannot be read or written.
+    #[error("durable objects cannot be kept: {reason}")]
+    Journal {
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// An app wants to keep objects on disk, and the node keeps nothing.
+    #[error(
+        "app `{app}` has the durable {what}, and this node keeps nothing on disk; start it with \
+         --data DIR"
+    )]
+    NothingKept {
+        /// Which.
+        app: String,
+        /// "bucket `b`" or "function `f`".
+        what: String,
+    },
     /// One of the node's processes did not come up.
     #[error("the {process} did not start: {reason}")]
     Start {
@@ -44,7 +66,8 @@ pub enum NodeError {
         /// Why, as far as known.
         reason: String,
     },
-    /// The zygote is dead, and with it every executor. The node is of no further use.
+    /// Zygotes have died again and again, and with each every executor. The node is of no further
+    /// use.
     #[error("the zygote died ({how}), and every executor with it; start the node again")]
     ZygoteDied {
         /// How.
@@ -74,14 +97,38 @@ pub enum NodeError {
         reason: String,
     },
     /// A library could not be copied or read.
-    #[error("library `{}` of function `{function}` cannot be used: {source}", path.display())]
+    #[error("library `{}` of {whose} cannot be used: {source}", path.display())]
     Library {
-        /// Whose.
-        function: String,
+        /// Whose: a function or a custom trigger.
+        whose: String,
         /// Where it was looked for.
         path: PathBuf,
         /// What the machine said.
         source: io::Error,
+    },
+    /// The app asks for more isolation than there is here.
+    #[error(
+        "app `{app}` asks for isolation `{level}`, and this machine lacks for it: {missing}; \
+         `pheromone check --host` tells more, and another `isolation` in the manifest asks for less"
+    )]
+    Isolation {
+        /// Which.
+        app: String,
+        /// What it asks for.
+        level: Level,
+        /// All that is missing.
+        missing: String,
+    },
+    /// Functions would reach the node itself.
+    #[error(
+        "app `{app}` may connect to port {port}, on which this node listens; leave it out of \
+         `connect`, or listen on another one"
+    )]
+    OwnPort {
+        /// Whose functions.
+        app: String,
+        /// Which.
+        port: u16,
     },
     /// A library lacks what its functions need: symbol, ABI mark, a dependency.
     #[error("app `{app}` cannot be loaded: {reason}")]
@@ -114,6 +161,12 @@ pub enum NodeError {
         ready: u64,
         /// How many must be.
         wanted: u64,
+    },
+    /// A question went unanswered.
+    #[error("the schedulers have not answered for {} s; try again", after.as_secs())]
+    NoAnswer {
+        /// How long it was waited.
+        after: Duration,
     },
     /// As many versions as a node can ever number have been deployed, or run at once.
     #[error("no further app can be deployed: {reason}")]

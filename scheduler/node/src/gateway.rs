@@ -1,8 +1,8 @@
-//! The thread between the outside and the scheduler: requests in, answers out.
+//! The thread between the outside and the schedulers: requests in, answers out.
 //!
-//! It alone touches the node's end of the link, the control socket and the ingress allocators, so
-//! nothing here is locked. It writes bodies and reads responses through descriptors and maps no
-//! payload. It never waits except asleep on the link, from which a message of the scheduler or a
+//! It alone touches the node's ends of the links, the control sockets and the ingress allocators,
+//! so nothing here is locked. It writes bodies and reads responses through descriptors and maps no
+//! payload. It never waits except asleep on its rope, by which a message of a scheduler or a
 //! command of another thread wakes it; an idle node's gateway sleeps. Nor does it read a long
 //! response at one go: a piece each turn, between which it hears everybody else.
 
@@ -14,28 +14,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use pheromone_core::event::{Failure, Part, Refusal};
-use pheromone_core::spec::Entry;
+use pheromone_core::event::{Failure, NotFound, Part, Refusal, Trouble};
+use pheromone_core::limits::FAILURES_TOLD;
+use pheromone_core::share::Division;
+use pheromone_core::spec::{BucketSpec, Entry, Scope};
+use pheromone_journal::WriteError;
 use pheromone_scheduler::protocol::{
-    AppStatsMessage, Control, DestinationMessage, OutcomeMessage, RequestMessage, ToNode,
-    ToScheduler,
+    AppStatsMessage, Control, DestinationMessage, FoundMessage, OutcomeMessage, RequestMessage,
+    ToNode, ToScheduler, WriteMessage, WrittenMessage,
 };
 use pheromone_shm::allocator::Allocator;
-use pheromone_shm::link::{LinkEnd, LinkRope};
+use pheromone_shm::link::NodeRope;
 use pheromone_shm::message::{Extent, GROUP_BYTES_MAX, KEY_BYTES_MAX, UNIT_BYTES};
 
 use crate::app::Version;
 use crate::child::Exit;
+use crate::failure;
 use crate::headers;
-use crate::outgoing::Outgoing;
+use crate::memory::{MemoryHandle, Task};
+use crate::outgoing;
 use crate::output::{Outlet, Output, OutputKind};
 use crate::reading::Reading;
 use crate::regions::{self, IngressPages};
 use crate::request::{
     FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request, RequestId, To,
 };
-use crate::status::{AppStats, Broken, Health, SessionStatus};
+use crate::routing::{Homes, Tried, home_of};
+use crate::status::{AppStats, Broken, Health, SessionStatus, Troubles};
+use crate::store::{self, Store};
 use crate::supervisor::{Order, SupervisorHandle};
+use crate::way::Way;
 
 /// Requests that wait to be taken; more are refused.
 const REQUESTS_WAITING_MAX: usize = 1 << 16;
@@ -43,6 +51,8 @@ const REQUESTS_WAITING_MAX: usize = 1 << 16;
 const OUTGOING_MAX: usize = 1024;
 /// Commands, requests and messages taken of each per turn, so that none starves the others.
 const PER_TURN_MAX: usize = 256;
+/// Between two looks at whether only triggers that gather across sessions keep an app open.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 /// Sessions in one list.
 pub const SESSIONS_LISTED_MAX: usize = 10_000;
 /// Of responses, at most so much is read per turn as they come, and as much of those that were too
@@ -77,6 +87,14 @@ pub enum Command {
     Route {
         /// The new version.
         app: u16,
+        /// Told when the dead letters of the one before are the new one's.
+        done: Sender<()>,
+    },
+    /// From here on an app's triggers fire with what they have gathered across sessions whenever
+    /// nothing else goes on: nobody has more for them.
+    Flush {
+        /// Which version.
+        app: u16,
     },
     /// Let an app go.
     Remove {
@@ -100,6 +118,15 @@ pub enum Command {
         session: Option<u64>,
         /// Where the answer goes.
         answer: Sender<Vec<SessionStatus>>,
+    },
+    /// Ask the schedulers about an app's dead letters.
+    Letters {
+        /// The app's name.
+        app: String,
+        /// What.
+        about: About,
+        /// Where the answer goes; dropped where there is no such app.
+        answer: Sender<Letters>,
     },
     /// A process exists.
     Executor {
@@ -136,6 +163,50 @@ pub enum Command {
         /// What else is known.
         detail: String,
     },
+    /// Memory of dead objects has been punched.
+    Punched {
+        /// Whose.
+        app: u16,
+        /// Slot.
+        slot: u16,
+        /// Which process of the slot.
+        incarnation: u32,
+        /// Pairs (offset, length) in units.
+        extents: Vec<(u32, u32)>,
+    },
+    /// A slot without a process has memory in its region.
+    Sweep {
+        /// Whose.
+        app: u16,
+        /// Slot.
+        slot: u16,
+    },
+    /// That region has been swept.
+    Swept {
+        /// Whose.
+        app: u16,
+        /// Slot.
+        slot: u16,
+    },
+    /// Give back what lies in free memory of the ingress region.
+    TrimIngress {
+        /// Whose.
+        app: u16,
+    },
+    /// The journal has taken an object, or has not.
+    Written {
+        /// Who asked for it.
+        question: store::Question,
+        /// Why not.
+        result: Result<(), WriteError>,
+    },
+    /// A durable object has been read from disk, or could not be.
+    Loaded {
+        /// Who asked for it.
+        question: store::Question,
+        /// The object.
+        found: store::Found,
+    },
     /// The last lines of an executor, for a failure report.
     Tail {
         /// The request whose session failed.
@@ -170,7 +241,7 @@ struct Submission {
 pub struct GatewayHandle {
     commands: Sender<Command>,
     requests: Sender<Submission>,
-    rope: LinkRope,
+    rope: NodeRope,
     next_request: Arc<AtomicU64>,
     health: Health,
 }
@@ -183,7 +254,7 @@ pub struct Inbox {
 
 impl GatewayHandle {
     /// A handle, and what the gateway hears through it. `rope` wakes it.
-    pub fn new(rope: LinkRope, health: Health) -> (Self, Inbox) {
+    pub fn new(rope: NodeRope, health: Health) -> (Self, Inbox) {
         let (commands, hears_commands) = crossbeam_channel::unbounded();
         let (requests, hears_requests) = crossbeam_channel::bounded(REQUESTS_WAITING_MAX);
         let handle = Self {
@@ -234,10 +305,10 @@ fn unusable(health: &Health) -> RefusalReason {
 
 /// What the gateway is made of.
 pub struct Setup {
-    /// The node's end.
-    pub link: LinkEnd,
-    /// The scheduler's socket.
-    pub control: OwnedFd,
+    /// To the schedulers, by index.
+    pub ways: Vec<Way>,
+    /// What the gateway sleeps on.
+    pub rope: NodeRope,
     /// Commands and requests.
     pub inbox: Inbox,
     /// Processes.
@@ -246,21 +317,32 @@ pub struct Setup {
     pub outlet: Outlet,
     /// Why the node is of no further use, once it is.
     pub health: Health,
-    /// Told once that the scheduler is ready.
+    /// What is wrong with apps.
+    pub troubles: Troubles,
+    /// Who punches memory. It ends with this thread.
+    pub memory: MemoryHandle,
+    /// Where durable objects are, and how it tells of them.
+    pub store: Option<Arc<Store>>,
+    /// The gateway's own handle, for those who answer it.
+    pub handle: GatewayHandle,
+    /// Told once that the schedulers are ready.
     pub ready: Sender<()>,
 }
 
 /// Runs until told to shut down.
 pub fn run(setup: Setup) {
     Gateway {
-        link: setup.link,
-        control: setup.control,
+        ways: setup.ways,
+        rope: setup.rope,
         inbox: setup.inbox,
         supervisor: setup.supervisor,
         outlet: setup.outlet,
         health: setup.health,
+        troubles: setup.troubles,
+        memory: setup.memory,
+        store: setup.store,
+        handle: setup.handle,
         ready: setup.ready,
-        outgoing: Outgoing::default(),
         unread: VecDeque::new(),
         read_left_bytes: READ_PER_TURN_BYTES,
         apps: HashMap::new(),
@@ -268,6 +350,9 @@ pub fn run(setup: Setup) {
         pending: HashMap::new(),
         joined: HashMap::new(),
         asked: HashMap::new(),
+        asked_letters: HashMap::new(),
+        handed_bytes: HashMap::new(),
+        moving: VecDeque::new(),
         next_token: 1,
         leaving: None,
     }
@@ -277,29 +362,46 @@ pub fn run(setup: Setup) {
 /// One version of an app.
 struct Gate {
     version: Arc<Version>,
+    /// Which scheduler has asked for the last process of a slot.
+    owners: HashMap<u16, u8>,
     ingress: Allocator<IngressPages>,
     ingress_bytes: u64,
-    /// Requests not yet finished.
+    /// Requests not yet finished, in all and by scheduler.
     requests_open: u64,
+    homes: Homes,
     first_failure: Option<String>,
     /// It goes; then when its sessions are cut off.
     retiring: Option<Option<Instant>>,
+    /// Another version has taken its place, and takes its dead letters.
+    handing: Option<Handing>,
+    /// It has triggers that gather across sessions and nobody has more for them: then they are
+    /// looked at next.
+    flushing: Option<Instant>,
+    /// What its schedulers said last, where nothing went on at any of them.
+    quiet: Option<AppStatsMessage>,
     /// A question for the sake of retiring is on its way.
     asking: bool,
-    /// The scheduler has been told to remove it.
+    /// Its schedulers have been told to remove it.
     removing: bool,
+    /// So many of them have done so.
+    gone: u8,
     /// Told when it is gone.
     removed: Vec<Sender<()>>,
 }
 
-/// A request that the scheduler has been told of.
+/// A request that a scheduler has been told of.
 struct Pending {
     app: u16,
+    home: u8,
+    /// Until it is accepted: how to ask another scheduler, where there is another.
+    again: Option<Again>,
     reply: ReplyTo,
     /// Given back where the request is refused.
     extents: Vec<Extent>,
     /// The session it joins, where it joins one.
     joins: Option<u64>,
+    /// The dead letter that it retries, where it does.
+    retries: Option<u64>,
     wait: bool,
     accepted: Option<u64>,
     answered: bool,
@@ -310,7 +412,13 @@ struct Pending {
     ended: Option<Ended>,
 }
 
-/// A response that the scheduler has told of.
+/// What is asked of other schedulers, should one refuse for want of room in its share.
+struct Again {
+    message: Vec<u8>,
+    tried: Tried,
+}
+
+/// A response that its scheduler has told of.
 #[derive(Default)]
 struct Incoming {
     session: u64,
@@ -345,17 +453,31 @@ enum Asked {
     Somebody(u16, Sender<Option<Condition>>),
     /// Whether a retiring app can go.
     Retiring(u16),
+    /// Whether an app's triggers can fire with what they have gathered.
+    Flushing(u16),
+}
+
+/// A question to all schedulers of an app.
+struct Question {
+    who: Asked,
+    /// So many have not answered.
+    unanswered: u8,
+    /// The sum of the answers.
+    sum: Option<AppStatsMessage>,
 }
 
 struct Gateway {
-    link: LinkEnd,
-    control: OwnedFd,
+    ways: Vec<Way>,
+    rope: NodeRope,
     inbox: Inbox,
     supervisor: SupervisorHandle,
     outlet: Outlet,
     health: Health,
+    troubles: Troubles,
+    memory: MemoryHandle,
+    store: Option<Arc<Store>>,
+    handle: GatewayHandle,
     ready: Sender<()>,
-    outgoing: Outgoing,
     /// Requests whose responses are read on, a piece of the first each turn.
     unread: VecDeque<u64>,
     /// What may still be read of responses that come in this turn.
@@ -365,16 +487,27 @@ struct Gateway {
     pending: HashMap<u64, Pending>,
     /// Requests that wait for the end of a session which another request opened.
     joined: HashMap<u64, Vec<u64>>,
-    asked: HashMap<u64, Asked>,
+    asked: HashMap<u64, Question>,
+    asked_letters: HashMap<u64, LetterQuestion>,
+    /// Pieces of dead letters that other versions take, by scheduler.
+    handed_bytes: HashMap<usize, Vec<u8>>,
+    /// Dead letters on their way from one version to another.
+    moving: VecDeque<Moving>,
     next_token: u64,
     /// Told to shut down, then.
     leaving: Option<Instant>,
 }
 
+mod handover;
+mod letters;
 #[cfg(test)]
 mod tests;
 
-/// How long the scheduler's link is served after it was told to leave.
+use handover::{Handing, Moving};
+use letters::LetterQuestion;
+pub use letters::{About, Letters};
+
+/// How long the schedulers' links are served after they were told to leave.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
 
 impl Gateway {
@@ -386,7 +519,9 @@ impl Gateway {
             self.read_left_bytes = READ_PER_TURN_BYTES;
             worked |= self.take_messages(&mut message);
             worked |= self.read_on();
+            worked |= self.move_letters();
             self.cut_off_retiring();
+            self.flush_gathered();
             self.flush();
             if self.may_leave() {
                 break;
@@ -403,7 +538,7 @@ impl Gateway {
 
     fn may_leave(&self) -> bool {
         self.leaving.is_some_and(|since| {
-            self.outgoing.is_empty() || self.is_broken() || since.elapsed() >= LEAVE_WAIT
+            self.waiting() == 0 || self.is_broken() || since.elapsed() >= LEAVE_WAIT
         })
     }
 
@@ -416,22 +551,23 @@ impl Gateway {
 
     fn sleep(&mut self) {
         let now = Instant::now();
-        let retry = (!self.outgoing.is_empty()).then_some(RETRY);
+        let retry = (self.waiting() > 0).then_some(RETRY);
         let cut = self
             .apps
             .values()
             .filter(|gate| !gate.removing)
-            .filter_map(|gate| gate.retiring.flatten())
+            .flat_map(|gate| [gate.retiring.flatten(), gate.flushing])
+            .flatten()
             .map(|at| at.saturating_duration_since(now))
             .min();
         let timeout = match (retry, cut) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (one, other) => one.or(other),
         };
-        let (link, inbox, takes) = (&self.link, &self.inbox, self.takes_requests());
-        link.sleep(
+        let (ways, inbox, takes) = (&self.ways, &self.inbox, self.takes_requests());
+        self.rope.sleep(
             || {
-                link.has_message()
+                ways.iter().any(Way::has_message)
                     || !inbox.commands.is_empty()
                     || (takes && !inbox.requests.is_empty())
             },
@@ -439,8 +575,13 @@ impl Gateway {
         );
     }
 
+    /// How much waits for room in the link that is longest full.
+    fn waiting(&self) -> usize {
+        self.ways.iter().map(Way::waiting).max().unwrap_or(0)
+    }
+
     fn takes_requests(&self) -> bool {
-        self.outgoing.len() < OUTGOING_MAX
+        self.waiting() < OUTGOING_MAX
     }
 
     fn take_commands(&mut self) -> bool {
@@ -467,10 +608,18 @@ impl Gateway {
     }
 
     fn take_messages(&mut self, bytes: &mut Vec<u8>) -> bool {
+        let mut worked = false;
+        for from in 0..self.ways.len() {
+            worked |= self.take_messages_of(from, bytes);
+        }
+        worked
+    }
+
+    fn take_messages_of(&mut self, from: usize, bytes: &mut Vec<u8>) -> bool {
         for taken in 0..PER_TURN_MAX {
-            match self.link.receive(bytes) {
+            match self.ways[from].receive(bytes) {
                 Ok(true) => match postcard::from_bytes(bytes) {
-                    Ok(message) => self.hear_scheduler(message),
+                    Ok(message) => self.hear_scheduler(from, message),
                     Err(error) => {
                         self.give_up_on_scheduler(format!("it sent what is no message: {error}"));
                         return true;
@@ -495,35 +644,74 @@ impl Gateway {
         }
     }
 
-    fn tell(&mut self, message: &ToScheduler<'_>) {
-        if !self.is_broken() {
-            self.outgoing.message(message, &mut self.link);
+    /// Says something to a scheduler; to one that does not exist (a session's id may come from
+    /// anybody), nothing.
+    fn tell(&mut self, scheduler: u8, message: &ToScheduler<'_>) {
+        if self.is_broken() {
+            return;
+        }
+        if let Some(way) = self.ways.get_mut(usize::from(scheduler)) {
+            way.tell(message);
         }
     }
 
-    fn tell_with(&mut self, message: &Control, descriptors: Vec<OwnedFd>) {
-        self.outgoing.packet(message, descriptors);
-        self.flush_outgoing();
+    /// Says something to the scheduler whose session it concerns.
+    fn tell_home(&mut self, session: u64, message: &ToScheduler<'_>) {
+        self.tell(home_of(session), message);
+    }
+
+    /// Says something to all schedulers of an app.
+    fn tell_homes(&mut self, app: u16, message: &ToScheduler<'_>) {
+        let division = self.apps.get(&app).map(|gate| gate.version.division);
+        for home in division.into_iter().flat_map(Division::homes) {
+            self.tell(home, message);
+        }
+    }
+
+    /// The scheduler that has asked for a slot's process; `None` where the app is gone.
+    fn owner_of(&self, app: u16, slot: u16) -> Option<u8> {
+        let gate = self.apps.get(&app)?;
+        gate.owners.get(&slot).copied()
+    }
+
+    /// Says something to the scheduler of an executor slot. With its app everybody forgets it.
+    fn tell_owner(&mut self, app: u16, slot: u16, message: &ToScheduler<'_>) {
+        if let Some(owner) = self.owner_of(app, slot) {
+            self.tell(owner, message);
+        }
+    }
+
+    fn tell_with(&mut self, scheduler: u8, message: &Control, descriptors: Vec<OwnedFd>) {
+        let Some(way) = self.ways.get_mut(usize::from(scheduler)) else {
+            return;
+        };
+        if let Err(error) = way.tell_with(message, descriptors) {
+            self.cannot_be_told(&error);
+        }
     }
 
     fn flush(&mut self) {
         if self.is_broken() {
-            self.outgoing.clear();
+            self.ways.iter_mut().for_each(Way::clear);
             return;
         }
-        self.flush_outgoing();
-        self.outgoing.wake(&self.link);
+        for at in 0..self.ways.len() {
+            if let Err(error) = self.ways[at].flush() {
+                self.cannot_be_told(&error);
+            }
+            self.ways[at].wake();
+        }
     }
 
-    fn flush_outgoing(&mut self) {
-        if let Err(error) = self.outgoing.flush(&mut self.link, &self.control) {
-            self.give_up_on_scheduler(format!("it cannot be given descriptors: {error}"));
-        }
+    fn cannot_be_told(&mut self, error: &io::Error) {
+        self.give_up_on_scheduler(format!("it cannot be given descriptors: {error}"));
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Cancel { session } => self.tell(&ToScheduler::Cancel { session }),
+            Command::Cancel { session } => {
+                self.tell_home(session, &ToScheduler::Cancel { session });
+            }
             Command::Deploy {
                 version,
                 spec,
@@ -534,12 +722,16 @@ impl Gateway {
                 // Whoever has stopped waiting will remove it.
                 let _ = done.send(deployed);
             }
-            Command::Route { app } => self.route(app),
+            Command::Route { app, done } => self.route(app, done),
+            Command::Flush { app } => self.start_flushing(app),
             Command::Remove { app, drain, done } => self.remove(app, drain, done),
             Command::Stats { app, answer } => self.ask(Asked::Somebody(app, answer), app),
             Command::Sessions { session, answer } => {
                 // Whoever has stopped waiting does not want to know.
                 let _ = answer.send(self.sessions(session));
+            }
+            Command::Letters { app, about, answer } => {
+                self.ask_about_letters(&app, about, answer);
             }
             Command::Executor {
                 app,
@@ -553,12 +745,15 @@ impl Gateway {
                     slot,
                     incarnation,
                 };
-                self.tell_with(&control, vec![up, down]);
+                if let Some(owner) = self.owner_of(app, slot) {
+                    self.tell_with(owner, &control, vec![up, down]);
+                }
             }
             Command::SpawnFailed { app, slot, reason } => {
                 self.note_failure(app, || reason.clone());
                 let reason = &reason;
-                self.tell(&ToScheduler::SpawnFailed { app, slot, reason });
+                let failed = ToScheduler::SpawnFailed { app, slot, reason };
+                self.tell_owner(app, slot, &failed);
             }
             Command::Died {
                 app,
@@ -575,19 +770,50 @@ impl Gateway {
                         format!("{how}: {detail}")
                     }
                 });
-                self.tell(&ToScheduler::Died {
+                let died = ToScheduler::Died {
                     app,
                     slot,
                     incarnation,
                     code: exit.code,
                     signal: exit.signal,
                     detail: &detail,
-                });
+                };
+                self.tell_owner(app, slot, &died);
             }
+            Command::Punched {
+                app,
+                slot,
+                incarnation,
+                extents,
+            } => {
+                let punched = ToScheduler::Punched {
+                    app,
+                    slot,
+                    incarnation,
+                    extents,
+                };
+                self.tell_owner(app, slot, &punched);
+            }
+            Command::Sweep { app, slot } => {
+                // Whose a slot without a process is, they know.
+                self.tell_homes(app, &ToScheduler::Sweep { app, slot });
+            }
+            Command::Swept { app, slot } => {
+                self.tell_homes(app, &ToScheduler::Swept { app, slot });
+            }
+            Command::TrimIngress { app } => {
+                if let Some(gate) = self.apps.get_mut(&app) {
+                    gate.ingress.punch_cold();
+                }
+            }
+            Command::Written { question, result } => self.written(question, result),
+            Command::Loaded { question, found } => self.loaded(question, &found),
             Command::Tail { request, lines } => self.finish_with(request, lines),
             Command::Broken => self.fail_everything(),
             Command::Shutdown => {
-                self.tell(&ToScheduler::Shutdown);
+                for scheduler in 0..self.ways.len() {
+                    self.tell(scheduler as u8, &ToScheduler::Shutdown);
+                }
                 self.leaving = Some(Instant::now());
             }
         }
@@ -628,23 +854,37 @@ impl Gateway {
         // A span of 2^32 units loses its last one: an extent's length is a `u32`.
         let span_units = u32::try_from(span_units).unwrap_or(u32::MAX);
         let ingress = Allocator::new(span_units, IngressPages::new(&version.regions)?);
+        let homes = version.division.homes();
+        let specs = homes
+            .clone()
+            .map(|_| spec.try_clone())
+            .collect::<io::Result<Vec<_>>>()?;
         let gate = Gate {
+            homes: Homes::new(&version),
             version,
+            owners: HashMap::new(),
             ingress,
             ingress_bytes: 0,
             requests_open: 0,
             first_failure: None,
             retiring: None,
+            handing: None,
+            flushing: None,
+            quiet: None,
             asking: false,
             removing: false,
+            gone: 0,
             removed: Vec::new(),
         };
         self.apps.insert(app, gate);
-        self.tell_with(&Control::Deploy { app, spec_bytes }, vec![spec]);
+        self.tell_memory(app, Task::Watch);
+        for (home, spec) in homes.zip(specs) {
+            self.tell_with(home, &Control::Deploy { app, spec_bytes }, vec![spec]);
+        }
         Ok(())
     }
 
-    fn route(&mut self, app: u16) {
+    fn route(&mut self, app: u16, done: Sender<()>) {
         let Some(gate) = self.apps.get(&app) else {
             return;
         };
@@ -654,6 +894,7 @@ impl Gateway {
             .insert(name, app)
             .filter(|before| *before != app)
         {
+            self.start_handing_over(before, done);
             self.remove(before, None, None);
         }
     }
@@ -675,7 +916,39 @@ impl Gateway {
             Some(Some(already)) => Some(until.map_or(already, |until| until.min(already))),
             Some(None) | None => until,
         });
+        self.start_flushing(app);
         self.look_at_retiring(app);
+    }
+
+    fn start_flushing(&mut self, app: u16) {
+        let gathers = |bucket: &BucketSpec| {
+            let mut triggers = bucket.triggers.iter();
+            triggers.any(|trigger| trigger.scope == Scope::Bucket)
+        };
+        if let Some(gate) = self.apps.get_mut(&app)
+            && gate.version.spec.buckets.iter().any(gathers)
+        {
+            gate.flushing.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Looks at apps that take no more requests whether anything but gathering goes on.
+    fn flush_gathered(&mut self) {
+        let now = Instant::now();
+        let due = |gate: &Gate| !gate.removing && gate.flushing.is_some_and(|at| at <= now);
+        let due: Vec<u16> = self
+            .apps
+            .iter()
+            .filter(|(_, gate)| due(gate))
+            .map(|(app, _)| *app)
+            .collect();
+        for app in due {
+            if let Some(gate) = self.apps.get_mut(&app) {
+                gate.flushing = Some(now + FLUSH_INTERVAL);
+            }
+            self.ask(Asked::Flushing(app), app);
+            self.look_at_retiring(app);
+        }
     }
 
     /// Asks whether a retiring app's sessions have ended, if it looks like that from here.
@@ -707,21 +980,49 @@ impl Gateway {
     fn order_removal(&mut self, app: u16) {
         if let Some(gate) = self.apps.get_mut(&app) {
             gate.removing = true;
-            self.tell(&ToScheduler::Remove { app });
+            self.tell_homes(app, &ToScheduler::Remove { app });
         }
     }
 
     fn ask(&mut self, who: Asked, app: u16) {
         let token = self.next_token;
         self.next_token += 1;
-        self.asked.insert(token, who);
-        self.tell(&ToScheduler::Stats { token, app });
+        let gate = self.apps.get(&app);
+        let unanswered = gate.map_or(0, |gate| gate.version.division.count());
+        let question = Question {
+            who,
+            unanswered,
+            sum: None,
+        };
+        if unanswered == 0 {
+            self.answered(question);
+            return;
+        }
+        self.asked.insert(token, question);
+        self.tell_homes(app, &ToScheduler::Stats { token, app });
     }
 
     fn answer(&mut self, token: u64, stats: Option<AppStatsMessage>) {
-        match self.asked.remove(&token) {
-            None => {}
-            Some(Asked::Somebody(app, answer)) => {
+        let Some(question) = self.asked.get_mut(&token) else {
+            return;
+        };
+        question.unanswered -= 1;
+        if let Some(stats) = stats {
+            question.sum.get_or_insert_default().add(&stats);
+        }
+        if question.unanswered == 0
+            && let Some(question) = self.asked.remove(&token)
+        {
+            self.answered(question);
+        }
+    }
+
+    /// All schedulers have answered.
+    fn answered(&mut self, question: Question) {
+        let stats = question.sum;
+        match question.who {
+            Asked::Flushing(app) => self.flush_if_quiet(app, stats),
+            Asked::Somebody(app, answer) => {
                 let gate = self.apps.get(&app);
                 let condition = stats.zip(gate).map(|(stats, gate)| Condition {
                     stats: AppStats {
@@ -734,16 +1035,41 @@ impl Gateway {
                 // Whoever has stopped waiting does not want to know.
                 let _ = answer.send(condition);
             }
-            Some(Asked::Retiring(app)) => {
+            Asked::Retiring(app) => {
                 let Some(gate) = self.apps.get_mut(&app) else {
                     return;
                 };
                 gate.asking = false;
-                let quiet = stats.is_none_or(|it| it.sessions_open == 0 && it.queued == 0);
-                if quiet && gate.requests_open == 0 && !gate.removing {
+                let quiet = stats
+                    .as_ref()
+                    .is_none_or(|it| it.sessions_open == 0 && it.queued == 0 && it.gathered == 0);
+                if !quiet || gate.requests_open > 0 || gate.removing {
+                    return;
+                }
+                let letters = stats.map_or(0, |it| it.dead_letters);
+                if letters == 0 || gate.handing.is_none() {
                     self.order_removal(app);
+                } else if !self.moves_letters_of(app) {
+                    // One is on its way here, or its scheduler has not heard that it is taken.
+                    self.look_at_retiring(app);
                 }
             }
+        }
+    }
+
+    /// Has the triggers of an app fire where nothing else goes on at any of its schedulers. One of
+    /// them may not have heard yet what another has told it; hence they must have said the same
+    /// one interval ago, in which nothing can then have happened.
+    fn flush_if_quiet(&mut self, app: u16, stats: Option<AppStatsMessage>) {
+        let Some(gate) = self.apps.get_mut(&app) else {
+            return;
+        };
+        let quiet = stats.filter(|stats| stats.busy == 0);
+        let is_alone = gate.version.division.count() == 1;
+        let may_fire = quiet.is_some() && (is_alone || quiet == gate.quiet);
+        gate.quiet = quiet;
+        if may_fire {
+            self.tell_homes(app, &ToScheduler::Flush { app });
         }
     }
 
@@ -751,12 +1077,15 @@ impl Gateway {
         let Submission { id, request, reply } = submission;
         let mut reply = reply;
         match self.admit(id, &request) {
-            Ok((app, extents)) => {
+            Ok(admitted) => {
                 let pending = Pending {
-                    app,
+                    app: admitted.app,
+                    home: admitted.home,
+                    again: admitted.again,
                     reply,
-                    extents,
+                    extents: admitted.extents,
                     joins: request.session,
+                    retries: request.to.letter(),
                     wait: request.wait,
                     accepted: None,
                     answered: false,
@@ -770,8 +1099,8 @@ impl Gateway {
         }
     }
 
-    /// Judges a request, writes its body and headers, and tells the scheduler.
-    fn admit(&mut self, id: u64, request: &Request) -> Result<(u16, Vec<Extent>), RefusalReason> {
+    /// Judges a request, writes its body and headers, and tells a scheduler.
+    fn admit(&mut self, id: u64, request: &Request) -> Result<Admitted, RefusalReason> {
         if self.health.broken().is_some() || self.leaving.is_some() {
             return Err(unusable(&self.health));
         }
@@ -779,15 +1108,14 @@ impl Gateway {
             app: request.app.clone(),
         };
         let app = *self.routes.get(&request.app).ok_or_else(no_app)?;
+        if let To::DeadLetter(letter) = request.to {
+            return self.admit_retry(id, request, app, letter);
+        }
         let gate = self.apps.get_mut(&app).ok_or_else(no_app)?;
         let version = Arc::clone(&gate.version);
         let destination = destination(&version, request)?;
         let block = headers::encode(&request.headers)?;
-        let limit = version
-            .spec
-            .limits
-            .object_size_bytes
-            .min(version.spec.memory_bytes);
+        let limit = version.object_bytes_max();
         let size_bytes = request.body.len() as u64;
         if size_bytes > limit {
             return Err(RefusalReason::TooBig {
@@ -795,6 +1123,7 @@ impl Gateway {
                 limit_bytes: limit,
             });
         }
+        let home = gate.home_for(request)?;
         let body = gate.place(&request.body)?;
         let mut extents = vec![body];
         let mut header_block = None;
@@ -810,7 +1139,8 @@ impl Gateway {
             header_block = Some((extent.offset_units, extent.len_units, block.len() as u32));
         }
         gate.requests_open += 1;
-        self.tell(&ToScheduler::Request(RequestMessage {
+        gate.homes.opened(home);
+        let message = outgoing::encode(&ToScheduler::Request(RequestMessage {
             app,
             request: id,
             destination,
@@ -821,17 +1151,41 @@ impl Gateway {
             session: request.session,
             // A session has one caller, who opened it; others who wait are told by the gateway.
             has_caller: request.wait && request.session.is_none(),
-            timeout_ns: request.timeout.map(|timeout| saturating_ns(timeout).max(1)),
+            timeout_ns: request.timeout_ns(),
         }));
-        Ok((app, extents))
+        self.ways[usize::from(home)].tell_bytes(&message);
+        let has_others = request.session.is_none() && version.division.count() > 1;
+        Ok(Admitted {
+            app,
+            home,
+            extents,
+            again: has_others.then(|| Again {
+                message,
+                tried: Tried::default(),
+            }),
+        })
     }
 
-    fn hear_scheduler(&mut self, message: ToNode<'_>) {
+    fn hear_scheduler(&mut self, from: usize, message: ToNode<'_>) {
         match message {
-            // Nobody waits for it when the start has been given up.
-            ToNode::Ready => drop(self.ready.send(())),
+            ToNode::Ready => {
+                self.ways[from].ready = true;
+                if self.ways.iter().all(|way| way.ready) {
+                    // Nobody waits for it when the start has been given up.
+                    let _ = self.ready.send(());
+                }
+            }
             ToNode::Spawn { app, slot, core } => {
-                self.supervisor.tell(Order::Spawn { app, slot, core });
+                let scheduler = from as u8;
+                if let Some(gate) = self.apps.get_mut(&app) {
+                    gate.owners.insert(slot, scheduler);
+                }
+                self.supervisor.tell(Order::Spawn {
+                    app,
+                    slot,
+                    scheduler,
+                    core,
+                });
             }
             ToNode::Kill {
                 app,
@@ -895,9 +1249,80 @@ impl Gateway {
             ToNode::ErrorEvent { app, session, text } => {
                 self.event(app, session, OutputKind::ErrorEvent, text.to_owned());
             }
+            ToNode::WriteFailure {
+                app,
+                ticket,
+                failure,
+            } => self.write_failure(from as u8, app, ticket, failure),
+            ToNode::Write(message) => self.write(from as u8, &message),
+            ToNode::Load {
+                app,
+                ticket,
+                bucket,
+                key,
+            } => {
+                let question = store::Question {
+                    scheduler: from as u8,
+                    app,
+                    ticket,
+                };
+                self.load(question, bucket, key);
+            }
+            ToNode::Delete { app, bucket, key } => {
+                if let (Some(store), Some(gate)) = (&self.store, self.apps.get(&app)) {
+                    store.delete(&gate.version, bucket, key);
+                }
+            }
             ToNode::Removed { app } => self.removed(app),
+            ToNode::Punch {
+                app,
+                slot,
+                incarnation,
+                extents,
+            } => self.tell_memory(app, |version| Task::Punch {
+                version,
+                slot,
+                incarnation,
+                extents,
+            }),
+            ToNode::Sweep {
+                app,
+                slot,
+                live,
+                more,
+            } => self.tell_memory(app, |version| Task::Sweep {
+                version,
+                slot,
+                live,
+                more,
+            }),
+            ToNode::Trouble { app, trouble } => self.note_trouble(app, from as u8, trouble),
             ToNode::Stats { token, stats } => self.answer(token, stats),
+            ToNode::Letter { token, letter } => self.hear_letter(token, &letter),
+            ToNode::Handed { app, bytes, more } => self.hear_handed(from, app, bytes, more),
+            ToNode::HandedOver { app } => self.handed_over(app),
+            ToNode::LettersDone { token, count } => self.letters_done(token, count),
         }
+    }
+
+    fn tell_memory(&self, app: u16, task: impl FnOnce(Arc<Version>) -> Task) {
+        if let Some(gate) = self.apps.get(&app) {
+            // The thread leaves after this one.
+            let _ = self.memory.send(task(Arc::clone(&gate.version)));
+        }
+    }
+
+    /// Keeps what is wrong with an app, and says so when that is news: at first, and whenever as
+    /// many have failed again.
+    fn note_trouble(&mut self, app: u16, scheduler: u8, trouble: Option<Trouble>) {
+        let is_there = self.apps.contains_key(&app);
+        let sentence = trouble.filter(|_| is_there).map(|trouble| {
+            if trouble.failures == FAILURES_TOLD || trouble.failures.is_power_of_two() {
+                self.event(app, 0, OutputKind::Notice, trouble.why.clone());
+            }
+            trouble.why
+        });
+        self.troubles.set(app, scheduler, sentence);
     }
 
     fn event(&self, app: u16, session: u64, kind: OutputKind, text: String) {
@@ -923,6 +1348,7 @@ impl Gateway {
         };
         // From here on its memory is the scheduler's to release.
         pending.extents.clear();
+        pending.again = None;
         pending.accepted = Some(session);
         (pending.reply)(Reply::Accepted { session });
         if pending.joins.is_some() {
@@ -935,20 +1361,63 @@ impl Gateway {
     }
 
     fn refused(&mut self, request: u64, refusal: Refusal) {
+        let retries = |pending: &Pending| pending.retries.is_some();
+        let may_be_elsewhere = match refusal {
+            // A letter is where it is.
+            Refusal::Sessions | Refusal::CallsWaiting | Refusal::Memory => {
+                !self.pending.get(&request).is_some_and(retries)
+            }
+            Refusal::NoLetter => true,
+            _ => false,
+        };
+        if may_be_elsewhere && self.ask_another(request) {
+            return;
+        }
         let Some(mut pending) = self.pending.remove(&request) else {
             return;
         };
         let app = pending.app;
+        if matches!(
+            refusal,
+            Refusal::NotWritten | Refusal::Kept | Refusal::EndedMeanwhile
+        ) {
+            // Its memory is the scheduler's to release.
+            pending.extents.clear();
+        }
         if let Some(gate) = self.apps.get_mut(&app) {
             for extent in pending.extents.drain(..) {
                 gate.give_back(extent);
             }
             let name = gate.version.name();
-            let reason = RefusalReason::from_scheduler(refusal, name, pending.joins);
+            let reason =
+                RefusalReason::from_scheduler(refusal, name, (pending.joins, pending.retries));
             gate.requests_open -= 1;
+            gate.homes.closed(pending.home);
             (pending.reply)(Reply::Refused(reason));
         }
         self.look_at_retiring(app);
+    }
+
+    /// A scheduler's share is used up, or it has not got what is asked for: sends the request to
+    /// another, if there is one that has not refused it. So an app's limits are those of all its
+    /// schedulers together.
+    fn ask_another(&mut self, request: u64) -> bool {
+        let Some(pending) = self.pending.get_mut(&request) else {
+            return false;
+        };
+        let known = self.apps.get_mut(&pending.app).zip(pending.again.as_mut());
+        let Some((gate, again)) = known else {
+            return false;
+        };
+        again.tried.note(pending.home);
+        let Some(next) = gate.homes.lightest(again.tried) else {
+            return false;
+        };
+        gate.homes.closed(pending.home);
+        gate.homes.opened(next);
+        pending.home = next;
+        self.ways[usize::from(next)].tell_bytes(&again.message);
+        true
     }
 
     /// Takes the next parts of a response, of which `first` says the rest if they are its first.
@@ -959,7 +1428,7 @@ impl Gateway {
         let Some((gate, response)) = known else {
             // Nobody waits for it any more.
             if !more {
-                self.tell(&ToScheduler::ResponseTaken { request, session });
+                self.tell_home(session, &ToScheduler::ResponseTaken { request, session });
             }
             return;
         };
@@ -1002,7 +1471,7 @@ impl Gateway {
         }
         if reading.spoilt().is_some() && !std::mem::replace(&mut response.cancelled, true) {
             let session = response.session;
-            self.tell(&ToScheduler::Cancel { session });
+            self.tell_home(session, &ToScheduler::Cancel { session });
         }
         if is_done {
             self.respond(request);
@@ -1021,7 +1490,7 @@ impl Gateway {
         let session = response.session;
         match response.reading.finish() {
             Ok(body) => {
-                self.tell(&ToScheduler::ResponseTaken { request, session });
+                self.tell_home(session, &ToScheduler::ResponseTaken { request, session });
                 let reply = Reply::Response {
                     session,
                     http_status: response.http_status,
@@ -1032,7 +1501,7 @@ impl Gateway {
             }
             Err(why) => {
                 pending.spoilt = Some(why);
-                self.tell(&ToScheduler::ResponseTaken { request, session });
+                self.tell_home(session, &ToScheduler::ResponseTaken { request, session });
             }
         }
         if let Some(end) = response.end {
@@ -1104,6 +1573,127 @@ impl Gateway {
         self.look_at_retiring(app);
     }
 
+    /// Writes what a function is to read of a failure, for the scheduler that asks. Where the app
+    /// is gone, nobody waits for it.
+    fn write_failure(&mut self, asker: u8, app: u16, ticket: u64, failure: Failure) {
+        let payload = failure::encode(&self.report(app, failure));
+        let Some(gate) = self.apps.get_mut(&app) else {
+            return;
+        };
+        match gate.place(&payload) {
+            Ok(extent) => {
+                let written = ToScheduler::FailureWritten {
+                    app,
+                    ticket,
+                    offset_units: extent.offset_units,
+                    len_units: extent.len_units,
+                    size_bytes: payload.len() as u64,
+                };
+                self.tell(asker, &written);
+            }
+            Err(refused) => {
+                let reason = &refused.to_string();
+                let unwritten = ToScheduler::FailureNotWritten {
+                    app,
+                    ticket,
+                    reason,
+                };
+                self.tell(asker, &unwritten);
+            }
+        }
+    }
+
+    /// Has an object written to disk for the scheduler that asks.
+    fn write(&mut self, asker: u8, message: &WriteMessage<'_>) {
+        let question = store::Question {
+            scheduler: asker,
+            app: message.app,
+            ticket: message.ticket,
+        };
+        match (&self.store, self.apps.get(&message.app)) {
+            (Some(store), Some(gate)) => {
+                store.write(question, &gate.version, message, &self.handle);
+            }
+            _ => self.tell_written(question, WrittenMessage::NothingKept),
+        }
+    }
+
+    fn written(&mut self, question: store::Question, result: Result<(), WriteError>) {
+        match result {
+            Ok(()) => self.tell_written(question, WrittenMessage::Done),
+            Err(WriteError::Exists { .. }) => self.tell_written(question, WrittenMessage::Exists),
+            Err(error) => {
+                let why = error.to_string();
+                self.event(question.app, 0, OutputKind::Notice, why.clone());
+                self.tell_written(question, WrittenMessage::Failed(&why));
+            }
+        }
+    }
+
+    fn tell_written(&mut self, question: store::Question, outcome: WrittenMessage<'_>) {
+        let store::Question {
+            scheduler,
+            app,
+            ticket,
+        } = question;
+        let written = ToScheduler::Written {
+            app,
+            ticket,
+            outcome,
+        };
+        self.tell(scheduler, &written);
+    }
+
+    /// Looks for a durable object, and has it read into memory of the app's.
+    fn load(&mut self, question: store::Question, bucket: u16, key: &[u8]) {
+        let Some(gate) = self.apps.get_mut(&question.app) else {
+            return;
+        };
+        let store = self.store.as_ref();
+        let Some(stored) = store.and_then(|store| store.find(&gate.version, bucket, key)) else {
+            return self.tell_loaded(question, Err(NotFound::Missing));
+        };
+        let region = gate.version.spec.ingress_slot();
+        let place = gate.reserve(stored.payload.size_bytes());
+        let file = gate.version.regions.shared(region);
+        match (store, place, file) {
+            (Some(store), Ok(extent), Some(file)) => store.read(question, stored, file, extent),
+            _ => self.tell_loaded(question, Err(NotFound::NoMemory)),
+        }
+    }
+
+    fn loaded(&mut self, question: store::Question, found: &store::Found) {
+        let Some(gate) = self.apps.get_mut(&question.app) else {
+            return;
+        };
+        if let Some(why) = &found.failed {
+            gate.give_back(found.extent);
+            self.event(question.app, 0, OutputKind::Notice, why.clone());
+            return self.tell_loaded(question, Err(NotFound::Unreadable));
+        }
+        let message = FoundMessage {
+            offset_units: found.extent.offset_units,
+            len_units: found.extent.len_units,
+            size_bytes: found.size_bytes,
+            session: found.session,
+            group: &found.group,
+        };
+        self.tell_loaded(question, Ok(message));
+    }
+
+    fn tell_loaded(
+        &mut self,
+        question: store::Question,
+        found: Result<FoundMessage<'_>, NotFound>,
+    ) {
+        let store::Question {
+            scheduler,
+            app,
+            ticket,
+        } = question;
+        self.tell(scheduler, &ToScheduler::Loaded { app, ticket, found });
+    }
+
     fn report(&self, app: u16, failure: Failure) -> FailureReport {
         match self.apps.get(&app) {
             Some(gate) => {
@@ -1149,11 +1739,20 @@ impl Gateway {
         };
         if let Some(gate) = self.apps.get_mut(&pending.app) {
             gate.requests_open -= 1;
+            gate.homes.closed(pending.home);
         }
         self.look_at_retiring(pending.app);
     }
 
+    /// A scheduler has nothing left of an app; with the last of them the app is gone.
     fn removed(&mut self, app: u16) {
+        let Some(gate) = self.apps.get_mut(&app) else {
+            return;
+        };
+        gate.gone += 1;
+        if gate.gone < gate.version.division.count() {
+            return;
+        }
         let left: Vec<u64> = self
             .pending
             .iter()
@@ -1164,8 +1763,11 @@ impl Gateway {
             self.fail_one(request, None);
         }
         self.asked
-            .retain(|_, asked| !matches!(asked, Asked::Somebody(of, _) if *of == app));
+            .retain(|_, asked| !matches!(&asked.who, Asked::Somebody(of, _) if *of == app));
+        self.asked_letters.retain(|_, asked| asked.app != app);
         if let Some(gate) = self.apps.remove(&app) {
+            self.troubles.forget(app);
+            let _ = self.memory.send(Task::Forget(app));
             self.supervisor.tell(Order::Forget { app });
             for done in gate.removed {
                 // Whoever has stopped waiting does not want to know.
@@ -1182,6 +1784,7 @@ impl Gateway {
         let name = match self.apps.get_mut(&pending.app) {
             Some(gate) => {
                 gate.requests_open -= 1;
+                gate.homes.closed(pending.home);
                 gate.version.name().to_owned()
             }
             None => String::new(),
@@ -1222,18 +1825,53 @@ impl Gateway {
         }
         // Dropped, which whoever waits for one hears.
         self.asked.clear();
+        self.asked_letters.clear();
+        self.moving.clear();
         self.unread.clear();
         self.joined.clear();
         self.apps.clear();
         self.routes.clear();
-        self.outgoing.clear();
+        self.ways.iter_mut().for_each(Way::clear);
     }
 }
 
+/// A request that was let in here.
+struct Admitted {
+    app: u16,
+    home: u8,
+    extents: Vec<Extent>,
+    again: Option<Again>,
+}
+
 impl Gate {
+    /// The scheduler that a request goes to: the home of the session it joins, or the one with the
+    /// least to do.
+    fn home_for(&self, request: &Request) -> Result<u8, RefusalReason> {
+        let division = self.version.division;
+        match request.session {
+            Some(session) if division.is_home(home_of(session)) => Ok(home_of(session)),
+            Some(session) => Err(RefusalReason::SessionEnded { session }),
+            None => {
+                let lightest = self.homes.lightest(Tried::default());
+                lightest.ok_or(RefusalReason::Overloaded)
+            }
+        }
+    }
+
     /// Writes a payload into memory of its own.
     fn place(&mut self, payload: &[u8]) -> Result<Extent, RefusalReason> {
-        let units = Extent::units_for(payload.len() as u64);
+        let extent = self.reserve(payload.len() as u64)?;
+        if regions::write(self.version.regions.ingress(), extent, payload).is_err() {
+            // The machine is out of memory before the app's quota is.
+            self.give_back(extent);
+            return Err(RefusalReason::Memory);
+        }
+        Ok(extent)
+    }
+
+    /// Memory for a payload of so many bytes.
+    fn reserve(&mut self, size_bytes: u64) -> Result<Extent, RefusalReason> {
+        let units = Extent::units_for(size_bytes);
         // A body as large as the whole memory has a unit more, for its zero byte.
         let limit = self.version.spec.memory_bytes.saturating_add(UNIT_BYTES);
         if self.ingress_bytes + units * UNIT_BYTES > limit {
@@ -1244,11 +1882,6 @@ impl Gate {
             .allocate(units)
             .map_err(|_| RefusalReason::Memory)?;
         self.ingress_bytes += extent.len_bytes();
-        if regions::write(self.version.regions.ingress(), extent, payload).is_err() {
-            // The machine is out of memory before the app's quota is.
-            self.give_back(extent);
-            return Err(RefusalReason::Memory);
-        }
         Ok(extent)
     }
 
@@ -1256,10 +1889,6 @@ impl Gate {
         self.ingress_bytes = self.ingress_bytes.saturating_sub(extent.len_bytes());
         self.ingress.free(extent);
     }
-}
-
-fn saturating_ns(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Names turned into indices, and everything checked that can be checked here.
@@ -1284,14 +1913,13 @@ fn destination<'a>(
                 app: app(),
                 function: name.clone(),
             }),
+        To::DeadLetter(_) => Err(malformed("a dead letter is no place for an object")),
+        To::Retained { bucket, key } => Ok(DestinationMessage::Retained {
+            bucket: bucket_index(version, bucket)?,
+            key,
+        }),
         To::Bucket { bucket, key, group } => {
-            let index = version
-                .buckets
-                .get(bucket)
-                .ok_or_else(|| RefusalReason::NoBucket {
-                    app: app(),
-                    bucket: bucket.clone(),
-                })?;
+            let index = bucket_index(version, bucket)?;
             if let Some(key) = key {
                 if key.is_empty() || key.len() > KEY_BYTES_MAX || key.contains(&0) {
                     return Err(malformed("a key has 1 to 255 bytes, none of them zero"));
@@ -1308,10 +1936,18 @@ fn destination<'a>(
                 ));
             }
             Ok(DestinationMessage::Bucket {
-                bucket: *index,
+                bucket: index,
                 key: key.as_deref(),
                 group,
             })
         }
     }
+}
+
+fn bucket_index(version: &Version, bucket: &str) -> Result<u16, RefusalReason> {
+    let index = version.buckets.get(bucket).copied();
+    index.ok_or_else(|| RefusalReason::NoBucket {
+        app: version.name().to_owned(),
+        bucket: bucket.to_owned(),
+    })
 }

@@ -1,13 +1,13 @@
 //! The node: what a program embeds, and what `pheromone serve` runs, to have apps on this machine.
 //!
-//! It supervises processes (scheduler, zygote, executors), carries requests in and responses out,
+//! It supervises processes (schedulers, zygote, executors), carries requests in and responses out,
 //! and answers questions about itself. It decides nothing about sessions, objects or triggers; the
-//! scheduler does.
+//! schedulers do.
 //!
 //! - [`Node`]: start, deploy, submit, stop.
 //! - [`http`]: the same over TCP and a Unix socket.
 //! - `supervisor`: the thread that owns processes and their output.
-//! - `gateway`: the thread that owns the link to the scheduler and the ingress memory.
+//! - `gateway`: the thread that owns the links to the schedulers and the ingress memory.
 //! - [`plan`]: which CPU does what.
 #![forbid(unsafe_code)]
 
@@ -15,26 +15,38 @@ mod app;
 mod child;
 mod config;
 mod error;
+mod failure;
 mod gateway;
 mod headers;
 pub mod http;
+mod isolation;
+mod letters;
 mod library;
+mod memory;
 mod node;
 mod outgoing;
 mod output;
 mod packet;
 pub mod plan;
+mod pulse;
+mod quota;
 mod reading;
 mod regions;
 mod request;
+mod routing;
 mod status;
+mod store;
 mod supervisor;
+mod way;
+mod wiring;
+mod zygote;
 
-pub use app::{EXECUTOR_UID_FIRST, EXECUTOR_UID_LAST};
+pub use app::{EXECUTOR_UID_FIRST, EXECUTOR_UID_LAST, symbols_of};
 pub use config::{Idle, NodeConfig};
 pub use error::NodeError;
 pub use gateway::{ReplyTo, SESSIONS_LISTED_MAX};
 pub use headers::HEADERS_BYTES_MAX;
+pub use letters::DeadLetter;
 pub use node::{AppLimits, Node};
 pub use output::{Output, OutputKind};
 pub use plan::CorePlan;

@@ -2,34 +2,38 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use pheromone_core::share::SCHEDULERS_MAX;
+use pheromone_executor::sandbox::Offers;
+use pheromone_journal::Stored;
 use pheromone_manifest::{App, Built};
-use pheromone_scheduler::protocol::SchedulerConfig;
-use pheromone_shm::doorbell::BellRope;
-use pheromone_shm::file::{create_sealed, reopen_read_only};
-use pheromone_shm::limits::BELL_BYTES;
-use pheromone_shm::link::{Link, LinkEnd};
+use pheromone_shm::file::create_sealed;
 use serde::Serialize;
 
-use crate::app::{self, Uids, Version};
+use crate::app::{self, Uids, Version, symbols_of};
 use crate::child::Subreaper;
 use crate::config::NodeConfig;
 use crate::error::NodeError;
-use crate::gateway::{self, Command, Condition, GatewayHandle, ReplyTo};
+use crate::gateway::{self, About, Command, Condition, GatewayHandle, Letters, ReplyTo};
+use crate::isolation::{self, Ports};
+use crate::letters::DeadLetter;
 use crate::library::Libraries;
-use crate::output::{Outlet, Output};
-use crate::packet;
+use crate::memory;
+use crate::output::{Outlet, Output, OutputKind};
 use crate::plan::{CorePlan, Machine};
+use crate::quota::Limit;
 use crate::regions::Regions;
 use crate::request::{Reply, Request, RequestId};
-use crate::status::{AppStats, AppStatus, Broken, Health, Roster, SessionStatus};
+use crate::status::{AppStats, AppStatus, Broken, Health, Roster, SessionStatus, Troubles};
+use crate::store::Store;
 use crate::supervisor::{self, Order, SupervisorHandle};
+use crate::wiring::Wiring;
 
 /// How long scheduler and zygote may take to come up.
 const START_WAIT: Duration = Duration::from_secs(10);
@@ -47,14 +51,17 @@ const LOOK_LAST: Duration = Duration::from_millis(5);
 pub struct Node {
     plan: Arc<CorePlan>,
     gateway: GatewayHandle,
+    store: Option<Arc<Store>>,
     supervisor: SupervisorHandle,
     outlet: Outlet,
     roster: Roster,
+    troubles: Troubles,
     health: Health,
     program: std::path::PathBuf,
     libraries: Mutex<Option<Libraries>>,
     uids: Uids,
-    is_root: bool,
+    ports: Mutex<Ports>,
+    offers: Offers,
     /// One deployment at a time.
     deploying: Mutex<()>,
     registry: Mutex<Registry>,
@@ -96,6 +103,7 @@ impl Registry {
 struct Threads {
     supervisor: JoinHandle<()>,
     gateway: JoinHandle<()>,
+    memory: JoinHandle<()>,
     _subreaper: Subreaper,
 }
 
@@ -105,10 +113,9 @@ impl Node {
     /// # Errors
     /// A configuration that cannot be, or what the machine refused. Nothing is left behind.
     pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        if config.schedulers != 1 {
-            return Err(NodeError::Schedulers {
-                asked: config.schedulers,
-            });
+        let asked = config.schedulers;
+        if !(1..=u16::from(SCHEDULERS_MAX)).contains(&asked) {
+            return Err(NodeError::Schedulers { asked });
         }
         let plan = Arc::new(CorePlan::new(&Machine::here(), &config)?);
         raise_descriptor_limit();
@@ -122,20 +129,34 @@ impl Node {
                 .map_err(system("make a temporary directory"))?,
         };
         let subreaper = Subreaper::new().map_err(system("become a subreaper"))?;
-        let wiring = Wiring::new().map_err(system("create the scheduler's memory"))?;
+        let wiring = Wiring::new(plan.count).map_err(system("create the schedulers' memory"))?;
         let health = Health::default();
         let outlet = Outlet::default();
         let roster = Roster::default();
+        let troubles = Troubles::default();
         let (supervisor, orders) = SupervisorHandle::new().map_err(system("create an eventfd"))?;
-        let (gateway, inbox) = GatewayHandle::new(wiring.link.rope(), health.clone());
+        let (gateway, inbox) = GatewayHandle::new(wiring.rope.clone(), health.clone());
+        let (tells_memory, tasks) = crossbeam_channel::unbounded();
+        let remembering = memory::Setup {
+            tasks,
+            gateway: gateway.clone(),
+            supervisor: supervisor.clone(),
+            roster: roster.clone(),
+            outlet: outlet.clone(),
+        };
+        let opened = config
+            .data
+            .as_ref()
+            .map(|data| Store::open(data, gateway.clone()));
+        let (store, recovered) = opened.transpose()?.unzip();
+        let store = store.map(Arc::new);
         let (started, hears_started) = bounded(1);
         let (ready, hears_ready) = bounded(1);
         let supervising = supervisor::Setup {
             program: config.program.clone(),
-            scheduler_argument: pheromone_scheduler::encode_config(&scheduler_config(&plan)),
-            scheduler_descriptors: wiring.scheduler,
-            node_page: wiring.node_page,
+            schedulers: wiring.schedulers,
             plan: Arc::clone(&plan),
+            keeps_on_disk: store.is_some(),
             inbox: orders,
             gateway: gateway.clone(),
             outlet: outlet.clone(),
@@ -144,45 +165,72 @@ impl Node {
             started,
         };
         let serving = gateway::Setup {
-            link: wiring.link,
-            control: wiring.control,
+            ways: wiring.ways,
+            rope: wiring.rope,
             inbox,
             supervisor: supervisor.clone(),
             outlet: outlet.clone(),
             health: health.clone(),
+            troubles: troubles.clone(),
+            memory: tells_memory,
+            store: store.clone(),
+            handle: gateway.clone(),
             ready,
         };
         let io_cpus = plan.io.clone();
         let supervising = thread("supervisor", move || supervisor::run(supervising))?;
-        let serving = thread("gateway", move || {
-            crate::pin_thread(&io_cpus);
-            gateway::run(serving);
-        });
-        let serving = match serving {
-            Ok(serving) => serving,
+        let on_io = |name, body: Box<dyn FnOnce() + Send>| {
+            let cpus = io_cpus.clone();
+            thread(name, move || {
+                crate::pin_thread(&cpus);
+                body();
+            })
+        };
+        // What serves ends the other, which hears of nobody else.
+        let remembering = on_io("memory", Box::new(|| memory::run(remembering)));
+        let serving = on_io("gateway", Box::new(|| gateway::run(serving)));
+        let (serving, remembering) = match serving.and_then(|it| Ok((it, remembering?))) {
+            Ok(both) => both,
             Err(error) => {
+                gateway.tell(Command::Shutdown);
                 let (done, _) = bounded(1);
                 supervisor.tell(Order::Stop { done });
                 drop(supervising.join());
                 return Err(error);
             }
         };
+        for report in recovered.iter().flat_map(|recovered| &recovered.reports) {
+            outlet.put(Output {
+                app: String::new(),
+                function: None,
+                session: 0,
+                invocation: 0,
+                slot: None,
+                kind: OutputKind::Notice,
+                text: report.to_string(),
+                dropped: 0,
+            });
+        }
         let node = Self {
             plan,
             gateway,
+            store,
             supervisor,
             outlet,
             roster,
+            troubles,
             health,
             program: config.program,
             libraries: Mutex::new(Some(libraries)),
             uids: Uids::default(),
-            is_root: rustix::process::geteuid().is_root(),
+            ports: Mutex::default(),
+            offers: Offers::here(),
             deploying: Mutex::new(()),
             registry: Mutex::default(),
             threads: Mutex::new(Some(Threads {
                 supervisor: supervising,
                 gateway: serving,
+                memory: remembering,
                 _subreaper: subreaper,
             })),
         };
@@ -243,7 +291,18 @@ impl Node {
                 .collect::<Vec<_>>()
                 .join("; "),
         })?;
+        self.refuse_unkept(app)?;
+        isolation::refuse_unprotected(app, &self.offers)?;
+        self.ports().connects(app)?;
         self.probe(app, built)?;
+        let clamped = Limit::here().and_then(|limit| limit.clamp(app));
+        let app = match &clamped {
+            Some((less, said)) => {
+                self.outlet.notice(&app.spec.name, None, said.clone());
+                less
+            }
+            None => app,
+        };
         let version = self.introduce(app, built)?;
         if let Err(error) = self.await_ready(&version) {
             // The error of the deployment is the one to tell; the rest is cleared as far as it
@@ -254,24 +313,64 @@ impl Node {
         let mut registry = self.registry();
         registry.strike(&version);
         let name = version.name().to_owned();
-        self.gateway.tell(Command::Route { app: version.id });
+        let (done, letters_moved) = bounded(1);
+        let app = version.id;
+        self.gateway.tell(Command::Route { app, done });
         if let Some(before) = registry.current.insert(name, version) {
             before.leave();
             registry.note(&before);
         }
+        drop(registry);
+        // So that who deploys what mends a function can have its dead letters run again at once.
+        // Where that takes too long they come later.
+        let _ = letters_moved.recv_timeout(ANSWER_WAIT);
         Ok(())
     }
 
-    /// Looks whether each library has what its functions need, in a process of its own.
+    /// Notes a port that the node listens on, before anybody is answered there: functions must not
+    /// reach it.
+    ///
+    /// # Errors
+    /// A deployed app may connect to it.
+    pub fn listens(&self, port: u16) -> Result<(), NodeError> {
+        self.ports().listens(port)
+    }
+
+    fn ports(&self) -> MutexGuard<'_, Ports> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an app's isolation switches on here, and what not.
+    pub fn isolation_of(&self, app: &App) -> String {
+        let level = isolation::level(app.spec.isolation);
+        format!("isolation {level}: {}", self.offers.describe(level))
+    }
+
+    /// A node that keeps nothing on disk takes no app that needs that.
+    fn refuse_unkept(&self, app: &App) -> Result<(), NodeError> {
+        if self.store.is_some() {
+            return Ok(());
+        }
+        let spec = &app.spec;
+        let function = spec.functions.iter().find(|function| function.durable);
+        let bucket = spec.buckets.iter().find(|bucket| bucket.durable);
+        let what = function
+            .map(|function| format!("function `{}`", function.name))
+            .or_else(|| bucket.map(|bucket| format!("bucket `{}`", bucket.name)));
+        match what {
+            Some(what) => Err(NodeError::NothingKept {
+                app: spec.name.clone(),
+                what,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks whether each library has what its functions and triggers need, in a process of its
+    /// own.
     fn probe(&self, app: &App, built: &Built) -> Result<(), NodeError> {
         for (program, library) in built.libraries.iter().enumerate() {
-            let symbols: Vec<(&str, &str)> = app
-                .functions
-                .iter()
-                .zip(&app.spec.functions)
-                .filter(|(code, _)| code.program == program)
-                .map(|(code, spec)| (spec.name.as_str(), code.symbol.as_str()))
-                .collect();
+            let symbols = symbols_of(app, program);
             if symbols.is_empty() {
                 continue;
             }
@@ -287,7 +386,7 @@ impl Node {
 
     /// Creates a version's memory, copies its libraries, and tells everybody of it.
     fn introduce(&self, app: &App, built: &Built) -> Result<Arc<Version>, NodeError> {
-        let uid = if self.is_root {
+        let uid = if self.offers.users {
             Some(self.uids.take()?)
         } else {
             None
@@ -323,7 +422,8 @@ impl Node {
             registry.next_id += 1;
             let number = registry.numbers.entry(app.spec.name.clone()).or_insert(0);
             *number += 1;
-            let version = Version::new(id, *number, app.spec.clone(), regions, uid);
+            let spec = app.spec.clone();
+            let version = Version::new(id, *number, spec, self.plan.count, regions, uid);
             let version = Arc::new(version);
             registry.note(&version);
             version
@@ -356,6 +456,8 @@ impl Node {
         }
     }
 
+    /// Waits until enough executors are ready, and all schedulers of the app have answered for it,
+    /// so that none of them can be told of the app by another before it knows it.
     fn await_ready(&self, version: &Version) -> Result<(), NodeError> {
         let wanted = u64::from(version.spec.executors.min);
         let name = || version.name().to_owned();
@@ -398,6 +500,16 @@ impl Node {
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(LOOK_LAST);
+        }
+    }
+
+    /// Says that nobody has more requests for an app: from here on its triggers fire with what they
+    /// have gathered across sessions whenever nothing else goes on, so that no caller waits for a
+    /// batch that will never fill.
+    pub fn flush(&self, app: &str) {
+        if let Some(version) = self.registry().current.get(app) {
+            let app = version.id;
+            self.gateway.tell(Command::Flush { app });
         }
     }
 
@@ -492,7 +604,9 @@ impl Node {
                 version: version.number,
                 deployed: version.deployed,
                 leaving: version.is_leaving(),
+                schedulers: version.division.homes().collect(),
                 executors: self.roster.of(version.id),
+                trouble: self.troubles.of(version.id),
                 stats: self
                     .condition(version.id, ANSWER_WAIT)
                     .ok()
@@ -500,6 +614,21 @@ impl Node {
                     .map(|it| it.stats),
             })
             .collect()
+    }
+
+    /// Names of the apps that take requests, in order.
+    pub fn app_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.registry().current.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The schedulers that have a share of an app's current version; none where there is no such
+    /// app.
+    pub fn schedulers_of(&self, app: &str) -> Vec<u8> {
+        let registry = self.registry();
+        let version = registry.current.get(app);
+        version.map_or_else(Vec::new, |version| version.division.homes().collect())
     }
 
     /// Counters of an app's current version; `None` where there is no such app, or no answer.
@@ -525,6 +654,18 @@ impl Node {
         }
     }
 
+    /// What is wrong with apps whose executors fail again and again: name and sentence.
+    pub fn troubles(&self) -> Vec<(String, String)> {
+        let versions: Vec<Arc<Version>> = {
+            let registry = self.registry();
+            let current = registry.current.values().cloned();
+            current.chain(registry.others()).collect()
+        };
+        let trouble = |version: &Arc<Version>| self.troubles.of(version.id);
+        let named = |version: &Arc<Version>| Some((version.name().to_owned(), trouble(version)?));
+        versions.iter().filter_map(named).collect()
+    }
+
     /// What functions print, and the node's notices. Several receivers share the lines. Those that
     /// nobody takes are dropped, the oldest first, and counted.
     pub fn output(&self) -> Receiver<Output> {
@@ -544,12 +685,19 @@ impl Node {
         self.health.check()
     }
 
+    /// What is wrong with a scheduler whose loop does not turn, where there is one. It may turn
+    /// again; if it does not, the node ends.
+    pub fn stuck(&self) -> Option<String> {
+        self.health.stuck()
+    }
+
     /// What an app's requests must keep to; `None` where there is no such app.
     pub fn app_limits(&self, app: &str) -> Option<AppLimits> {
         let registry = self.registry();
-        let spec = &registry.current.get(app)?.spec;
+        let version = registry.current.get(app)?;
+        let spec = &version.spec;
         Some(AppLimits {
-            object_size_bytes: spec.limits.object_size_bytes.min(spec.memory_bytes),
+            object_size_bytes: version.object_bytes_max(),
             cancel_on_disconnect: spec.cancel_on_disconnect,
             keep_results: Duration::from_nanos(spec.keep_results_ns),
         })
@@ -570,6 +718,61 @@ impl Node {
         let (answer, hears) = bounded(1);
         self.gateway.tell(Command::Sessions { session, answer });
         hears.recv_timeout(ANSWER_WAIT).unwrap_or_default()
+    }
+
+    /// The dead letters of an app, the oldest first. One runs again by
+    /// [`Request::retry`].
+    ///
+    /// # Errors
+    /// No such app, or no answer.
+    pub fn dead_letters(&self, app: &str) -> Result<Vec<DeadLetter>, NodeError> {
+        Ok(self.ask_about_letters(app, About::List)?.letters)
+    }
+
+    /// Drops this dead letter of an app, or all; what they hold is free. Answers with how many have
+    /// been dropped.
+    ///
+    /// # Errors
+    /// No such app, or no answer.
+    pub fn drop_dead_letters(&self, app: &str, letter: Option<u64>) -> Result<u64, NodeError> {
+        Ok(self.ask_about_letters(app, About::Drop(letter))?.count)
+    }
+
+    fn ask_about_letters(&self, app: &str, about: About) -> Result<Letters, NodeError> {
+        let (answer, hears) = bounded(1);
+        let app = app.to_owned();
+        self.gateway.tell(Command::Letters {
+            app: app.clone(),
+            about,
+            answer,
+        });
+        match hears.recv_timeout(ANSWER_WAIT) {
+            Ok(letters) => Ok(letters),
+            Err(RecvTimeoutError::Timeout) => Err(NodeError::NoAnswer { after: ANSWER_WAIT }),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.health.check()?;
+                Err(NodeError::NoApp { app })
+            }
+        }
+    }
+
+    /// A durable object, by name.
+    pub(crate) fn find_durable(&self, app: &str, bucket: &str, key: &[u8]) -> Option<Stored> {
+        self.store.as_ref()?.find_by_name(app, bucket, key)
+    }
+
+    /// Deletes a durable object; `done` is told once it is gone for good, or why it is not.
+    pub(crate) fn delete_durable(
+        &self,
+        app: &str,
+        bucket: &str,
+        key: &[u8],
+        done: impl FnOnce(Result<(), String>) + Send + 'static,
+    ) {
+        match &self.store {
+            Some(store) => store.delete_by_name(app, bucket, key, done),
+            None => done(Ok(())),
+        }
     }
 
     /// For those who submit requests without keeping the node alive.
@@ -619,6 +822,7 @@ impl Node {
         // A thread of ours that panicked has nothing to add.
         drop(threads.supervisor.join());
         drop(threads.gateway.join());
+        drop(threads.memory.join());
         let mut registry = self.registry();
         registry.current.clear();
         registry.others.clear();
@@ -685,42 +889,6 @@ pub struct AppLimits {
     pub cancel_on_disconnect: bool,
     /// How long a response can be fetched afterwards.
     pub keep_results: Duration,
-}
-
-/// What connects node and scheduler.
-struct Wiring {
-    link: LinkEnd,
-    control: OwnedFd,
-    /// The scheduler's: control socket, link, bell.
-    scheduler: [OwnedFd; 3],
-    node_page: OwnedFd,
-}
-
-impl Wiring {
-    fn new() -> io::Result<Self> {
-        let bell = create_sealed("pheromone:node", BELL_BYTES)?;
-        let node_page = reopen_read_only(bell.as_fd())?;
-        let link_file = Link::create()?;
-        let link = Link::node_end(link_file.as_fd(), BellRope::map(node_page.as_fd())?)?;
-        let (control, theirs) = packet::pair()?;
-        Ok(Self {
-            link,
-            control,
-            scheduler: [theirs, link_file, bell],
-            node_page,
-        })
-    }
-}
-
-fn scheduler_config(plan: &CorePlan) -> SchedulerConfig {
-    SchedulerConfig {
-        index: 0,
-        node: std::process::id(),
-        cpu: plan.scheduler,
-        executor_cores: plan.executors.len() as u16,
-        spin: plan.spin,
-        never_sleeps: plan.never_sleeps,
-    }
 }
 
 /// A value, encoded, in a memfd; and how many bytes it has.

@@ -27,11 +27,6 @@ enum Item {
 }
 
 impl Outgoing {
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// How much waits.
     pub fn len(&self) -> usize {
         self.waiting.len()
@@ -44,11 +39,15 @@ impl Outgoing {
 
     /// Sends a message, or keeps it until there is room for it and what came before it.
     pub fn message(&mut self, message: &ToScheduler<'_>, link: &mut LinkEnd) {
-        let bytes = encode(message);
-        if self.waiting.is_empty() && link.try_send(&bytes).is_ok() {
+        self.bytes(&encode(message), link);
+    }
+
+    /// The same of a message that is encoded already.
+    pub fn bytes(&mut self, bytes: &[u8], link: &mut LinkEnd) {
+        if self.waiting.is_empty() && link.try_send(bytes).is_ok() {
             self.written = true;
         } else {
-            self.waiting.push_back(Item::Message(bytes));
+            self.waiting.push_back(Item::Message(bytes.to_vec()));
         }
     }
 
@@ -97,14 +96,15 @@ impl Outgoing {
     }
 }
 
-fn encode(message: &ToScheduler<'_>) -> Vec<u8> {
+/// A message's bytes.
+pub fn encode(message: &ToScheduler<'_>) -> Vec<u8> {
     postcard::to_allocvec(message).expect("numbers and bytes always encode")
 }
 
 #[cfg(test)]
 mod tests {
     use pheromone_shm::doorbell::{Bell, BellRope};
-    use pheromone_shm::link::Link;
+    use pheromone_shm::link::{Link, NodeRope};
 
     use super::*;
 
@@ -126,9 +126,10 @@ mod tests {
             let bell = Bell::create().unwrap();
             let file = Link::create().unwrap();
             let (control, theirs) = packet::pair().unwrap();
+            let rope = NodeRope::map(NodeRope::create().unwrap().as_fd()).unwrap();
             Self {
                 link: Link::node_end(file.as_fd(), BellRope::map(bell.fd()).unwrap()).unwrap(),
-                scheduler: Link::scheduler_end(file.as_fd()).unwrap(),
+                scheduler: Link::scheduler_end(file.as_fd(), rope).unwrap(),
                 control,
                 theirs: Some(theirs),
             }
@@ -161,7 +162,7 @@ mod tests {
         outgoing.message(&ToScheduler::Remove { app: 7 }, &mut ways.link);
         assert_eq!(outgoing.len(), 2);
         outgoing.flush(&mut ways.link, &ways.control).unwrap();
-        assert!(outgoing.is_empty());
+        assert_eq!(outgoing.len(), 0);
         assert_eq!(ways.heard(), ["nudge", "remove"]);
         assert!(ways.takes_packet() && !ways.takes_packet());
     }
@@ -189,7 +190,7 @@ mod tests {
         outgoing.packet(&DEPLOY, Vec::new());
         outgoing.message(&ToScheduler::Remove { app: 7 }, &mut ways.link);
         outgoing.flush(&mut ways.link, &ways.control).unwrap();
-        assert!(outgoing.is_empty());
+        assert_eq!(outgoing.len(), 0);
         assert_eq!(ways.heard(), ["remove"]);
     }
 

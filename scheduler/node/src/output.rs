@@ -25,7 +25,7 @@ const TAIL_LINE_BYTES: usize = 1024;
 pub struct Output {
     /// The app.
     pub app: String,
-    /// The function, where it is known.
+    /// The function, or the custom trigger, where it is known.
     pub function: Option<String>,
     /// The session, or 0.
     pub session: u64,

@@ -52,15 +52,18 @@ impl Machine {
 /// Which CPU does what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CorePlan {
-    /// The scheduler's CPU; `None`: not pinned (one CPU for everything).
-    pub scheduler: Option<u32>,
+    /// How many schedulers there are.
+    pub count: u8,
+    /// The schedulers' CPUs, one each; fewer, each for several of them; none: nobody is pinned,
+    /// since there are too few CPUs for that to help.
+    pub schedulers: Vec<u32>,
     /// The executors' CPUs; at least one.
     pub executors: Vec<u32>,
     /// CPUs of the node's own threads; at least one.
     pub io: Vec<u32>,
     /// How long idle executors spin.
     pub spin: SpinMessage,
-    /// The scheduler never sleeps.
+    /// The schedulers never sleep.
     pub never_sleeps: bool,
     /// What was not as asked or expected, as sentences.
     pub notes: Vec<String>,
@@ -72,49 +75,70 @@ impl CorePlan {
     /// # Errors
     /// A CPU named in the configuration that this process may not use.
     pub fn new(machine: &Machine, config: &NodeConfig) -> Result<Self, NodeError> {
-        let scheduler_list = chosen(machine, config.scheduler_cores.as_ref(), "schedulers")?;
+        let count = config.schedulers.max(1);
+        let wanted = usize::from(count);
+        let named = chosen(machine, config.scheduler_cores.as_ref(), "schedulers")?;
         let executor_list = chosen(machine, config.executor_cores.as_ref(), "executors")?;
-        let scheduler = match (&scheduler_list, &executor_list) {
-            (Some(list), _) => list[0],
-            (None, Some(taken)) => first_outside(&machine.cpus, taken).unwrap_or(machine.cpus[0]),
-            (None, None) => machine.cpus[0],
-        };
-        let (executors, io) = match executor_list {
-            Some(list) => {
-                let mut used = list.clone();
-                used.push(scheduler);
-                let io =
-                    first_outside(&machine.cpus, &used).map_or_else(|| list.clone(), |c| vec![c]);
-                (list, io)
-            }
-            None => split_rest(machine, scheduler),
+        let is_chosen = named.is_some() || executor_list.is_some();
+        let cpus = machine.cpus.len();
+        let (schedulers, executors, io) = if cpus == 1 || (cpus < 2 * wanted && !is_chosen) {
+            let all = machine.cpus.clone();
+            (
+                Vec::new(),
+                executor_list.unwrap_or_else(|| all.clone()),
+                all,
+            )
+        } else {
+            let taken = executor_list.as_deref().unwrap_or_default();
+            let schedulers = match named {
+                Some(list) => list.into_iter().take(wanted).collect(),
+                None => schedulers_outside(&machine.cpus, taken, wanted),
+            };
+            let (executors, io) = match executor_list {
+                Some(list) => {
+                    let used = [list.as_slice(), schedulers.as_slice()].concat();
+                    let io = first_outside(&machine.cpus, &used);
+                    let io = io.map_or_else(|| list.clone(), |cpu| vec![cpu]);
+                    (list, io)
+                }
+                None => split_rest(machine, &schedulers, wanted),
+            };
+            (schedulers, executors, io)
         };
         let mut plan = Self {
-            scheduler: (machine.cpus.len() > 1).then_some(scheduler),
+            count: count as u8,
+            schedulers,
             spin: SpinMessage::Never,
             never_sleeps: false,
             notes: Vec::new(),
             executors,
             io,
         };
-        plan.decide_spinning(machine, config.idle, scheduler);
+        plan.decide_spinning(machine, config.idle);
         Ok(plan)
     }
 
-    fn decide_spinning(&mut self, machine: &Machine, idle: Idle, scheduler: u32) {
-        let shares_with_scheduler = self.executors.contains(&scheduler);
+    fn decide_spinning(&mut self, machine: &Machine, idle: Idle) {
+        let count = usize::from(self.count);
+        let is_schedulers = |cpu: &u32| self.schedulers.contains(cpu);
+        let crowded = self.schedulers.len() < count || self.executors.len() < count;
         let quota = machine.quota_cores.unwrap_or(f64::INFINITY);
-        if self.executors == [scheduler] || quota <= 1.0 {
+        if crowded || self.executors.iter().all(is_schedulers) || quota <= f64::from(self.count) {
             if idle == Idle::Spin {
-                self.notes.push(
-                    "nobody spins: there is one core for scheduler and executors, so whoever spun \
-                     would keep the other from running"
+                self.notes.push(match count {
+                    1 => "nobody spins: there is one core for scheduler and executors, so \
+                          whoever spun would keep the other from running"
                         .into(),
-                );
+                    _ => format!(
+                        "nobody spins: {count} schedulers and their executors would need two \
+                         cores each, so whoever spun would keep another from running"
+                    ),
+                });
             }
             return;
         }
         let shares_with_io = self.executors.iter().any(|cpu| self.io.contains(cpu));
+        let shares_with_scheduler = self.executors.iter().any(is_schedulers);
         self.spin = if shares_with_io || shares_with_scheduler {
             SpinMessage::Budget(SPIN_SHARED_NS)
         } else {
@@ -123,8 +147,8 @@ impl CorePlan {
         if idle == Idle::Adaptive {
             return;
         }
-        // One spinner per executor core and the scheduler; counts of CPUs are small numbers.
-        let spinners = (self.executors.len() + 1) as f64;
+        // One spinner per executor core and the schedulers; counts of CPUs are small numbers.
+        let spinners = (self.executors.len() + count) as f64;
         if quota < spinners {
             self.notes.push(format!(
                 "idling adaptively, not spinning: {spinners} spinners would use up the \
@@ -151,26 +175,62 @@ impl CorePlan {
         }
     }
 
-    /// The CPU for an executor that the scheduler put on this core number.
-    pub(crate) fn executor_cpu(&self, core: u16) -> Option<u32> {
-        self.scheduler?;
-        Some(self.executors[usize::from(core) % self.executors.len()])
+    /// The CPU of a scheduler; `None`: not pinned.
+    pub(crate) fn scheduler_cpu(&self, scheduler: u8) -> Option<u32> {
+        let at = usize::from(scheduler).checked_rem(self.schedulers.len())?;
+        Some(self.schedulers[at])
+    }
+
+    /// How many cores a scheduler spreads its executors over. No two schedulers have a core in
+    /// common, so that each may let one executor spin there; where there are too few for that, all
+    /// have all, and nobody spins.
+    pub(crate) fn executor_cores(&self, scheduler: u8) -> u16 {
+        let (all, count) = (self.executors.len(), usize::from(self.count));
+        let own = if all < count || self.schedulers.is_empty() {
+            all
+        } else {
+            all / count + usize::from(usize::from(scheduler) < all % count)
+        };
+        own as u16
+    }
+
+    /// The CPU for an executor that a scheduler put on this core number of its own.
+    pub(crate) fn executor_cpu(&self, scheduler: u8, core: u16) -> Option<u32> {
+        if self.schedulers.is_empty() {
+            return None;
+        }
+        let (all, count) = (self.executors.len(), usize::from(self.count));
+        let step = if all < count { 1 } else { count };
+        Some(self.executors[(usize::from(core) * step + usize::from(scheduler)) % all])
     }
 }
 
 impl fmt::Display for CorePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.scheduler {
-            None => f.write_str("everything on one CPU")?,
-            Some(cpu) if self.executors == self.io => {
-                let list = list_of(&self.executors);
-                write!(f, "scheduler on CPU {cpu}, executors and I/O on CPU {list}")?;
+        let who = match self.count {
+            1 => "scheduler".to_owned(),
+            count => format!("{count} schedulers"),
+        };
+        let executors = list_of(&self.executors);
+        match list_of(&self.schedulers) {
+            _ if self.io.len() == 1 && self.schedulers.is_empty() => {
+                f.write_str("everything on one CPU")?;
             }
-            Some(cpu) => {
-                let (executors, io) = (list_of(&self.executors), list_of(&self.io));
+            none if none.is_empty() => {
+                let all = list_of(&self.io);
+                write!(f, "{who}, executors and I/O anywhere on CPU {all}")?;
+            }
+            cpus if self.executors == self.io => {
                 write!(
                     f,
-                    "scheduler on CPU {cpu}, executors on CPU {executors}, I/O on CPU {io}"
+                    "{who} on CPU {cpus}, executors and I/O on CPU {executors}"
+                )?;
+            }
+            cpus => {
+                let io = list_of(&self.io);
+                write!(
+                    f,
+                    "{who} on CPU {cpus}, executors on CPU {executors}, I/O on CPU {io}"
                 )?;
             }
         }
@@ -242,23 +302,34 @@ fn first_outside(cpus: &[u32], taken: &[u32]) -> Option<u32> {
     cpus.iter().copied().find(|cpu| !taken.contains(cpu))
 }
 
-/// Executors' and I/O's CPUs when nothing was asked for: with one left both share it; with more
-/// I/O has the last.
-fn split_rest(machine: &Machine, scheduler: u32) -> (Vec<u32>, Vec<u32>) {
+/// Up to so many CPUs for schedulers that executors do not have; where they have all, the first.
+fn schedulers_outside(cpus: &[u32], taken: &[u32], wanted: usize) -> Vec<u32> {
+    let free = cpus.iter().copied().filter(|cpu| !taken.contains(cpu));
+    let found: Vec<u32> = free.take(wanted).collect();
+    if found.is_empty() {
+        vec![cpus[0]]
+    } else {
+        found
+    }
+}
+
+/// Executors' and I/O's CPUs when nothing was asked for: with no more left than there are
+/// schedulers, both share them; with more I/O has the last.
+fn split_rest(machine: &Machine, schedulers: &[u32], count: usize) -> (Vec<u32>, Vec<u32>) {
     let mut rest: Vec<u32> = machine
         .cpus
         .iter()
         .copied()
-        .filter(|&cpu| cpu != scheduler)
+        .filter(|cpu| !schedulers.contains(cpu))
         .collect();
-    match rest.len() {
-        0 => (vec![scheduler], vec![scheduler]),
-        1 => (rest.clone(), rest),
-        _ => {
-            let io = rest.split_off(rest.len() - 1);
-            (rest, io)
-        }
+    if rest.is_empty() {
+        return (schedulers.to_vec(), schedulers.to_vec());
     }
+    let io = rest.split_off(rest.len() - 1);
+    if rest.len() < count {
+        rest.extend(&io);
+    }
+    (rest, io)
 }
 
 /// The smallest quota on the way from this process's cgroup to the root, in cores.
@@ -349,7 +420,7 @@ mod tests {
     fn with_one_core_nobody_spins_even_when_asked() {
         for idle in [Idle::Adaptive, Idle::Spin] {
             let plan = plan(&machine(&[3]), idle);
-            assert_eq!(plan.scheduler, None);
+            assert!(plan.schedulers.is_empty());
             assert_eq!(
                 (plan.executors.as_slice(), plan.io.as_slice()),
                 (&[3][..], &[3][..])
@@ -357,20 +428,20 @@ mod tests {
             assert_eq!(plan.spin, SpinMessage::Never);
             assert!(!plan.never_sleeps);
             assert_eq!(plan.notes.is_empty(), idle == Idle::Adaptive);
-            assert_eq!(plan.executor_cpu(0), None);
+            assert_eq!(plan.executor_cpu(0, 0), None);
         }
     }
 
     #[test]
     fn with_two_cores_executors_share_the_second_with_io_and_spin_briefly() {
         let plan = plan(&machine(&[0, 1]), Idle::Adaptive);
-        assert_eq!(plan.scheduler, Some(0));
+        assert_eq!(plan.schedulers, [0]);
         assert_eq!(
             (plan.executors.as_slice(), plan.io.as_slice()),
             (&[1][..], &[1][..])
         );
         assert_eq!(plan.spin, SpinMessage::Budget(20_000));
-        assert_eq!(plan.executor_cpu(7), Some(1));
+        assert_eq!(plan.executor_cpu(0, 7), Some(1));
         assert_eq!(
             plan.to_string(),
             "scheduler on CPU 0, executors and I/O on CPU 1; idle executors spin 20µs, then sleep"
@@ -410,7 +481,7 @@ mod tests {
     #[test]
     fn an_affinity_with_holes_is_honoured() {
         let plan = plan(&machine(&[2, 5, 9]), Idle::Adaptive);
-        assert_eq!(plan.scheduler, Some(2));
+        assert_eq!(plan.schedulers, [2]);
         assert_eq!(
             (plan.executors.as_slice(), plan.io.as_slice()),
             (&[5][..], &[9][..])
@@ -435,13 +506,16 @@ mod tests {
     fn named_cores_are_used_and_io_takes_what_is_left() {
         let four = machine(&[0, 1, 2, 3]);
         let plan = with_cores(&four, Some(&[3]), Some(&[1, 1, 2])).unwrap();
-        assert_eq!(plan.scheduler, Some(3));
+        assert_eq!(plan.schedulers, [3]);
         assert_eq!(
             (plan.executors.as_slice(), plan.io.as_slice()),
             (&[1, 2][..], &[0][..])
         );
         let plan = with_cores(&four, None, Some(&[0])).unwrap();
-        assert_eq!((plan.scheduler, plan.io.as_slice()), (Some(1), &[2][..]));
+        assert_eq!(
+            (plan.schedulers.as_slice(), plan.io.as_slice()),
+            (&[1][..], &[2][..])
+        );
         let plan = with_cores(&four, None, Some(&[])).unwrap();
         assert_eq!(plan.executors, [1, 2]);
     }
@@ -456,6 +530,92 @@ mod tests {
         );
         let plan = with_cores(&two, Some(&[1]), Some(&[0, 1])).unwrap();
         assert_eq!(plan.spin, SpinMessage::Budget(20_000));
+    }
+
+    fn of(count: u16, cpus: u32, idle: Idle) -> CorePlan {
+        let all: Vec<u32> = (0..cpus).collect();
+        let config = NodeConfig {
+            schedulers: count,
+            idle,
+            ..NodeConfig::default()
+        };
+        CorePlan::new(&machine(&all), &config).expect("no CPU is named, so none can be wrong")
+    }
+
+    #[test]
+    fn with_fewer_than_two_cores_for_each_scheduler_nobody_spins_or_is_pinned() {
+        for (count, cpus) in [(2, 2), (3, 2), (3, 5), (2, 1)] {
+            let plan = of(count, cpus, Idle::Spin);
+            assert_eq!((plan.spin, plan.never_sleeps), (SpinMessage::Never, false));
+            assert_eq!((plan.schedulers.len(), plan.notes.len()), (0, 1));
+            assert_eq!(plan.executors.len(), cpus as usize);
+            for scheduler in 0..count as u8 {
+                assert_eq!(plan.scheduler_cpu(scheduler), None);
+                assert_eq!(plan.executor_cpu(scheduler, 0), None);
+                assert_eq!(plan.executor_cores(scheduler), cpus as u16);
+            }
+        }
+        assert_eq!(
+            of(3, 2, Idle::Adaptive).to_string(),
+            "3 schedulers, executors and I/O anywhere on CPU 0-1; nobody spins"
+        );
+    }
+
+    #[test]
+    fn schedulers_have_cores_of_their_own_and_no_executor_core_in_common() {
+        let two = of(2, 4, Idle::Adaptive);
+        assert_eq!(
+            two.to_string(),
+            "2 schedulers on CPU 0-1, executors on CPU 2-3, I/O on CPU 3; idle executors spin \
+             20µs, then sleep"
+        );
+        for (count, cpus) in [(2, 4), (2, 9), (3, 11), (5, 16)] {
+            let plan = of(count, cpus, Idle::Spin);
+            assert_eq!(plan.spin, SpinMessage::Always);
+            let mut used = Vec::new();
+            for scheduler in 0..count as u8 {
+                used.push(plan.scheduler_cpu(scheduler).unwrap());
+                let cores = plan.executor_cores(scheduler);
+                assert!(cores >= 1);
+                used.extend((0..cores).map(|core| plan.executor_cpu(scheduler, core).unwrap()));
+            }
+            let all = used.len();
+            used.sort_unstable();
+            used.dedup();
+            assert_eq!(
+                (used.len(), all),
+                (all, usize::from(count) + plan.executors.len())
+            );
+        }
+    }
+
+    #[test]
+    fn schedulers_that_are_given_too_few_cores_share_them_and_nobody_spins() {
+        let config = NodeConfig {
+            schedulers: 3,
+            scheduler_cores: Some(vec![4, 5]),
+            ..NodeConfig::default()
+        };
+        let plan = CorePlan::new(&machine(&[0, 1, 2, 3, 4, 5]), &config).unwrap();
+        let cpus: Vec<_> = (0..3).map(|index| plan.scheduler_cpu(index)).collect();
+        assert_eq!(cpus, [Some(4), Some(5), Some(4)]);
+        assert_eq!(
+            (plan.executors.as_slice(), plan.io.as_slice()),
+            (&[0, 1, 2][..], &[3][..])
+        );
+        assert_eq!(plan.spin, SpinMessage::Never);
+        let config = NodeConfig {
+            schedulers: 3,
+            executor_cores: Some(vec![0, 1]),
+            ..NodeConfig::default()
+        };
+        let plan = CorePlan::new(&machine(&[0, 1, 2, 3, 4, 5]), &config).unwrap();
+        assert_eq!(
+            (plan.schedulers.as_slice(), plan.spin),
+            (&[2, 3, 4][..], SpinMessage::Never)
+        );
+        let cpus: Vec<_> = (0..3).map(|index| plan.executor_cpu(index, 0)).collect();
+        assert_eq!(cpus, [Some(0), Some(1), Some(0)]);
     }
 
     #[test]

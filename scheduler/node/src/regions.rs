@@ -7,9 +7,11 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use pheromone_core::spec::AppSpec;
 use pheromone_shm::allocator::{Pages, PagesError};
+use pheromone_shm::limits::PAGE_UNITS;
 use pheromone_shm::message::{Extent, UNIT_BYTES};
 use rustix::fs::FallocateFlags;
 
@@ -21,7 +23,7 @@ const SPAN_BYTES_MAX: u64 = (1 << 32) * UNIT_BYTES;
 /// An app's region files.
 #[derive(Debug)]
 pub struct Regions {
-    files: Vec<OwnedFd>,
+    files: Vec<Arc<OwnedFd>>,
     span_bytes: u64,
 }
 
@@ -38,6 +40,7 @@ impl Regions {
                     &format!("pheromone-{}-{region}", spec.name),
                     span_bytes,
                 )
+                .map(Arc::new)
             })
             .collect::<io::Result<_>>()?;
         Ok(Self { files, span_bytes })
@@ -55,7 +58,12 @@ impl Regions {
 
     /// The writable descriptor of one.
     pub fn file(&self, region: u16) -> Option<BorrowedFd<'_>> {
-        self.files.get(usize::from(region)).map(AsFd::as_fd)
+        self.files.get(usize::from(region)).map(|file| file.as_fd())
+    }
+
+    /// The writable descriptor of one, for who may still read or write when the app is gone.
+    pub fn shared(&self, region: u16) -> Option<Arc<OwnedFd>> {
+        self.files.get(usize::from(region)).cloned()
     }
 
     /// A descriptor through which a region can be mapped for reading only.
@@ -67,6 +75,34 @@ impl Regions {
             .file(region)
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such region"))?;
         pheromone_shm::file::reopen_read_only(file)
+    }
+
+    /// Bytes of pages that a region holds; 0 where there is none.
+    pub fn held_bytes(&self, region: u16) -> u64 {
+        let file = self.file(region);
+        let stat = file.and_then(|file| rustix::fs::fstat(file).ok());
+        // Blocks are counted in units of 512 bytes whatever the file system's are.
+        stat.map_or(0, |stat| stat.st_blocks as u64 * 512)
+    }
+
+    /// Gives the pages of an extent of whole pages back. They stay where the machine refuses.
+    pub fn punch(&self, region: u16, extent: Extent) {
+        let first = u64::from(extent.offset_units);
+        self.punch_units(region, first, extent.end_units());
+    }
+
+    /// Gives the whole pages between two units back. They stay where the machine refuses.
+    pub fn punch_units(&self, region: u16, first: u64, end: u64) {
+        let page_units = u64::from(PAGE_UNITS);
+        let first = first.next_multiple_of(page_units);
+        let end = end / page_units * page_units;
+        if let Some(file) = self.file(region)
+            && first < end
+        {
+            let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let (offset, bytes) = (first * UNIT_BYTES, (end - first) * UNIT_BYTES);
+            let _ = rustix::fs::fallocate(file, mode, offset, bytes);
+        }
     }
 
     /// The ingress region: the last.
@@ -137,10 +173,7 @@ pub fn write(file: BorrowedFd<'_>, extent: Extent, payload: &[u8]) -> io::Result
 /// Regions of an app: its slots, and ingress.
 pub fn region_count(spec: &AppSpec) -> u16 {
     // `AppSpec::validate` bounds the sum well below this.
-    spec.executors
-        .max
-        .saturating_add(spec.limits.waiters)
-        .saturating_add(1)
+    spec.executor_slots().saturating_add(1)
 }
 
 /// A power of two, twice the quota: room for fragments around as many bytes as may live.
@@ -298,6 +331,27 @@ mod tests {
         }
         assert!(read.is_empty());
         regions.read(0, units - 1, 0..64, &mut read).unwrap();
+    }
+
+    #[test]
+    fn only_whole_pages_between_what_lives_are_punched() {
+        let regions = Regions::create(&spec(1 << 20)).unwrap();
+        let page = u64::from(PAGE_UNITS);
+        let extent = Extent {
+            offset_units: 0,
+            len_units: 10 * PAGE_UNITS,
+        };
+        write(regions.file(0).unwrap(), extent, &[7; 40_000]).unwrap();
+        assert_eq!(regions.held_bytes(0), 40_960);
+        regions.punch_units(0, page + 1, 3 * page - 1);
+        assert_eq!(regions.held_bytes(0), 40_960, "no whole page");
+        regions.punch_units(0, page + 1, 5 * page + 1);
+        assert_eq!(regions.held_bytes(0), 40_960 - 3 * 4096);
+        let mut read = Vec::new();
+        regions.read(0, 0, 0..2 * 4096, &mut read).unwrap();
+        assert!(read.iter().all(|&byte| byte == 7));
+        assert_eq!(regions.held_bytes(99), 0);
+        regions.punch_units(99, 0, page);
     }
 
     #[test]

@@ -46,6 +46,46 @@ pub enum To {
         /// At most 255 bytes; empty for none.
         group: Vec<u8>,
     },
+    /// The function of this dead letter, over the letter's inputs: the request has no body then.
+    DeadLetter(u64),
+    /// A retained object, which is the response.
+    Retained {
+        /// Its bucket.
+        bucket: String,
+        /// Its key.
+        key: Vec<u8>,
+    },
+}
+
+impl To {
+    /// The dead letter that is to run again.
+    pub(crate) fn letter(&self) -> Option<u64> {
+        match self {
+            Self::DeadLetter(letter) => Some(*letter),
+            _ => None,
+        }
+    }
+}
+
+impl Request {
+    /// Has a dead letter's function run again over its inputs, with a caller or without.
+    pub fn retry(app: impl Into<String>, letter: u64, wait: bool) -> Self {
+        Self {
+            app: app.into(),
+            to: To::DeadLetter(letter),
+            body: Vec::new(),
+            headers: Vec::new(),
+            session: None,
+            wait,
+            timeout: None,
+        }
+    }
+
+    /// As schedulers are told of it: at least 1 ns.
+    pub(crate) fn timeout_ns(&self) -> Option<u64> {
+        let ns = |timeout: Duration| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        self.timeout.map(|timeout| ns(timeout).max(1))
+    }
 }
 
 /// What comes back, in this order: `Refused` alone, or `Accepted`, at most one `Response`, and
@@ -123,6 +163,18 @@ pub enum RefusalReason {
         /// The app.
         app: String,
     },
+    /// No dead letter of that id (any more).
+    NoLetter {
+        /// The app.
+        app: String,
+        /// The id.
+        letter: u64,
+    },
+    /// The inputs of the dead letter have not been kept.
+    NoInputs {
+        /// The id.
+        letter: u64,
+    },
     /// The session to join is not open.
     SessionEnded {
         /// Which.
@@ -134,8 +186,13 @@ pub enum RefusalReason {
     CallsWaiting,
     /// The app's memory, or `limits.objects`, is used up.
     Memory,
-    /// The session has an object of that name.
+    /// The session has an object of that name, or the durable namespace has one that is not to be
+    /// replaced.
     Exists,
+    /// There is no durable or retained object of that name.
+    NoObject,
+    /// It was to be on disk before it was accepted, and the disk has refused.
+    NotWritten,
     /// The body is larger than `limits.object_size`.
     TooBig {
         /// Its size.
@@ -164,12 +221,14 @@ impl RefusalReason {
             Self::NoApp { .. }
             | Self::NoFunction { .. }
             | Self::NoBucket { .. }
-            | Self::NoEntry { .. } => 404,
-            Self::SessionEnded { .. } | Self::Exists => 409,
+            | Self::NoEntry { .. }
+            | Self::NoLetter { .. }
+            | Self::NoObject => 404,
+            Self::SessionEnded { .. } | Self::NoInputs { .. } | Self::Exists => 409,
             Self::TooBig { .. } => 413,
             Self::Sessions | Self::CallsWaiting | Self::Memory | Self::Overloaded => 429,
             Self::Malformed { .. } => 400,
-            Self::Unusable { .. } => 503,
+            Self::NotWritten | Self::Unusable { .. } => 503,
         }
     }
 
@@ -179,18 +238,27 @@ impl RefusalReason {
     }
 
     /// What the scheduler's refusal of a request to `app` means to its caller.
-    pub(crate) fn from_scheduler(refusal: Refusal, app: &str, session: Option<u64>) -> Self {
+    pub(crate) fn from_scheduler(
+        refusal: Refusal,
+        app: &str,
+        (session, letter): (Option<u64>, Option<u64>),
+    ) -> Self {
         let app = || app.to_owned();
+        let letter = letter.unwrap_or(0);
         match refusal {
             Refusal::NoApp => Self::NoApp { app: app() },
             Refusal::NoEntry => Self::NoEntry { app: app() },
-            Refusal::SessionEnded => Self::SessionEnded {
+            Refusal::SessionEnded | Refusal::EndedMeanwhile => Self::SessionEnded {
                 session: session.unwrap_or(0),
             },
             Refusal::Sessions => Self::Sessions,
             Refusal::CallsWaiting => Self::CallsWaiting,
             Refusal::Memory => Self::Memory,
-            Refusal::Exists => Self::Exists,
+            Refusal::NoLetter => Self::NoLetter { app: app(), letter },
+            Refusal::NoInputs => Self::NoInputs { letter },
+            Refusal::Exists | Refusal::Kept => Self::Exists,
+            Refusal::NotWritten => Self::NotWritten,
+            Refusal::NoObject => Self::NoObject,
             Refusal::Malformed => Self::Malformed {
                 reason: "the key or group is not one: 1 to 255 bytes (a group 0 to 255), no zero \
                          byte, a key not beginning with `~`"
@@ -214,6 +282,15 @@ impl fmt::Display for RefusalReason {
                     "app `{app}` has no `entry`; name a function, or set one in its manifest"
                 )
             }
+            Self::NoLetter { app, letter } => write!(
+                f,
+                "app `{app}` has no dead letter {letter} (any more); list those that there are"
+            ),
+            Self::NoInputs { letter } => write!(
+                f,
+                "dead letter {letter} cannot run again: its inputs were too much to be kept; raise \
+                 limits.dead_letters for the next time, and drop it"
+            ),
             Self::SessionEnded { session } => {
                 write!(
                     f,
@@ -230,7 +307,15 @@ impl fmt::Display for RefusalReason {
                 "the app's memory or limits.objects is used up; try again later, or raise \
                  `memory` in its manifest",
             ),
-            Self::Exists => f.write_str("the session has an object of that key already"),
+            Self::Exists => f.write_str(
+                "there is an object of that key already, in the session or (in a durable bucket \
+                 with `replace = false`) on disk",
+            ),
+            Self::NoObject => f.write_str("there is no durable or retained object of that name"),
+            Self::NotWritten => f.write_str(
+                "the object could not be written to disk (the node's log says why); nothing has \
+                 happened",
+            ),
             Self::TooBig {
                 size_bytes,
                 limit_bytes,
@@ -311,8 +396,14 @@ pub enum FailureCause {
         /// How.
         message: String,
     },
-    /// It ran past its `timeout` and was killed.
+    /// It ran past its `timeout`, or past the time of a rerun rule as often as it may run, and was
+    /// killed.
     TimedOut {
+        /// As a sentence.
+        message: String,
+    },
+    /// It sent nothing in the time that a rerun rule gives, as often as it may run.
+    NothingSent {
         /// As a sentence.
         message: String,
     },
@@ -329,6 +420,16 @@ pub enum FailureCause {
     /// A limit was passed.
     Limit {
         /// Which.
+        message: String,
+    },
+    /// An object could not be written to disk.
+    NotWritten {
+        /// Which, and why.
+        message: String,
+    },
+    /// A custom trigger failed again and again.
+    Trigger {
+        /// Which, and why.
         message: String,
     },
     /// `response = "required"`, and there was none.
@@ -388,9 +489,12 @@ impl From<Cause> for FailureCause {
             Cause::Died(Death::Unknown, message) => Self::Vanished { message },
             Cause::Fault(message) => Self::Fault { message },
             Cause::TimedOut(message) => Self::TimedOut { message },
+            Cause::NothingSent(message) => Self::NothingSent { message },
             Cause::NoExecutor(message) => Self::NoExecutor { message },
+            Cause::Trigger(message) => Self::Trigger { message },
             Cause::Waiting(message) => Self::Waiting { message },
             Cause::Limit(message) => Self::Limit { message },
+            Cause::NotWritten(message) => Self::NotWritten { message },
             Cause::NoResponse => Self::NoResponse,
         }
     }
@@ -438,8 +542,11 @@ impl fmt::Display for FailureCause {
                 ("no executor could be started".into(), message.as_str())
             }
             Self::TimedOut { message }
+            | Self::NothingSent { message }
+            | Self::Trigger { message }
             | Self::Waiting { message }
             | Self::Limit { message }
+            | Self::NotWritten { message }
             | Self::Node { message } => {
                 return f.write_str(message);
             }

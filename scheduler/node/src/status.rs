@@ -21,10 +21,15 @@ pub struct AppStatus {
     pub deployed: SystemTime,
     /// It takes no new sessions, and goes when its last has ended.
     pub leaving: bool,
+    /// The schedulers that have a share of it.
+    pub schedulers: Vec<u8>,
     /// Its processes, by slot.
     pub executors: Vec<ExecutorStatus>,
     /// Its counters, where the scheduler answered in time.
     pub stats: Option<AppStats>,
+    /// What is wrong with its executors, where they fail again and again: a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// One executor process.
@@ -63,6 +68,8 @@ pub struct AppStats {
     pub objects_live: u64,
     /// Objects ever published.
     pub objects_total: u64,
+    /// Objects that triggers hold which gather across sessions, once for each trigger.
+    pub gathered: u64,
     /// Invocations queued.
     pub queued: u64,
     /// Invocations running.
@@ -77,8 +84,28 @@ pub struct AppStats {
     pub executors_idle: u64,
     /// Error events ever.
     pub error_events_total: u64,
+    /// Objects that triggers have dropped unfired, ever.
+    pub dropped_total: u64,
+    /// Firings that a limit forced before their time, ever.
+    pub early_total: u64,
+    /// Invocations that waited long because others of higher priority went first, ever.
+    pub starved_total: u64,
+    /// Attempts that rerun rules have begun, ever.
+    pub reruns_total: u64,
     /// Executor deaths ever.
     pub deaths_total: u64,
+    /// Dead letters there are.
+    pub dead_letters: u64,
+    /// Bytes that they hold.
+    pub dead_letters_bytes: u64,
+    /// Invocations that were out of attempts, ever.
+    pub dead_letters_total: u64,
+    /// Dead letters that have made room for newer ones, ever.
+    pub dead_letters_pushed_out_total: u64,
+    /// Dead letters that have been retried, ever.
+    pub dead_letters_retried_total: u64,
+    /// Dead letters that have been dropped, ever.
+    pub dead_letters_dropped_total: u64,
     /// Sleeps of the scheduler that found work nobody had woken it for; should be zero.
     pub missed_wakes_total: u64,
     /// Bytes of the ingress region in use by requests.
@@ -94,6 +121,7 @@ impl From<AppStatsMessage> for AppStats {
             sessions_total: from.sessions_total,
             objects_live: from.objects_live,
             objects_total: from.objects_total,
+            gathered: from.gathered,
             queued: from.queued,
             running: from.running,
             invocations_total: from.invocations_total,
@@ -101,7 +129,17 @@ impl From<AppStatsMessage> for AppStats {
             executors: from.executors,
             executors_idle: from.executors_idle,
             error_events_total: from.error_events_total,
+            dropped_total: from.dropped_total,
+            early_total: from.early_total,
+            starved_total: from.starved_total,
+            reruns_total: from.reruns_total,
             deaths_total: from.deaths_total,
+            dead_letters: from.dead_letters,
+            dead_letters_bytes: from.dead_letters_bytes,
+            dead_letters_total: from.dead_letters_total,
+            dead_letters_pushed_out_total: from.dead_letters_pushed_out_total,
+            dead_letters_retried_total: from.dead_letters_retried_total,
+            dead_letters_dropped_total: from.dead_letters_dropped_total,
             missed_wakes_total: from.missed_wakes_total,
             ingress_bytes: 0,
             requests_open: 0,
@@ -123,12 +161,18 @@ pub struct SessionStatus {
     pub answered: bool,
 }
 
-fn as_unix_ms<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_unix_ms<S: serde::Serializer>(
+    time: &SystemTime,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     serializer.serialize_u128(since.as_millis())
 }
 
-fn as_text<S: serde::Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<S: serde::Serializer>(
+    number: &u64,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(number)
 }
 
@@ -171,6 +215,41 @@ impl Roster {
     }
 }
 
+/// What is wrong with apps whose executors fail again and again, by app id and scheduler: written
+/// by the gateway, read by anybody.
+#[derive(Clone, Debug, Default)]
+pub struct Troubles {
+    sentences: Arc<Mutex<BTreeMap<(u16, u8), String>>>,
+}
+
+impl Troubles {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(u16, u8), String>> {
+        let sentences = self.sentences.lock();
+        sentences.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A scheduler has something to say of an app, or nothing any more.
+    pub(crate) fn set(&self, app: u16, scheduler: u8, sentence: Option<String>) {
+        let key = (app, scheduler);
+        match sentence {
+            Some(sentence) => drop(self.lock().insert(key, sentence)),
+            None => drop(self.lock().remove(&key)),
+        }
+    }
+
+    /// An app is gone.
+    pub(crate) fn forget(&self, app: u16) {
+        self.lock().retain(|(of, _), _| *of != app);
+    }
+
+    /// What is wrong with an app, if anything is.
+    pub(crate) fn of(&self, app: u16) -> Option<String> {
+        let sentences = self.lock();
+        let mut of_app = sentences.range((app, 0)..=(app, u8::MAX));
+        of_app.next().map(|(_, sentence)| sentence.clone())
+    }
+}
+
 /// Why a node is of no further use, once it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broken {
@@ -193,10 +272,13 @@ impl Broken {
     }
 }
 
-/// Set once, by whoever finds the node broken first.
+/// Whether the node is of use.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
+    /// Set once, by whoever finds the node broken first.
     broken: Arc<OnceLock<Broken>>,
+    /// By scheduler: what is wrong with one whose loop does not turn.
+    stuck: Arc<Mutex<BTreeMap<u8, String>>>,
 }
 
 impl Health {
@@ -209,6 +291,21 @@ impl Health {
     /// Why the node is of no further use, if it is.
     pub fn broken(&self) -> Option<&Broken> {
         self.broken.get()
+    }
+
+    /// A scheduler's loop does not turn (a sentence), or turns again. Whether that is news.
+    pub(crate) fn set_stuck(&self, scheduler: u8, sentence: Option<String>) -> bool {
+        let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        match sentence {
+            Some(sentence) => stuck.insert(scheduler, sentence).is_none(),
+            None => stuck.remove(&scheduler).is_some(),
+        }
+    }
+
+    /// What is wrong with a scheduler whose loop does not turn, where there is one.
+    pub fn stuck(&self) -> Option<String> {
+        let stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        stuck.values().next().cloned()
     }
 
     /// The same as an error.

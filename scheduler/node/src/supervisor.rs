@@ -1,21 +1,25 @@
 //! The thread that owns processes: it starts them, hears of their deaths, and reads their output.
 //!
-//! It lives as long as the node, because scheduler and zygote ask to die with the *thread* that
+//! It lives as long as the node, because schedulers and zygote ask to die with the *thread* that
 //! started them. It decides nothing: the scheduler says what to start and kill, and is told what
 //! came of it. It never waits for a process except at the node's end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use pheromone_executor::protocol::{
     FromZygote, OutputHead, PACKET_BYTES_MAX, PACKET_DESCRIPTORS_MAX, ToZygote,
 };
+use pheromone_scheduler::protocol::SchedulerConfig;
 use pheromone_shm::control::ControlFiles;
+use pheromone_shm::doorbell::BellRope;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::pipe::PipeFlags;
@@ -26,13 +30,15 @@ use crate::child::{Child, Exit};
 use crate::error::NodeError;
 use crate::gateway::{Command, GatewayHandle};
 use crate::output::{Lines, Outlet, Output, OutputKind, Records, Tail};
-use crate::packet::{self, Sent};
 use crate::plan::CorePlan;
+use crate::pulse::{self, Beat, Pulse};
 use crate::status::{Broken, ExecutorState, ExecutorStatus, Health, Roster};
+use crate::wiring::Wires;
+use crate::zygote::{Deaths, Heard, Zygote};
 
 /// How long the zygote's word about a dead child is waited for before its status is unknown.
 const EXIT_REPORT_WAIT: Duration = Duration::from_secs(1);
-/// How long scheduler and zygote have to leave in order before they are killed.
+/// How long schedulers and zygote have to leave in order before they are killed.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes taken from a pipe at a time, so that no executor's output can hold the others up.
 const PIPE_BYTES: usize = 16 * 1024;
@@ -62,6 +68,8 @@ pub enum Order {
         app: u16,
         /// Slot.
         slot: u16,
+        /// Which scheduler's it is.
+        scheduler: u8,
         /// Number among the executors' cores.
         core: u16,
     },
@@ -73,6 +81,13 @@ pub enum Order {
         slot: u16,
         /// Which process of the slot.
         incarnation: u32,
+        /// Why.
+        why: String,
+    },
+    /// Kill all processes of an app.
+    KillApp {
+        /// Whose.
+        app: u16,
         /// Why.
         why: String,
     },
@@ -141,14 +156,12 @@ pub struct Inbox {
 pub struct Setup {
     /// The program to be executed as scheduler and zygote.
     pub program: PathBuf,
-    /// The scheduler's configuration as its argument.
-    pub scheduler_argument: String,
-    /// The scheduler's descriptors: control socket, link, bell.
-    pub scheduler_descriptors: [OwnedFd; 3],
-    /// Executors' view of the bell.
-    pub node_page: OwnedFd,
-    /// Where executors go.
+    /// What the schedulers are started with.
+    pub schedulers: Vec<Wires>,
+    /// Where schedulers and executors go.
     pub plan: Arc<CorePlan>,
+    /// The node has a place for what is to outlive it.
+    pub keeps_on_disk: bool,
     /// Orders.
     pub inbox: Inbox,
     /// The gateway.
@@ -163,7 +176,7 @@ pub struct Setup {
     pub started: Sender<Result<(), NodeError>>,
 }
 
-/// Starts both processes and supervises until told to stop.
+/// Starts schedulers and zygote and supervises until told to stop.
 pub fn run(setup: Setup) {
     let started = setup.started.clone();
     match Supervisor::start(setup) {
@@ -188,6 +201,8 @@ struct Process {
     killed_for: Option<String>,
     /// As the zygote says.
     exit: Option<Exit>,
+    /// The zygote that would say how it ended is dead.
+    is_orphan: bool,
     dead_since: Option<Instant>,
 }
 
@@ -234,6 +249,30 @@ enum Stream {
 
 type Key = (u16, u16);
 
+/// One scheduler process.
+struct Scheduler {
+    child: Child,
+    /// Its bell, as its executors see it.
+    page: OwnedFd,
+    pulse: Pulse,
+}
+
+/// What executors of an app are started with.
+struct Deployed {
+    version: Arc<Version>,
+    /// Its program, encoded.
+    program: OwnedFd,
+    program_bytes: u64,
+}
+
+/// How a scheduler is named to people, where there are several.
+fn scheduler_name(index: u8, count: usize) -> String {
+    match count {
+        1 => "scheduler".to_owned(),
+        _ => format!("scheduler {index}"),
+    }
+}
+
 struct Supervisor {
     epoll: OwnedFd,
     inbox: Inbox,
@@ -242,13 +281,25 @@ struct Supervisor {
     roster: Roster,
     health: Health,
     plan: Arc<CorePlan>,
-    node_page: OwnedFd,
-    scheduler: Child,
-    zygote: Child,
-    /// `None` once it is closed.
-    zygote_socket: Option<OwnedFd>,
-    to_zygote: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
-    apps: HashMap<u16, Arc<Version>>,
+    schedulers: Vec<Scheduler>,
+    /// The program that is the zygote.
+    program: PathBuf,
+    /// The CPUs that a zygote may use, of which executors are given one each.
+    cpus: Option<CpuSet>,
+    /// `None` between the death of one and the start of the next.
+    zygote: Option<Zygote>,
+    /// When the next is started.
+    zygote_due: Option<Instant>,
+    /// When schedulers are looked at next.
+    next_look: Instant,
+    zygote_deaths: Deaths,
+    /// Why it was killed, if it was.
+    zygote_killed_for: Option<String>,
+    /// Dead ones of whose group somebody may not have been reaped.
+    dead_zygotes: Vec<Child>,
+    /// Processes to be started by the next zygote.
+    unborn: Vec<(ToZygote, Vec<OwnedFd>)>,
+    apps: HashMap<u16, Deployed>,
     processes: HashMap<Key, Process>,
     incarnations: HashMap<Key, u32>,
     tails: HashMap<Key, Tail>,
@@ -262,7 +313,7 @@ enum Source {
     Orders,
     Zygote,
     ZygoteDeath,
-    SchedulerDeath,
+    SchedulerDeath(u8),
     Death(Key),
     Output(Key, Stream),
 }
@@ -273,7 +324,7 @@ impl Source {
             Self::Orders => (0, (0, 0)),
             Self::Zygote => (1, (0, 0)),
             Self::ZygoteDeath => (2, (0, 0)),
-            Self::SchedulerDeath => (3, (0, 0)),
+            Self::SchedulerDeath(index) => (3, (0, u16::from(index))),
             Self::Death(key) => (4, key),
             Self::Output(key, Stream::Tagged) => (5, key),
             Self::Output(key, Stream::Raw) => (6, key),
@@ -287,7 +338,7 @@ impl Source {
             0 => Self::Orders,
             1 => Self::Zygote,
             2 => Self::ZygoteDeath,
-            3 => Self::SchedulerDeath,
+            3 => Self::SchedulerDeath(key.1 as u8),
             4 => Self::Death(key),
             5 => Self::Output(key, Stream::Tagged),
             6 => Self::Output(key, Stream::Raw),
@@ -305,27 +356,21 @@ impl Supervisor {
                 reason: format!("cannot execute `{}`: {error}", program.display()),
             }
         };
-        let [control, link, bell] = &setup.scheduler_descriptors;
-        let scheduler = Child::start(
-            &setup.program,
-            "pheromone: scheduler",
-            &["__scheduler", &setup.scheduler_argument],
-            &[control, link, bell],
-        )
-        .map_err(start_error("scheduler"))?;
-        let (socket, theirs) = packet::pair().map_err(NodeError::system("create a socket"))?;
-        let zygote = Child::start(
-            &setup.program,
-            "pheromone: zygote",
-            &["__zygote"],
-            &[&theirs],
-        )
-        .map_err(start_error("zygote"));
-        let zygote = zygote.inspect_err(|_| {
-            scheduler.kill();
-            scheduler.is_dead_within(LEAVE_WAIT);
-            scheduler.reap();
-        })?;
+        let mut schedulers = Vec::new();
+        for (index, wires) in (0..).zip(setup.schedulers) {
+            let keeps_on_disk = setup.keeps_on_disk;
+            let started =
+                start_scheduler(&setup.program, &setup.plan, (index, keeps_on_disk), wires);
+            match started {
+                Ok(scheduler) => schedulers.push(scheduler),
+                Err(error) => {
+                    end_at_once(&schedulers);
+                    return Err(start_error("scheduler")(error));
+                }
+            }
+        }
+        let zygote = Zygote::start(&setup.program).map_err(start_error("zygote"));
+        let zygote = zygote.inspect_err(|_| end_at_once(&schedulers))?;
         let supervisor = Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)
                 .map_err(io::Error::from)
@@ -336,11 +381,16 @@ impl Supervisor {
             roster: setup.roster,
             health: setup.health,
             plan: setup.plan,
-            node_page: setup.node_page,
-            scheduler,
-            zygote,
-            zygote_socket: Some(socket),
-            to_zygote: VecDeque::new(),
+            schedulers,
+            program: setup.program,
+            cpus: sched_getaffinity(Pid::from_raw(0)).ok(),
+            zygote: Some(zygote),
+            zygote_due: None,
+            next_look: Instant::now(),
+            zygote_deaths: Deaths::default(),
+            zygote_killed_for: None,
+            dead_zygotes: Vec::new(),
+            unborn: Vec::new(),
             apps: HashMap::new(),
             processes: HashMap::new(),
             incarnations: HashMap::new(),
@@ -358,11 +408,22 @@ impl Supervisor {
 
     fn watch_all(&self) -> io::Result<()> {
         self.watch(self.inbox.wake.as_fd(), Source::Orders)?;
-        if let Some(socket) = &self.zygote_socket {
-            self.watch(socket.as_fd(), Source::Zygote)?;
+        self.watch_zygote()?;
+        for (index, scheduler) in (0..).zip(&self.schedulers) {
+            let pidfd = scheduler.child.pidfd();
+            self.watch(pidfd.as_fd(), Source::SchedulerDeath(index))?;
         }
-        self.watch(self.zygote.pidfd().as_fd(), Source::ZygoteDeath)?;
-        self.watch(self.scheduler.pidfd().as_fd(), Source::SchedulerDeath)
+        Ok(())
+    }
+
+    fn watch_zygote(&self) -> io::Result<()> {
+        let Some(zygote) = &self.zygote else {
+            return Ok(());
+        };
+        if let Some(socket) = zygote.socket() {
+            self.watch(socket, Source::Zygote)?;
+        }
+        self.watch(zygote.child().pidfd().as_fd(), Source::ZygoteDeath)
     }
 
     fn watch(&self, descriptor: BorrowedFd<'_>, source: Source) -> io::Result<()> {
@@ -383,7 +444,7 @@ impl Supervisor {
             match epoll::wait(
                 &self.epoll,
                 rustix::buffer::spare_capacity(&mut events),
-                timeout.as_ref(),
+                Some(&timeout),
             ) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 // Only a bug can make waiting fail; without it deaths would go unheard.
@@ -397,14 +458,17 @@ impl Supervisor {
                     self.ready(source);
                 }
             }
+            self.feel_pulses();
+            self.start_zygote_if_due();
             self.flush_to_zygote();
             self.give_up_on_reports();
         }
         self.end();
     }
 
-    /// Until the next report is overdue, or the zygote's full socket is tried again.
-    fn timeout(&self) -> Option<Timespec> {
+    /// Until schedulers are looked at, the next report is overdue, the next zygote is to be
+    /// started, or the full socket of this one is tried again.
+    fn timeout(&self) -> Timespec {
         let now = Instant::now();
         let report = self
             .processes
@@ -412,16 +476,21 @@ impl Supervisor {
             .filter_map(|process| process.dead_since)
             .map(|since| (since + EXIT_REPORT_WAIT).saturating_duration_since(now))
             .min();
-        let retry = (!self.to_zygote.is_empty()).then_some(Duration::from_millis(1));
-        let left = match (report, retry) {
-            (Some(a), Some(b)) => a.min(b),
-            (one, other) => one.or(other)?,
-        };
-        Some(Timespec {
+        let is_behind = self.zygote.as_ref().is_some_and(Zygote::is_behind);
+        let retry = is_behind.then_some(Duration::from_millis(1));
+        let next = self
+            .zygote_due
+            .map(|due| due.saturating_duration_since(now));
+        let look = self.next_look.saturating_duration_since(now);
+        let left = [report, retry, next]
+            .into_iter()
+            .flatten()
+            .fold(look, Duration::min);
+        Timespec {
             tv_sec: left.as_secs() as i64,
             // Rounded up, so that what is due is due.
             tv_nsec: i64::from(left.subsec_nanos()).min(999_000_000) + 999_999,
-        })
+        }
     }
 
     fn ready(&mut self, source: Source) {
@@ -429,7 +498,7 @@ impl Supervisor {
             Source::Orders => self.take_orders(),
             Source::Zygote => self.hear_zygote(),
             Source::ZygoteDeath => self.zygote_died(),
-            Source::SchedulerDeath => self.scheduler_died(),
+            Source::SchedulerDeath(index) => self.scheduler_died(index),
             Source::Death(key) => self.process_died(key),
             Source::Output(key, stream) => self.read(key, stream, PIPE_BYTES),
         }
@@ -447,8 +516,13 @@ impl Supervisor {
                     program_bytes,
                     regions,
                 } => self.add_app(version, program, program_bytes, regions),
-                Order::Spawn { app, slot, core } => {
-                    if let Err(reason) = self.spawn((app, slot), core) {
+                Order::Spawn {
+                    app,
+                    slot,
+                    scheduler,
+                    core,
+                } => {
+                    if let Err(reason) = self.spawn((app, slot), scheduler, core) {
                         self.spawn_failed((app, slot), reason);
                     }
                 }
@@ -458,6 +532,7 @@ impl Supervisor {
                     incarnation,
                     why,
                 } => self.kill((app, slot), incarnation, why),
+                Order::KillApp { app, why } => self.kill_app(app, &why),
                 Order::Tail {
                     app,
                     slot,
@@ -478,27 +553,51 @@ impl Supervisor {
         regions: Vec<OwnedFd>,
     ) {
         let app = version.id;
-        self.apps.insert(app, version);
-        self.tell_zygote(&ToZygote::App { app, program_bytes }, vec![program]);
+        let deployed = Deployed {
+            version,
+            program,
+            program_bytes,
+        };
+        let told = self.tell_of_app(app, &deployed, regions);
+        self.apps.insert(app, deployed);
+        if let Err(error) = told {
+            self.give_up_on_zygote(&format!("it cannot be told of an app: {error}"));
+        }
+    }
+
+    /// Tells the zygote, if there is one, what executors of an app are.
+    fn tell_of_app(
+        &mut self,
+        app: u16,
+        deployed: &Deployed,
+        regions: Vec<OwnedFd>,
+    ) -> io::Result<()> {
+        if self.zygote.is_none() {
+            return Ok(());
+        }
+        let program_bytes = deployed.program_bytes;
+        let program = deployed.program.try_clone()?;
+        self.tell_zygote(ToZygote::App { app, program_bytes }, vec![program]);
         let mut regions = regions.into_iter();
         let mut first = 0_u16;
         loop {
             let chunk: Vec<OwnedFd> = regions.by_ref().take(PACKET_DESCRIPTORS_MAX).collect();
             if chunk.is_empty() {
-                break;
+                return Ok(());
             }
             let next = first + chunk.len() as u16;
-            self.tell_zygote(&ToZygote::Regions { app, first }, chunk);
+            self.tell_zygote(ToZygote::Regions { app, first }, chunk);
             first = next;
         }
     }
 
-    fn spawn(&mut self, key: Key, core: u16) -> Result<(), String> {
+    fn spawn(&mut self, key: Key, owner: u8, core: u16) -> Result<(), String> {
         let (app, slot) = key;
         if let Some(broken) = self.health.broken() {
             return Err(broken.error().to_string());
         }
-        let version = self.apps.get(&app).ok_or("the app is gone")?;
+        let deployed = self.apps.get(&app).ok_or("the app is gone")?;
+        let version = Arc::clone(&deployed.version);
         if self.processes.contains_key(&key) {
             return Err(format!("slot {slot} has a process already"));
         }
@@ -509,12 +608,14 @@ impl Supervisor {
         let (raw, their_raw) = raw_pipe().map_err(refused("output pipe"))?;
         let clone = |file: BorrowedFd<'_>| file.try_clone_to_owned().map_err(refused("descriptor"));
         let region = version.regions.file(slot).ok_or("the slot has no region")?;
+        let scheduler = self.schedulers.get(usize::from(owner));
+        let page = &scheduler.ok_or("the slot has no scheduler")?.page;
         let descriptors = vec![
             clone(region)?,
             clone(control.up.as_fd())?,
             pheromone_shm::file::reopen_read_only(control.down.as_fd())
                 .map_err(refused("read-only descriptor (is /proc mounted?)"))?,
-            clone(self.node_page.as_fd())?,
+            clone(page.as_fd())?,
             their_tagged,
             their_raw,
         ];
@@ -536,6 +637,7 @@ impl Supervisor {
             lines: Lines::default(),
             killed_for: None,
             exit: None,
+            is_orphan: false,
             dead_since: None,
         };
         self.processes.insert(key, process);
@@ -548,16 +650,14 @@ impl Supervisor {
                 state: ExecutorState::Starting,
             },
         );
-        let cpu = self.plan.executor_cpu(core);
-        self.tell_zygote(
-            &ToZygote::Spawn {
-                app,
-                slot,
-                incarnation,
-                cpu,
-            },
-            descriptors,
-        );
+        let cpu = self.plan.executor_cpu(owner, core);
+        let spawn = ToZygote::Spawn {
+            app,
+            slot,
+            incarnation,
+            cpu,
+        };
+        self.tell_zygote(spawn, descriptors);
         Ok(())
     }
 
@@ -598,81 +698,75 @@ impl Supervisor {
         self.gateway.tell(Command::Tail { request, lines });
     }
 
-    fn forget(&mut self, app: u16) {
-        let left: Vec<Key> = self
-            .processes
-            .keys()
-            .copied()
-            .filter(|key| key.0 == app)
-            .collect();
-        for key in left {
-            // The scheduler says that nobody is left; whoever is, is stuck.
+    fn kill_app(&mut self, app: u16, why: &str) {
+        let keys = self.processes.keys().copied();
+        let of_app: Vec<Key> = keys.filter(|key| key.0 == app).collect();
+        for key in of_app {
             if let Some(process) = self.processes.get(&key) {
-                self.kill(key, process.incarnation, "its app is gone".into());
+                self.kill(key, process.incarnation, why.to_owned());
             }
         }
-        self.tell_zygote(&ToZygote::Forget { app }, Vec::new());
+    }
+
+    fn forget(&mut self, app: u16) {
+        // The scheduler says that nobody is left; whoever is, is stuck.
+        self.kill_app(app, "its app is gone");
+        if self.zygote.is_some() {
+            self.tell_zygote(ToZygote::Forget { app }, Vec::new());
+        }
         self.apps.remove(&app);
         self.incarnations.retain(|key, _| key.0 != app);
         self.tails.retain(|key, _| key.0 != app);
     }
 
-    fn tell_zygote(&mut self, message: &ToZygote, descriptors: Vec<OwnedFd>) {
-        let bytes = postcard::to_allocvec(message).expect("messages of numbers always encode");
-        debug_assert!(bytes.len() <= PACKET_BYTES_MAX);
-        self.to_zygote.push_back((bytes, descriptors));
-        self.flush_to_zygote();
+    /// Says something to the zygote, or to the next one.
+    fn tell_zygote(&mut self, message: ToZygote, descriptors: Vec<OwnedFd>) {
+        match &mut self.zygote {
+            Some(zygote) => {
+                zygote.say(&message, descriptors);
+                self.flush_to_zygote();
+            }
+            None => self.unborn.push((message, descriptors)),
+        }
     }
 
     fn flush_to_zygote(&mut self) {
-        let Some(socket) = &self.zygote_socket else {
-            self.to_zygote.clear();
-            return;
-        };
-        while let Some((bytes, descriptors)) = self.to_zygote.front() {
-            let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-            match packet::send(socket, bytes, &borrowed) {
-                Ok(Sent::Whole) => drop(self.to_zygote.pop_front()),
-                Ok(Sent::NotNow) => return,
-                // Its death is heard of through its pidfd; there is nobody to tell until then.
-                Ok(Sent::NoPeer) => return self.to_zygote.clear(),
-                Err(error) => {
-                    return self.give_up_on_zygote(&format!("it cannot be spoken to: {error}"));
-                }
-            }
+        if let Some(Err(error)) = self.zygote.as_mut().map(Zygote::flush) {
+            self.give_up_on_zygote(&format!("it cannot be spoken to: {error}"));
         }
     }
 
     fn hear_zygote(&mut self) {
-        let mut bytes = vec![0; PACKET_BYTES_MAX];
-        while let Some(socket) = &self.zygote_socket {
-            match packet::receive(socket, &mut bytes) {
-                Ok(None) => return,
-                Ok(Some(packet)) if packet.len > 0 => {
-                    match postcard::from_bytes(&bytes[..packet.len]) {
-                        Ok(message) => self.take_word(message, packet.descriptors),
-                        Err(error) => {
-                            let how = format!("it sent what is no message: {error}");
-                            return self.give_up_on_zygote(&how);
-                        }
-                    }
-                }
-                // The end, or an error: its death follows.
-                Ok(Some(_)) | Err(_) => {
-                    self.unwatch(socket.as_fd());
-                    self.zygote_socket = None;
-                    return;
-                }
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        while let Some(zygote) = &self.zygote {
+            match zygote.hear(&mut buffer) {
+                Heard::Word(message, descriptors) => self.take_word(message, descriptors),
+                Heard::Nothing => return,
+                Heard::Nonsense(how) => return self.give_up_on_zygote(&how),
+                Heard::End => return self.hang_up(),
             }
         }
     }
 
-    /// The zygote is ours; where it says what makes no sense, or cannot be spoken to, that is a
-    /// bug nobody can go on with.
+    fn hang_up(&mut self) {
+        if let Some(zygote) = &mut self.zygote {
+            if let Some(socket) = zygote.socket() {
+                // It is watched, or was never.
+                let _ = epoll::delete(&self.epoll, socket);
+            }
+            zygote.hang_up();
+        }
+    }
+
+    /// The zygote is ours; where it says what makes no sense, or cannot be spoken to, it is
+    /// replaced like one that has died.
     fn give_up_on_zygote(&mut self, how: &str) {
-        self.to_zygote.clear();
-        self.zygote_socket = None;
-        self.break_node(Broken::Zygote(format!("killed, since {how}")));
+        self.hang_up();
+        if let Some(zygote) = &self.zygote {
+            let why = format!("killed, since {how}");
+            self.zygote_killed_for.get_or_insert(why);
+            zygote.child().kill();
+        }
     }
 
     fn take_word(&mut self, message: FromZygote, mut descriptors: Vec<OwnedFd>) {
@@ -797,7 +891,7 @@ impl Supervisor {
         // Level-triggered: it would be ready for ever. Watched by this epoll, so it can be deleted.
         let _ = epoll::delete(&self.epoll, pidfd);
         self.roster.set_state(key.0, key.1, ExecutorState::Dying);
-        if self.zygote_socket.is_none() {
+        if process.is_orphan {
             self.bury(key);
         }
     }
@@ -840,7 +934,7 @@ impl Supervisor {
             _ => crash,
         };
         self.announce_death(key, process.incarnation, process.pid, exit, &detail);
-        self.zygote.reap_orphans();
+        self.reap_orphans();
         self.gateway.tell(Command::Died {
             app,
             slot,
@@ -862,7 +956,7 @@ impl Supervisor {
         let leaving = self
             .apps
             .get(&app)
-            .is_none_or(|version| version.is_leaving());
+            .is_none_or(|deployed| deployed.version.is_leaving());
         if exit.code == Some(0) || leaving || self.health.broken().is_some() {
             return;
         }
@@ -932,16 +1026,14 @@ impl Supervisor {
             .entry(key)
             .or_default()
             .keep(invocation, kind, text);
-        let Some(version) = self.apps.get(&key.0) else {
+        let Some(Deployed { version, .. }) = self.apps.get(&key.0) else {
             return;
         };
         self.outlet.put(Output {
             app: version.name().to_owned(),
             function: said.and_then(|head| {
-                version
-                    .function_names
-                    .get(usize::from(head.function))
-                    .cloned()
+                let name = version.function_names.get(usize::from(head.function));
+                name.or(version.trigger_of_slot(key.1)).cloned()
             }),
             session,
             invocation,
@@ -955,31 +1047,196 @@ impl Supervisor {
     fn name(&self, app: u16) -> String {
         self.apps
             .get(&app)
-            .map(|version| version.name().to_owned())
+            .map(|deployed| deployed.version.name().to_owned())
             .unwrap_or_default()
     }
 
+    /// Its executors die with it, and count as crashed; then another one is started, unless too
+    /// many have died.
     fn zygote_died(&mut self) {
-        self.unwatch(self.zygote.pidfd().as_fd());
+        // What it has said last may be of executors that are there.
+        self.hear_zygote();
+        self.hang_up();
+        let Some(zygote) = self.zygote.take() else {
+            return;
+        };
+        let child = zygote.into_child();
+        self.unwatch(child.pidfd().as_fd());
         // Not yet reaped, so its number still names its group.
-        self.zygote.kill_group();
-        let how = self.zygote.reap().describe();
-        self.break_node(Broken::Zygote(how));
+        child.kill_group();
+        let how = child.reap().describe();
+        let how = self.zygote_killed_for.take().unwrap_or(how);
+        self.dead_zygotes.push(child);
+        if self.started.is_some() {
+            return self.break_node(Broken::Zygote(how));
+        }
+        let notice = format!("the zygote died ({how}); its executors die and are replaced");
+        self.outlet.notice("", None, notice);
+        self.orphan_executors(&how);
+        self.put_off_zygote(&how);
     }
 
-    fn scheduler_died(&mut self) {
-        self.unwatch(self.scheduler.pidfd().as_fd());
-        let how = self.scheduler.reap().describe();
-        self.break_node(Broken::Scheduler(how));
+    /// Nobody will say how the processes of a dead zygote have ended, or start those that it has
+    /// not started.
+    fn orphan_executors(&mut self, how: &str) {
+        let keys: Vec<Key> = self.processes.keys().copied().collect();
+        for key in keys {
+            let Some(process) = self.processes.get_mut(&key) else {
+                continue;
+            };
+            let why = format!("the zygote, its parent, died ({how})");
+            process.is_orphan = true;
+            match &process.pidfd {
+                None => {
+                    self.drop_process(key);
+                    self.spawn_failed(key, why);
+                }
+                Some(pidfd) => {
+                    // An error means that it is dead already.
+                    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+                    process.killed_for.get_or_insert(why);
+                    if process.dead_since.is_some() {
+                        self.bury(key);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_off_zygote(&mut self, how: &str) {
+        let now = Instant::now();
+        match self.zygote_deaths.note(now) {
+            Some(pause) => self.zygote_due = Some(now + pause),
+            None => {
+                let count = self.zygote_deaths.count();
+                self.break_node(Broken::Zygote(format!(
+                    "{count} of them within a minute; the last: {how}"
+                )));
+            }
+        }
+    }
+
+    fn start_zygote_if_due(&mut self) {
+        if self.zygote_due.is_none_or(|due| due > Instant::now()) || self.stop.is_some() {
+            return;
+        }
+        self.zygote_due = None;
+        if self.health.broken().is_some() {
+            return;
+        }
+        // Executors inherit what the zygote may use, and this thread is on the CPUs of I/O alone.
+        let unpinned = self
+            .cpus
+            .map(|cpus| sched_setaffinity(Pid::from_raw(0), &cpus));
+        let started = Zygote::start(&self.program);
+        if unpinned.is_some() {
+            crate::pin_thread(&self.plan.io);
+        }
+        let told = started.and_then(|zygote| {
+            self.zygote = Some(zygote);
+            self.watch_zygote()?;
+            self.tell_of_everything()
+        });
+        match (told, &self.zygote) {
+            (Ok(()), _) => {}
+            (Err(error), Some(_)) => self.give_up_on_zygote(&error.to_string()),
+            (Err(error), None) => self.put_off_zygote(&format!("it does not start: {error}")),
+        }
+    }
+
+    /// A new zygote learns of all apps, then what it is to start.
+    fn tell_of_everything(&mut self) -> io::Result<()> {
+        let apps = std::mem::take(&mut self.apps);
+        let told = apps.iter().try_for_each(|(app, deployed)| {
+            let regions = &deployed.version.regions;
+            let readers = (0..regions.count()).map(|region| regions.read_only(region));
+            self.tell_of_app(*app, deployed, readers.collect::<io::Result<_>>()?)
+        });
+        self.apps = apps;
+        told?;
+        for (message, descriptors) in std::mem::take(&mut self.unborn) {
+            self.tell_zygote(message, descriptors);
+        }
+        Ok(())
+    }
+
+    /// Reaps what has come to the node out of the groups of zygotes, dead ones too as long as
+    /// somebody is left there.
+    fn reap_orphans(&mut self) {
+        if let Some(zygote) = &self.zygote {
+            zygote.child().reap_orphans();
+        }
+        self.dead_zygotes.retain(|dead| {
+            dead.reap_orphans();
+            dead.has_group()
+        });
+    }
+
+    /// Looks whether the schedulers' loops turn.
+    fn feel_pulses(&mut self) {
+        let now = Instant::now();
+        if now < self.next_look || self.health.broken().is_some() {
+            return;
+        }
+        self.next_look = now + pulse::LOOK;
+        for at in 0..self.schedulers.len() {
+            let beat = self.schedulers[at].pulse.look(now);
+            self.take_beat(at as u8, beat);
+        }
+    }
+
+    fn take_beat(&mut self, index: u8, beat: Beat) {
+        let name = scheduler_name(index, self.schedulers.len());
+        let pid = self.schedulers[usize::from(index)].child.pid();
+        let sentence = |still: Duration| {
+            let (seconds, doing) = (still.as_secs(), pulse::doing(pid));
+            format!("the {name}'s loop (pid {pid}) has not turned for {seconds} s: {doing}")
+        };
+        match beat {
+            Beat::Fine => {
+                if self.health.set_stuck(index, None) {
+                    let text = format!("the {name}'s loop turns again");
+                    self.outlet.notice("", None, text);
+                }
+            }
+            Beat::Stuck(still) => {
+                let text = sentence(still);
+                if self.health.set_stuck(index, Some(text.clone())) {
+                    let after = pulse::GIVEN_UP_AFTER.as_secs();
+                    let text = format!("{text}; the node ends if it does not within {after} s");
+                    self.outlet.notice("", None, text);
+                }
+            }
+            Beat::GivenUp(still) => {
+                let how = format!("killed, since {}", sentence(still));
+                self.break_node(Broken::Scheduler(how));
+            }
+        }
+    }
+
+    fn scheduler_died(&mut self, index: u8) {
+        let Some(scheduler) = self.schedulers.get(usize::from(index)) else {
+            return;
+        };
+        self.unwatch(scheduler.child.pidfd().as_fd());
+        let how = scheduler.child.reap().describe();
+        self.break_node(Broken::Scheduler(match self.schedulers.len() {
+            1 => how,
+            _ => format!("number {index}: {how}"),
+        }));
     }
 
     /// The node is of no further use: everything that runs is killed, every waiter told.
     fn break_node(&mut self, why: Broken) {
         self.health.give_up(why.clone());
-        self.scheduler.kill();
-        if !self.zygote.is_dead_within(Duration::ZERO) {
-            self.zygote.kill_group();
-            self.zygote.kill();
+        for scheduler in &self.schedulers {
+            scheduler.child.kill();
+        }
+        if let Some(zygote) = &self.zygote
+            && !zygote.child().is_dead_within(Duration::ZERO)
+        {
+            zygote.child().kill_group();
+            zygote.child().kill();
         }
         if let Some(started) = self.started.take() {
             let (process, reason) = match &why {
@@ -992,17 +1249,22 @@ impl Supervisor {
         self.gateway.tell(Command::Broken);
     }
 
-    /// Ends what is left, in order: executors with the scheduler's last word are gone already, then
-    /// the scheduler, then the zygote and whatever hides in its group.
+    /// Ends what is left, in order: executors with a scheduler's last word are gone already, then
+    /// the schedulers, then the zygote and whatever hides in its group.
     fn end(mut self) {
         let mut result = Ok(());
-        if !self.scheduler.is_dead_within(LEAVE_WAIT) {
-            self.scheduler.kill();
-            result = Err(killed("the scheduler"));
+        for (index, scheduler) in (0..).zip(&self.schedulers) {
+            if !scheduler.child.is_dead_within(LEAVE_WAIT) {
+                scheduler.child.kill();
+                let name = scheduler_name(index, self.schedulers.len());
+                result = Err(killed(&format!("the {name}")));
+            }
         }
-        self.zygote_socket = None;
-        if !self.zygote.is_dead_within(LEAVE_WAIT) {
-            self.zygote.kill();
+        self.hang_up();
+        if let Some(zygote) = &self.zygote
+            && !zygote.child().is_dead_within(LEAVE_WAIT)
+        {
+            zygote.child().kill();
             result = Err(killed("the zygote"));
         }
         let keys: Vec<Key> = self.processes.keys().copied().collect();
@@ -1013,12 +1275,18 @@ impl Supervisor {
             self.read_all(key);
             self.drop_process(key);
         }
-        for child in [&self.scheduler, &self.zygote] {
+        let schedulers = self.schedulers.iter().map(|scheduler| &scheduler.child);
+        for child in schedulers.chain(self.zygote.as_ref().map(Zygote::child)) {
             child.is_dead_within(LEAVE_WAIT);
         }
-        // Not yet reaped, so its number still names its group.
-        self.zygote.kill_group();
-        self.scheduler.reap();
+        if let Some(zygote) = self.zygote.take() {
+            // Not yet reaped, so its number still names its group.
+            zygote.child().kill_group();
+            self.dead_zygotes.push(zygote.into_child());
+        }
+        for scheduler in &self.schedulers {
+            scheduler.child.reap();
+        }
         self.reap_all();
         if let Some(done) = self.stop.take() {
             // Whoever has stopped waiting does not want to know.
@@ -1026,16 +1294,53 @@ impl Supervisor {
         }
     }
 
-    /// Whoever was in the zygote's group has been killed; they become ours to reap one by one.
-    fn reap_all(&self) {
+    /// Whoever was in a zygote's group has been killed; they become ours to reap one by one.
+    fn reap_all(&mut self) {
         let until = Instant::now() + LEAVE_WAIT;
         while Instant::now() < until {
-            self.zygote.reap_orphans();
-            if !self.zygote.has_group() {
+            self.reap_orphans();
+            if self.dead_zygotes.is_empty() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+fn start_scheduler(
+    program: &Path,
+    plan: &CorePlan,
+    (index, keeps_on_disk): (u8, bool),
+    wires: Wires,
+) -> io::Result<Scheduler> {
+    let config = SchedulerConfig {
+        index,
+        schedulers: plan.count,
+        node: std::process::id(),
+        cpu: plan.scheduler_cpu(index),
+        executor_cores: plan.executor_cores(index),
+        spin: plan.spin,
+        never_sleeps: plan.never_sleeps,
+        keeps_on_disk,
+    };
+    let name = format!("pheromone: {}", scheduler_name(index, plan.count.into()));
+    let argument = pheromone_scheduler::encode_config(&config);
+    let descriptors: Vec<&OwnedFd> = wires.descriptors.iter().collect();
+    let child = Child::start(program, &name, &["__scheduler", &argument], &descriptors)?;
+    let pulse = Pulse::new(BellRope::map(&wires.page)?, Instant::now());
+    Ok(Scheduler {
+        child,
+        page: wires.page,
+        pulse,
+    })
+}
+
+/// Where the node cannot start after all.
+fn end_at_once(schedulers: &[Scheduler]) {
+    for Scheduler { child, .. } in schedulers {
+        child.kill();
+        child.is_dead_within(LEAVE_WAIT);
+        child.reap();
     }
 }
 
@@ -1081,7 +1386,8 @@ mod tests {
             Source::Orders,
             Source::Zygote,
             Source::ZygoteDeath,
-            Source::SchedulerDeath,
+            Source::SchedulerDeath(0),
+            Source::SchedulerDeath(15),
             Source::Death((u16::MAX, 0)),
             Source::Output((0, u16::MAX), Stream::Tagged),
             Source::Output((1, 2), Stream::Raw),

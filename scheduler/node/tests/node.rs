@@ -88,7 +88,10 @@ tests!(
     a_removed_app_is_gone_with_its_memory,
     a_missing_symbol_is_found_before_anything_runs,
     a_dead_scheduler_ends_everything,
-    a_dead_zygote_ends_everything,
+    a_scheduler_that_stands_still_is_reported_and_may_go_on,
+    a_scheduler_that_stands_still_for_long_ends_everything,
+    a_dead_zygote_is_replaced_and_its_executors_with_it,
+    zygotes_that_die_again_and_again_end_everything,
 );
 
 /// An app in a directory of its own.
@@ -285,22 +288,25 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn pid_of(role: &str) -> i32 {
-    let stat = children().into_iter().find(|stat| {
-        let pid = stat.split(' ').next().unwrap();
+    find(role).expect("a child of that role")
+}
+
+fn find(role: &str) -> Option<i32> {
+    children().into_iter().find_map(|stat| {
+        let pid = stat.split(' ').next()?;
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(role)
-    });
-    stat.expect("a child of that role")
-        .split(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap()
+        let is_it = String::from_utf8_lossy(&line).contains(role);
+        is_it.then(|| pid.parse().ok())?
+    })
 }
 
 fn kill(pid: i32) {
+    signal(pid, nix::sys::signal::Signal::SIGKILL);
+}
+
+fn signal(pid: i32, signal: nix::sys::signal::Signal) {
     let pid = nix::unistd::Pid::from_raw(pid);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(pid, signal).unwrap();
 }
 
 fn a_node_starts_and_stops_and_leaves_nothing() {
@@ -334,12 +340,12 @@ fn a_program_that_is_none_is_told_at_once() {
     assert!(matches!(Node::start(config), Err(NodeError::Start { .. })));
     nothing_is_left();
     let config = NodeConfig {
-        schedulers: 2,
+        schedulers: 17,
         ..NodeConfig::default()
     };
     assert!(matches!(
         Node::start(config),
-        Err(NodeError::Schedulers { asked: 2 })
+        Err(NodeError::Schedulers { asked: 17 })
     ));
 }
 
@@ -623,17 +629,18 @@ fn a_missing_symbol_is_found_before_anything_runs() {
     nothing_is_left();
 }
 
-fn breaks(role: &str, is_it: impl Fn(&NodeError) -> bool) {
+/// The node breaks while a call waits.
+fn breaks(break_it: impl Fn(), how: &str, is_it: impl Fn(&NodeError) -> bool) {
     let place = small();
     let (app, built) = place.build();
     let node = start();
     node.deploy(&app, &built).unwrap();
     let waiting = submit(&node, request("waits", b""));
     accepted(&waiting);
-    kill(pid_of(role));
+    break_it();
     match ended(&waiting) {
         Outcome::Failed(report) => {
-            assert!(report.to_string().contains("SIGKILL"), "{report}");
+            assert!(report.to_string().contains(how), "{report}");
             assert!(matches!(report.cause, FailureCause::Node { .. }));
         }
         other => panic!("{other:?}"),
@@ -650,13 +657,97 @@ fn breaks(role: &str, is_it: impl Fn(&NodeError) -> bool) {
 }
 
 fn a_dead_scheduler_ends_everything() {
-    breaks("scheduler", |error| {
-        matches!(error, NodeError::SchedulerDied { .. })
+    breaks(
+        || kill(pid_of("scheduler")),
+        "SIGKILL",
+        |error| matches!(error, NodeError::SchedulerDied { .. }),
+    );
+}
+
+fn stop_scheduler() -> i32 {
+    let pid = pid_of("scheduler");
+    signal(pid, nix::sys::signal::Signal::SIGSTOP);
+    pid
+}
+
+fn a_scheduler_that_stands_still_is_reported_and_may_go_on() {
+    with_small(|node| {
+        assert_eq!(node.stuck(), None);
+        let pid = stop_scheduler();
+        until("it is reported", || node.stuck().is_some());
+        let stuck = node.stuck().unwrap_or_default();
+        signal(pid, nix::sys::signal::Signal::SIGCONT);
+        assert!(stuck.contains("it is stopped"), "{stuck}");
+        until("it turns again", || node.stuck().is_none());
+        assert_eq!(call(node, "echo", b"hello"), b"hello");
     });
 }
 
-fn a_dead_zygote_ends_everything() {
-    breaks("zygote", |error| {
-        matches!(error, NodeError::ZygoteDied { .. })
+fn a_scheduler_that_stands_still_for_long_ends_everything() {
+    breaks(
+        || {
+            stop_scheduler();
+        },
+        "has not turned for 10 s: it is stopped",
+        |error| matches!(error, NodeError::SchedulerDied { .. }),
+    );
+}
+
+fn a_dead_zygote_is_replaced_and_its_executors_with_it() {
+    with_small(|node| {
+        let output = node.output();
+        for _ in 0..2 {
+            let before = call(node, "whoami", b"");
+            let waiting = submit(node, request("waits", b""));
+            accepted(&waiting);
+            until("it runs", || node.stats("small").unwrap().running == 1);
+            kill(pid_of("zygote"));
+            // What ran counts as crashed.
+            match ended(&waiting) {
+                Outcome::Failed(report) => {
+                    assert!(report.to_string().contains("zygote"), "{report}");
+                    assert!(!matches!(report.cause, FailureCause::Node { .. }));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_ne!(call(node, "whoami", b""), before);
+        }
+        node.check().unwrap();
+        let notice = output
+            .try_iter()
+            .find(|line| line.text.contains("the zygote died (signal 9 (SIGKILL))"));
+        assert_eq!(notice.unwrap().kind, OutputKind::Notice);
+        // What comes to be known while there is none is known to the next.
+        let place = small();
+        let (app, built) = place.build();
+        kill(pid_of("zygote"));
+        node.deploy(&app, &built).unwrap();
+        assert_eq!(call(node, "echo", b"new"), b"new");
     });
+}
+
+fn zygotes_that_die_again_and_again_end_everything() {
+    let kill_all = || {
+        for _ in 0..6 {
+            until("there is a zygote", || find("zygote").is_some());
+            let pid = pid_of("zygote");
+            kill(pid);
+            until("it is gone", || find("zygote") != Some(pid));
+        }
+    };
+    let place = small();
+    let (app, built) = place.build();
+    let node = start();
+    node.deploy(&app, &built).unwrap();
+    kill_all();
+    until("the node gives up", || node.check().is_err());
+    let error = node.check().unwrap_err();
+    assert!(matches!(error, NodeError::ZygoteDied { .. }));
+    assert!(
+        error.to_string().contains("6 of them within a minute"),
+        "{error}"
+    );
+    assert!(node.deploy(&app, &built).is_err());
+    assert!(node.stop().is_err());
+    nothing_is_left();
 }

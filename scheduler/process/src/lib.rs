@@ -7,30 +7,40 @@
 //!
 //! - [`protocol`]: what node and scheduler say to each other.
 //! - [`peers`]: the executors' rings and which of them are polled.
+//! - [`neighbours`]: the other schedulers.
 //! - [`outbox`]: the core's actions, carried out.
 //! - [`control`]: packets with descriptors from the node.
 //! - [`turn`]: the loop.
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod neighbours;
 pub mod outbox;
 pub mod peers;
 pub mod protocol;
+pub mod reclaim;
 pub mod turn;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 use pheromone_core::{Core, CoreConfig, SpinPolicy};
-use pheromone_shm::doorbell::Bell;
+use pheromone_shm::doorbell::{Bell, BellRope};
 use pheromone_shm::inherit::inherit;
-use pheromone_shm::link::Link;
+use pheromone_shm::link::{Half, Link, LinkEnd, NodeRope};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::protocol::{BELL_FD, CONTROL_FD, LINK_FD, SchedulerConfig, SpinMessage};
+use crate::neighbours::Neighbours;
+use crate::protocol::{
+    BELL_FD, CONTROL_FD, LINK_FD, NEIGHBOURS_FD, ROPE_FD, SchedulerConfig, SpinMessage,
+};
 
 /// The process's `main`: `argument` is its configuration as the node wrote it.
 pub fn main(argument: &str) -> ExitCode {
+    // Functions may run as the same user: none of them may look into this process. Where that is
+    // not possible they are kept off by what shuts them in.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     match start(argument) {
         Ok(mut scheduler) => scheduler.run(),
         Err(reason) => {
@@ -61,16 +71,19 @@ fn start(argument: &str) -> Result<turn::Scheduler, String> {
     // Ctrl-C reaches the whole foreground group; the node alone decides what it means.
     ignore_terminal_signals().map_err(|e| format!("cannot ignore terminal signals: {e}"))?;
     pin(config.cpu);
-    let descriptor = |number| {
-        inherit(number).map_err(|e| format!("descriptor {number} was not handed over: {e}"))
-    };
-    let link_file = descriptor(LINK_FD)?;
-    let link = Link::scheduler_end(link_file.as_fd()).map_err(|e| format!("link: {e}"))?;
+    sleep_to_the_point();
+    let (link_file, rope) = (descriptor(LINK_FD)?, descriptor(ROPE_FD)?);
+    let link = NodeRope::map(rope.as_fd())
+        .and_then(|rope| Link::scheduler_end(link_file.as_fd(), rope))
+        .map_err(|e| format!("link: {e}"))?;
     let bell = Bell::map(descriptor(BELL_FD)?).map_err(|e| format!("node page: {e}"))?;
     bell.set_never_sleeps(config.never_sleeps);
+    let neighbours = neighbours(&config)?;
     let core = Core::new(CoreConfig {
         scheduler_index: config.index,
+        schedulers: config.schedulers,
         executor_cores: config.executor_cores,
+        keeps_on_disk: config.keeps_on_disk,
         spin: match config.spin {
             SpinMessage::Never => SpinPolicy::Never,
             SpinMessage::Budget(ns) => SpinPolicy::Budget(ns),
@@ -80,10 +93,42 @@ fn start(argument: &str) -> Result<turn::Scheduler, String> {
     Ok(turn::Scheduler::new(
         config,
         core,
-        link,
+        (link, neighbours),
         bell,
         descriptor(CONTROL_FD)?,
     ))
+}
+
+fn descriptor(number: i32) -> Result<OwnedFd, String> {
+    inherit(number).map_err(|e| format!("descriptor {number} was not handed over: {e}"))
+}
+
+/// The links to the other schedulers, as the node has handed them over.
+fn neighbours(config: &SchedulerConfig) -> Result<Neighbours, String> {
+    let mut links = Vec::new();
+    let mut next = NEIGHBOURS_FD;
+    for other in 0..config.schedulers {
+        if other == config.index {
+            links.push(None);
+            continue;
+        }
+        let (file, page) = (descriptor(next)?, descriptor(next + 1)?);
+        next += 2;
+        let end = link_to(other, config.index, &file, &page);
+        links.push(Some(
+            end.map_err(|e| format!("link to scheduler {other}: {e}"))?,
+        ));
+    }
+    Ok(Neighbours::new(links))
+}
+
+fn link_to(other: u8, own: u8, file: &OwnedFd, page: &OwnedFd) -> std::io::Result<LinkEnd> {
+    let half = if own < other {
+        Half::First
+    } else {
+        Half::Second
+    };
+    Link::peer_end(file.as_fd(), half, BellRope::map(page.as_fd())?)
 }
 
 fn die_with_the_node(node: u32) -> Result<(), String> {
@@ -118,6 +163,13 @@ fn pin(cpu: Option<u32>) {
     }
 }
 
+/// The kernel may end a sleep 50 us late, to end several at once; the scheduler's are ended at
+/// their time. A preference as well.
+fn sleep_to_the_point() {
+    const TIMER_SLACK_NS: u64 = 1;
+    let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK_NS);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,11 +178,13 @@ mod tests {
     fn a_configuration_survives_the_command_line() {
         let config = SchedulerConfig {
             index: 3,
+            schedulers: 4,
             node: 4711,
             cpu: Some(7),
             executor_cores: 2,
             spin: SpinMessage::Budget(20_000),
             never_sleeps: true,
+            keeps_on_disk: true,
         };
         assert_eq!(decode_config(&encode_config(&config)), Some(config));
     }

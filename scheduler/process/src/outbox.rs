@@ -1,25 +1,35 @@
 //! The core's actions, carried out: into executors' rings and the link, with wakes.
 //!
 //! Nothing here waits: the core's protocol leaves room in every dispatch ring, a release that
-//! finds no room is handed back, and what the link cannot take now stays in a queue that the
-//! core's limits on sessions and executors bound.
+//! finds no room is handed back, and what a link cannot take now stays in a queue that the core's
+//! limits on sessions, objects and executors bound.
 
 use std::collections::VecDeque;
 
+use pheromone_core::PeerMessage;
 use pheromone_core::event::{
-    AppId, ExecutorId, Outcome, Part, Refusal, RequestId, Response, SessionId, Sink,
+    AppId, DurableObject, ExecutorId, Failure, HandedLetter, Outcome, Part, Refusal, RequestId,
+    Response, SessionId, Sink, Ticket, Trouble,
 };
 use pheromone_core::spec::AppSpec;
+use pheromone_shm::events::TriggerEvent;
 use pheromone_shm::link::LinkEnd;
-use pheromone_shm::message::{Dispatch, Extent, Input, ToExecutor};
+use pheromone_shm::message::{Dispatch, Extent, Input, InputKey, ToExecutor};
 
+use crate::neighbours::Neighbours;
 use crate::peers::{Peer, Peers};
-use crate::protocol::{OutcomeMessage, PARTS_PER_MESSAGE_MAX, RELEASES_PER_MESSAGE_MAX, ToNode};
+use crate::protocol::{
+    OutcomeMessage, PARTS_PER_MESSAGE_MAX, RELEASES_PER_MESSAGE_MAX, SWEEP_EXTENTS_PER_MESSAGE_MAX,
+    ToNode, WriteMessage, pieces,
+};
+use crate::reclaim::{LARGE_UNITS, Reclaim};
 
 /// Where actions go.
 pub struct Outbox {
     /// The executors' rings.
     pub peers: Peers,
+    /// The other schedulers.
+    pub neighbours: Neighbours,
     link: LinkEnd,
     encoded: Vec<u8>,
     unsent: VecDeque<Vec<u8>>,
@@ -29,14 +39,17 @@ pub struct Outbox {
     ingress_releases: Vec<(AppId, Vec<(u32, u32)>)>,
     releasing: Vec<ExecutorId>,
     starved: Vec<ExecutorId>,
+    /// Owners that may have no time for what they are given back.
+    pub reclaim: Reclaim,
     spin_always: bool,
 }
 
 impl Outbox {
     /// `spin_always`: a permitted executor never sleeps (`--idle spin`).
-    pub fn new(link: LinkEnd, spin_always: bool) -> Self {
+    pub fn new(link: LinkEnd, neighbours: Neighbours, spin_always: bool) -> Self {
         Self {
             peers: Peers::default(),
+            neighbours,
             link,
             encoded: Vec::with_capacity(4096),
             unsent: VecDeque::new(),
@@ -45,6 +58,7 @@ impl Outbox {
             ingress_releases: Vec::new(),
             releasing: Vec::new(),
             starved: Vec::new(),
+            reclaim: Reclaim::default(),
             spin_always,
         }
     }
@@ -59,13 +73,18 @@ impl Outbox {
         self.link.has_message()
     }
 
+    /// Whether anybody that is polled has said something.
+    pub fn has_message(&mut self) -> bool {
+        self.link.has_message() || self.peers.any_active_message() || self.neighbours.any_message()
+    }
+
     /// Learns an app's shape before the core is told of it.
     pub fn deployed(&mut self, app: AppId, spec: &AppSpec) {
         let at = usize::from(app.0);
         if self.ingress.len() <= at {
             self.ingress.resize(at + 1, u16::MAX);
         }
-        self.ingress[at] = spec.executors.max + spec.limits.waiters;
+        self.ingress[at] = spec.ingress_slot();
     }
 
     /// Region of an app's ingress; out of range for an app that is not there.
@@ -110,10 +129,17 @@ impl Outbox {
         if std::mem::take(&mut self.link_written) {
             self.link.wake_peer_if_asleep();
         }
+        self.neighbours.flush();
     }
 
-    /// Whether something waits for room in the link.
+    /// Whether there is something that a [`flush`](Self::flush) may bring on its way: releases that
+    /// their owners cannot see, or what waits for room in a link.
     pub fn has_unsent(&self) -> bool {
+        !self.releasing.is_empty() || self.has_unsent_to_node() || self.neighbours.has_unsent()
+    }
+
+    /// Whether something for the node waits.
+    pub fn has_unsent_to_node(&self) -> bool {
         !self.unsent.is_empty()
     }
 
@@ -208,6 +234,11 @@ impl Outbox {
 
 impl Sink for Outbox {
     fn send(&mut self, executor: ExecutorId, message: &ToExecutor<'_>) {
+        if let ToExecutor::Adopt { extent_count } = *message
+            && let Some(peer) = self.peers.get(executor)
+        {
+            peer.adopts(extent_count);
+        }
         self.deliver(executor, |peer| peer.end.send(message));
     }
 
@@ -237,7 +268,29 @@ impl Sink for Outbox {
     }
 
     fn extents(&mut self, executor: ExecutorId, first: u32, extents: impl Iterator<Item = Extent>) {
-        self.deliver(executor, |peer| peer.end.send_extents(first, extents));
+        self.deliver(executor, |peer| {
+            let mut told = 0;
+            let extents = extents.inspect(|_| told += 1);
+            let sent = peer.end.send_extents(first, extents);
+            peer.adopted(told);
+            sent
+        });
+    }
+
+    fn events<'a>(
+        &mut self,
+        executor: ExecutorId,
+        trigger: u16,
+        events: impl ExactSizeIterator<Item = TriggerEvent<'a>>,
+    ) {
+        let mut unpolled = false;
+        self.deliver(executor, |peer| {
+            unpolled = peer.opened();
+            peer.end.send_events(trigger, events)
+        });
+        if unpolled {
+            self.peers.poll(executor);
+        }
     }
 
     fn release(&mut self, owner: ExecutorId, extent: Extent) -> bool {
@@ -248,7 +301,11 @@ impl Sink for Outbox {
         let Some(peer) = self.peers.get(owner) else {
             return false;
         };
-        if !peer.end.release(extent) {
+        let has_room = peer.end.release(extent);
+        if peer.is_busy() && (extent.len_units >= LARGE_UNITS || !has_room) {
+            self.reclaim.watch(owner, peer);
+        }
+        if !has_room {
             if !self.starved.contains(&owner) {
                 self.starved.push(owner);
             }
@@ -366,11 +423,103 @@ impl Sink for Outbox {
         });
     }
 
+    fn write_failure(&mut self, app: AppId, ticket: Ticket, failure: &Failure) {
+        self.tell(&ToNode::WriteFailure {
+            app: app.0,
+            ticket: ticket.0,
+            failure: failure.clone(),
+        });
+    }
+
+    fn sweep(&mut self, executor: ExecutorId, live: &[Extent]) {
+        let mut pieces = live.chunks(SWEEP_EXTENTS_PER_MESSAGE_MAX).peekable();
+        loop {
+            let live = pieces.next().unwrap_or_default().iter();
+            let live = live.map(|extent| (extent.offset_units, extent.len_units));
+            let more = pieces.peek().is_some();
+            self.tell(&ToNode::Sweep {
+                app: executor.app.0,
+                slot: executor.slot,
+                live: live.collect(),
+                more,
+            });
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn letter(&mut self, app: AppId, letter: &HandedLetter) {
+        let bytes = postcard::to_allocvec(letter)
+            .expect("letters of numbers, bytes and lists always encode");
+        for (piece, more) in pieces(&bytes) {
+            self.tell(&ToNode::Handed {
+                app: app.0,
+                bytes: piece,
+                more,
+            });
+        }
+    }
+
+    fn write(&mut self, app: AppId, ticket: Ticket, durable: &DurableObject<'_>) {
+        let object = &durable.object;
+        let automatic;
+        let key = match object.key {
+            InputKey::Named(key) => key,
+            InputKey::Auto {
+                invocation,
+                ordinal,
+            } => {
+                automatic = format!("~{invocation}.{ordinal}");
+                automatic.as_bytes()
+            }
+        };
+        self.tell(&ToNode::Write(WriteMessage {
+            app: app.0,
+            ticket: ticket.0,
+            session: object.session,
+            author: durable.author,
+            region: object.region,
+            offset_units: object.offset_units,
+            size_bytes: object.size_bytes,
+            bucket: object.bucket,
+            key,
+            group: object.group,
+            retain: durable.retain,
+            replace: durable.replace,
+        }));
+    }
+
+    fn load(&mut self, app: AppId, ticket: Ticket, bucket: u16, key: &[u8]) {
+        self.tell(&ToNode::Load {
+            app: app.0,
+            ticket: ticket.0,
+            bucket,
+            key,
+        });
+    }
+
+    fn delete(&mut self, app: AppId, bucket: u16, key: &[u8]) {
+        let app = app.0;
+        self.tell(&ToNode::Delete { app, bucket, key });
+    }
+
+    fn peer(&mut self, to: u8, message: &PeerMessage) {
+        self.neighbours.send(to, message);
+    }
+
     fn removed(&mut self, app: AppId) {
         self.peers.remove_app(app);
         self.flush_ingress();
         self.ingress_releases.retain(|(of, _)| *of != app);
         self.tell(&ToNode::Removed { app: app.0 });
+    }
+
+    fn trouble(&mut self, app: AppId, trouble: Option<&Trouble>) {
+        self.tell(&ToNode::Trouble {
+            app: app.0,
+            trouble: trouble.cloned(),
+        });
     }
 }
 
@@ -381,7 +530,7 @@ mod tests {
     use pheromone_shm::control::{ControlFiles, SchedulerEnd};
     use pheromone_shm::doorbell::{Bell, BellRope};
     use pheromone_shm::limits::DISPATCH_SLOTS;
-    use pheromone_shm::link::Link;
+    use pheromone_shm::link::{Link, NodeRope};
 
     use super::*;
 
@@ -395,8 +544,10 @@ mod tests {
         let bell = BellRope::map(bell.fd()).expect("a mapping");
         let file = Link::create().expect("a memfd");
         let node = Link::node_end(file.as_fd(), bell).expect("a mapping");
-        let link = Link::scheduler_end(file.as_fd()).expect("a mapping");
-        (Outbox::new(link, false), node)
+        let rope = NodeRope::create().expect("a memfd");
+        let rope = NodeRope::map(rope.as_fd()).expect("a mapping");
+        let link = Link::scheduler_end(file.as_fd(), rope).expect("a mapping");
+        (Outbox::new(link, Neighbours::default(), false), node)
     }
 
     fn executor_comes(outbox: &mut Outbox, incarnation: u32) {
@@ -441,5 +592,42 @@ mod tests {
         outbox.kill(ID, "it lies");
         outbox.send(ID, &ToExecutor::Exit);
         assert_eq!(killed(&mut node), [2]);
+    }
+
+    #[test]
+    fn a_successor_with_nothing_to_adopt_is_polled_no_more_once_it_is_ready() {
+        let (mut outbox, _node) = outbox();
+        for extent_count in [0, 2] {
+            executor_comes(&mut outbox, 2);
+            outbox.peers.get(ID).expect("it has come").ready();
+            outbox.send(ID, &ToExecutor::Adopt { extent_count });
+            outbox.peers.settle_all();
+            assert_eq!(outbox.peers.any_active(), extent_count > 0);
+            if extent_count > 0 {
+                let extents = (0..extent_count).map(|at| Extent {
+                    offset_units: 2 * at,
+                    len_units: 1,
+                });
+                outbox.extents(ID, 0, extents);
+                outbox.peers.settle_all();
+                assert!(!outbox.peers.any_active());
+            }
+            outbox.peers.remove(ID);
+        }
+    }
+
+    #[test]
+    fn a_release_waits_for_a_flush_whoever_has_caused_it() {
+        let (mut outbox, _node) = outbox();
+        executor_comes(&mut outbox, 1);
+        assert!(!outbox.has_unsent());
+        let extent = Extent {
+            offset_units: 0,
+            len_units: 1,
+        };
+        assert!(outbox.release(ID, extent));
+        assert!(outbox.has_unsent(), "its owner cannot see it yet");
+        outbox.flush();
+        assert!(!outbox.has_unsent());
     }
 }

@@ -8,6 +8,8 @@ use pheromone_core::event::{AppId, ExecutorId};
 use pheromone_shm::control::SchedulerEnd;
 use pheromone_shm::limits::{RELEASE_SLOTS, WARM_UNITS_MAX};
 
+use crate::reclaim::Withdrawn;
+
 /// Extents that may wait for a sleeping owner: two for each slot of its release ring, which holds
 /// six or seven in each.
 const RELEASED_EXTENTS_MAX: u32 = 2 * RELEASE_SLOTS as u32;
@@ -22,6 +24,8 @@ pub struct Peer {
     open: u32,
     /// No dispatch has been sent to it yet.
     fresh: bool,
+    /// Extents of its predecessor that it has yet to ask for.
+    unadopted: u32,
     /// It stands in the polled list.
     listed: bool,
     /// Memory given back since its owner was last woken to take it.
@@ -34,6 +38,8 @@ pub struct Peer {
     pub hurries: bool,
     /// The node has been told to kill it: nothing is written to it any more.
     pub given_up: bool,
+    /// What has been taken back from its release ring.
+    pub withdrawn: Withdrawn,
 }
 
 /// Memory given back to an executor that it may not have noticed.
@@ -65,17 +71,38 @@ impl Peer {
         !std::mem::replace(&mut self.listed, true)
     }
 
+    /// Whether anything of it is open.
+    pub fn is_busy(&self) -> bool {
+        self.open > 0
+    }
+
     /// A completion has come in. Whether the executor leaves the polled list is decided by
     /// [`Peers::settle`], after the core has had the chance to dispatch to it again.
     pub fn completed(&mut self) {
         self.open = self.open.saturating_sub(1);
     }
 
-    /// A process without anything to adopt is set up: it has nothing to say until it is dispatched
-    /// to. One that adopts stays polled until then.
+    /// A process is set up: it has nothing to say until it is dispatched to, unless it
+    /// [`adopts`](Self::adopts) something.
     pub fn ready(&mut self) {
-        if self.fresh && self.incarnation == 1 {
+        if self.fresh {
             self.open = 0;
+        }
+    }
+
+    /// The process that has just become ready is told to adopt so many extents: it asks for them.
+    pub fn adopts(&mut self, extents: u32) {
+        self.unadopted = extents;
+        if extents > 0 {
+            self.open = 1;
+        }
+    }
+
+    /// It is told of so many of them. With the last it is set up.
+    pub fn adopted(&mut self, extents: u32) {
+        self.unadopted = self.unadopted.saturating_sub(extents);
+        if self.unadopted == 0 {
+            self.ready();
         }
     }
 
@@ -111,12 +138,14 @@ impl Peers {
             incarnation,
             open: 1,
             fresh: true,
+            unadopted: 0,
             listed: true,
             released: Released::default(),
             awake_for_good: false,
             releases_waiting: false,
             hurries: false,
             given_up: false,
+            withdrawn: Withdrawn::default(),
         });
         if !self.active.contains(&id) {
             self.active.push(id);
@@ -171,6 +200,16 @@ impl Peers {
         }
         self.active.swap_remove(at);
         true
+    }
+
+    /// Takes all executors of which nothing is open out of the polled list.
+    pub fn settle_all(&mut self) {
+        let mut at = 0;
+        while at < self.active.len() {
+            if !self.settle(at) {
+                at += 1;
+            }
+        }
     }
 
     /// The polled executor at this place of the list.
@@ -278,5 +317,28 @@ mod tests {
         peer(&mut peers, id).ready();
         assert!(peers.settle(0));
         assert!(!peers.any_active() && peers.any());
+    }
+
+    #[test]
+    fn a_process_that_adopts_is_polled_until_it_knows_everything() {
+        let id = ExecutorId {
+            app: AppId(2),
+            slot: 3,
+        };
+        for extents in [0, 1, 5] {
+            let mut peers = peers_with(id);
+            peer(&mut peers, id).ready();
+            peer(&mut peers, id).adopts(extents);
+            for _ in 0..extents {
+                peers.settle_all();
+                assert!(peers.any_active());
+                peer(&mut peers, id).adopted(1);
+            }
+            peers.settle_all();
+            assert!(!peers.any_active(), "it has nothing to say");
+            open(&mut peers, id);
+            peers.settle_all();
+            assert!(peers.any_active(), "it is dispatched to");
+        }
     }
 }

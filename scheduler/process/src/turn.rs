@@ -1,18 +1,19 @@
 //! The loop: poll, step, flush, and sleep when nothing happens.
 //!
-//! One turn takes what the node said, up to `MESSAGES_PER_EXECUTOR` messages from every
-//! executor that may speak, and the timers that are due; everything it caused goes out before the
-//! next turn. No system call is made while there is work but the wakes of sleepers.
+//! One turn takes what other schedulers and the node said, up to `MESSAGES_PER_EXECUTOR` messages
+//! from every executor that may speak, and the timers that are due; everything it caused goes out
+//! before the next turn. No system call is made while there is work but the wakes of sleepers.
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use pheromone_core::Core;
 use pheromone_core::event::{
-    AppId, Death, Destination, Event, ExecutorId, Ingress, Request, RequestId, SessionId,
+    AppId, Death, Destination, Event, ExecutorId, FoundObject, HandedLetter, Ingress, Request,
+    RequestId, Retry, SessionId, Ticket, Written,
 };
 use pheromone_core::spec::AppSpec;
+use pheromone_core::{Core, PeerMessage};
 use pheromone_shm::control::SchedulerEnd;
 use pheromone_shm::doorbell::Bell;
 use pheromone_shm::limits::PUBLISH_SLOTS;
@@ -23,31 +24,46 @@ use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::AsFd;
 
 use crate::control;
+use crate::neighbours::Neighbours;
 use crate::outbox::Outbox;
 use crate::protocol::{
-    AppStatsMessage, Control, DestinationMessage, RequestMessage, SchedulerConfig, SpinMessage,
-    ToNode, ToScheduler,
+    AppStatsMessage, Control, DestinationMessage, LetterMessage, RequestMessage, SchedulerConfig,
+    SpinMessage, ToNode, ToScheduler, WrittenMessage,
 };
 
 /// Messages taken from one executor per turn, so that a flooder cannot hold the loop.
 const MESSAGES_PER_EXECUTOR: usize = 32;
 /// Messages taken from the node per turn.
 const MESSAGES_FROM_NODE: usize = 32;
+/// Messages taken from each other scheduler per turn.
+const MESSAGES_PER_NEIGHBOUR: usize = 32;
 /// Turns between two looks at executors that have nothing open, where there is work without end.
 const SWEEP_BUSY_TURNS: u32 = 1 << 16;
-/// Empty turns between two looks at executors that have nothing open, and at timers.
+/// Empty turns between two looks at executors that have nothing open.
 const SWEEP_TURNS: u32 = 512;
-/// Empty turns between two looks at the clock, a power of two. A look costs some 25 ns, so it is
-/// taken where nobody waits for it: after the work of a turn, and while there is none. What comes
-/// in is stamped with the last look, so many polls back at most (half a microsecond).
+/// Empty turns between two looks at the clock and the timers, a power of two. A look costs some
+/// 25 ns, so it is taken where nobody waits for it: after the work of a turn, and while there is
+/// none. What comes in is stamped with the last look, so many polls back at most (half a
+/// microsecond).
 const CLOCK_TURNS: u32 = 64;
 const _: () = assert!(SWEEP_TURNS.is_multiple_of(CLOCK_TURNS));
 /// How long the loop polls without work before it sleeps (adaptive).
 const SPIN_BEFORE_SLEEP_NS: u64 = 50_000;
+/// A sleep ends so long before the next timer, and the rest is polled: a machine may take as long
+/// to get up, a virtual one above all.
+const RISE_BEFORE_TIMER_NS: u64 = 50_000;
 /// Longest sleep while a dispatch is open: an executor could withhold the wake.
 const SLEEP_WITH_OPEN_DISPATCH: Duration = Duration::from_millis(10);
 /// Longest sleep while there is any executor: one of them could have taken the node's wake.
 const SLEEP_WITH_EXECUTORS: Duration = Duration::from_millis(100);
+
+/// A process that is dead.
+struct Deceased {
+    executor: ExecutorId,
+    incarnation: u32,
+    death: Death,
+    detail: String,
+}
 
 /// The scheduler process.
 pub struct Scheduler {
@@ -58,20 +74,26 @@ pub struct Scheduler {
     control: OwnedFd,
     buffer: Box<MessageBuffer>,
     from_node: Vec<u8>,
+    from_neighbour: Vec<u8>,
+    /// Pieces of a dead letter that is on its way here.
+    adopted: Vec<u8>,
     now_ns: u64,
     last_work_ns: u64,
     empty_turns: u32,
     busy_turns: u32,
     missed_wakes: u64,
+    /// Deaths of processes of whose memory some is in the node's hands.
+    deaths: Vec<Deceased>,
     leaving: bool,
 }
 
 impl Scheduler {
-    /// Everything is mapped; nothing has been said yet.
+    /// Everything is mapped, the link to the node and those to the other schedulers among it;
+    /// nothing has been said yet.
     pub fn new(
         config: SchedulerConfig,
         core: Core,
-        link: LinkEnd,
+        (link, neighbours): (LinkEnd, Neighbours),
         bell: Bell,
         control: OwnedFd,
     ) -> Self {
@@ -80,16 +102,19 @@ impl Scheduler {
         Self {
             config,
             core,
-            outbox: Outbox::new(link, spin_always),
+            outbox: Outbox::new(link, neighbours, spin_always),
             bell,
             control,
             buffer: Box::default(),
             from_node: Vec::with_capacity(4096),
+            from_neighbour: Vec::new(),
+            adopted: Vec::new(),
             now_ns,
             last_work_ns: now_ns,
             empty_turns: 0,
             busy_turns: 0,
             missed_wakes: 0,
+            deaths: Vec::new(),
             leaving: false,
         }
     }
@@ -107,7 +132,8 @@ impl Scheduler {
                     return ExitCode::from(70);
                 }
             }
-            if self.leaving && !self.outbox.has_unsent() {
+            // Another scheduler may have left already, and takes nothing any more.
+            if self.leaving && !self.outbox.has_unsent_to_node() {
                 return ExitCode::SUCCESS;
             }
         }
@@ -116,6 +142,10 @@ impl Scheduler {
     /// One turn. True when there was anything to do.
     fn turn(&mut self) -> Result<bool, String> {
         let mut worked = false;
+        if self.outbox.neighbours.any_message() {
+            self.take_from_neighbours()?;
+            worked = true;
+        }
         if self.outbox.link_has_message() {
             self.take_from_node()?;
             worked = true;
@@ -147,6 +177,10 @@ impl Scheduler {
 
     /// Fires the timers that are due; whether there were any.
     fn pass_time(&mut self) -> bool {
+        self.bell.count_turn();
+        if !self.outbox.reclaim.is_idle() {
+            self.outbox.reclaim(self.now_ns);
+        }
         let due = self.core.next_timer_ns();
         if due.is_none_or(|due| due > self.now_ns) {
             return false;
@@ -173,6 +207,10 @@ impl Scheduler {
             return;
         }
         self.now_ns = monotonic_ns();
+        if self.pass_time() {
+            self.note_work();
+            return;
+        }
         if !self.empty_turns.is_multiple_of(SWEEP_TURNS) && !self.sleeps_at_once() {
             return;
         }
@@ -191,10 +229,10 @@ impl Scheduler {
         self.config.spin == SpinMessage::Never
     }
 
-    /// Timers, releases that found no room, and executors with nothing open (which must have
+    /// Releases that found no room, and executors with nothing open (which must have
     /// nothing to say; the core judges them if they do). True when there was anything.
     fn sweep(&mut self) -> bool {
-        let mut worked = self.pass_time();
+        let mut worked = false;
         for executor in self.outbox.take_starved() {
             self.step(Event::ReleaseRoom { executor });
         }
@@ -210,6 +248,10 @@ impl Scheduler {
                 worked = true;
             }
         }
+        if worked {
+            // Whoever has said its last word here is polled no more, as in a turn.
+            self.outbox.peers.settle_all();
+        }
         if worked || self.outbox.has_unsent() {
             self.outbox.flush();
         }
@@ -217,11 +259,20 @@ impl Scheduler {
     }
 
     fn sleep(&mut self) {
+        let rise_before_ns = if self.sleeps_at_once() {
+            0
+        } else {
+            RISE_BEFORE_TIMER_NS
+        };
+        let due_in_ns = self.core.next_timer_ns().map(|due_ns| {
+            let rise_ns = due_ns.saturating_sub(rise_before_ns);
+            rise_ns.saturating_sub(self.now_ns)
+        });
+        if due_in_ns == Some(0) {
+            return;
+        }
         let open = self.outbox.peers.any_active();
-        let mut timeout = self
-            .core
-            .next_timer_ns()
-            .map(|due| Duration::from_nanos(due.saturating_sub(self.now_ns)));
+        let mut timeout = due_in_ns.map(Duration::from_nanos);
         if open || self.outbox.has_unsent() || self.outbox.has_starved() {
             timeout = Some(timeout.map_or(SLEEP_WITH_OPEN_DISPATCH, |timer| {
                 timer.min(SLEEP_WITH_OPEN_DISPATCH)
@@ -232,11 +283,8 @@ impl Scheduler {
             }));
         }
         let outbox = &mut self.outbox;
-        let woken = self.bell.sleep(
-            || outbox.link_has_message() || outbox.peers.any_active_message(),
-            timeout,
-        );
-        if !woken && (self.outbox.link_has_message() || self.outbox.peers.any_active_message()) {
+        let woken = self.bell.sleep(|| outbox.has_message(), timeout);
+        if !woken && self.outbox.has_message() {
             self.missed_wakes += 1;
         }
         self.now_ns = monotonic_ns();
@@ -278,6 +326,26 @@ impl Scheduler {
         if let Some(peer) = self.outbox.peers.get(executor) {
             peer.end.publish_consumed();
         }
+    }
+
+    #[cold]
+    fn take_from_neighbours(&mut self) -> Result<(), String> {
+        let mut bytes = std::mem::take(&mut self.from_neighbour);
+        for from in self.outbox.neighbours.indices() {
+            for _ in 0..MESSAGES_PER_NEIGHBOUR {
+                let received = self.outbox.neighbours.receive(from, &mut bytes);
+                if !received.map_err(|e| format!("link to scheduler {from}: {e}"))? {
+                    break;
+                }
+                let message: PeerMessage = postcard::from_bytes(&bytes).map_err(|e| {
+                    let len = bytes.len();
+                    format!("scheduler {from} sent {len} bytes that say nothing: {e}")
+                })?;
+                self.step(Event::Peer { message: &message });
+            }
+        }
+        self.from_neighbour = bytes;
+        Ok(())
     }
 
     fn take_from_node(&mut self) -> Result<(), String> {
@@ -337,12 +405,124 @@ impl Scheduler {
                     app: AppId(app),
                     slot,
                 };
-                self.died(executor, incarnation, death, detail);
+                self.died(Deceased {
+                    executor,
+                    incarnation,
+                    death,
+                    detail: detail.to_owned(),
+                });
             }
+            ToScheduler::Punched {
+                app,
+                slot,
+                incarnation,
+                extents,
+            } => {
+                if self.outbox.punched((app, slot), incarnation, &extents) {
+                    self.bury_late(app, slot);
+                }
+            }
+            ToScheduler::FailureWritten {
+                app,
+                ticket,
+                offset_units,
+                len_units,
+                size_bytes,
+            } => {
+                let extent = Extent {
+                    offset_units,
+                    len_units,
+                };
+                self.step(Event::FailureWritten {
+                    app: AppId(app),
+                    ticket: Ticket(ticket),
+                    body: Ingress { extent, size_bytes },
+                });
+            }
+            ToScheduler::Written {
+                app,
+                ticket,
+                outcome,
+            } => self.step(Event::Written {
+                app: AppId(app),
+                ticket: Ticket(ticket),
+                outcome: match outcome {
+                    WrittenMessage::Done => Written::Done,
+                    WrittenMessage::Exists => Written::Exists,
+                    WrittenMessage::NothingKept => Written::NothingKept,
+                    WrittenMessage::Failed(why) => Written::Failed(why),
+                },
+            }),
+            ToScheduler::Loaded { app, ticket, found } => self.step(Event::Loaded {
+                app: AppId(app),
+                ticket: Ticket(ticket),
+                found: found.map(|found| FoundObject {
+                    body: Ingress {
+                        extent: Extent {
+                            offset_units: found.offset_units,
+                            len_units: found.len_units,
+                        },
+                        size_bytes: found.size_bytes,
+                    },
+                    session: SessionId(found.session),
+                    group: found.group,
+                }),
+            }),
+            ToScheduler::FailureNotWritten {
+                app,
+                ticket,
+                reason,
+            } => self.step(Event::FailureNotWritten {
+                app: AppId(app),
+                ticket: Ticket(ticket),
+                reason,
+            }),
+            ToScheduler::Sweep { app, slot } => {
+                let app = AppId(app);
+                let executor = ExecutorId { app, slot };
+                self.step(Event::Sweep { executor });
+            }
+            ToScheduler::Swept { app, slot } => {
+                let app = AppId(app);
+                let executor = ExecutorId { app, slot };
+                self.step(Event::Swept { executor });
+            }
+            ToScheduler::Flush { app } => self.step(Event::Flush { app: AppId(app) }),
             ToScheduler::Remove { app } => self.step(Event::Remove { app: AppId(app) }),
             ToScheduler::Stats { token, app } => {
                 let stats = self.stats(AppId(app));
                 self.outbox.tell(&ToNode::Stats { token, stats });
+            }
+            ToScheduler::Retry {
+                app,
+                request,
+                letter,
+                has_caller,
+                timeout_ns,
+            } => self.step(Event::Retry(Retry {
+                app: AppId(app),
+                id: RequestId(request),
+                letter,
+                has_caller,
+                timeout_ns,
+            })),
+            ToScheduler::Letters { token, app } => self.tell_letters(token, AppId(app)),
+            ToScheduler::DropLetters { token, app, letter } => {
+                self.drop_letters(token, AppId(app), letter);
+            }
+            ToScheduler::HandOver { app } => {
+                self.step(Event::HandOver { app: AppId(app) });
+                self.outbox.tell(&ToNode::HandedOver { app });
+            }
+            ToScheduler::LetterTaken { app, letter } => {
+                let app = AppId(app);
+                self.step(Event::LetterTaken { app, letter });
+            }
+            ToScheduler::Adopt { app, bytes, more } => {
+                self.adopted.extend_from_slice(bytes);
+                if !more {
+                    self.adopt(AppId(app))?;
+                }
             }
             ToScheduler::Shutdown => self.leaving = true,
         }
@@ -377,6 +557,7 @@ impl Scheduler {
             DestinationMessage::Bucket { bucket, key, group } => {
                 Destination::Bucket { bucket, key, group }
             }
+            DestinationMessage::Retained { bucket, key } => Destination::Retained { bucket, key },
         };
         self.step(Event::Request(Request {
             app: AppId(message.app),
@@ -430,30 +611,51 @@ impl Scheduler {
         Ok(())
     }
 
-    /// A death is handled after everything that the process had said. One whose control memory
-    /// never came has said nothing; the core still waits for it, and hears of its start and its
-    /// death at once.
-    fn died(&mut self, executor: ExecutorId, incarnation: u32, death: Death, detail: &str) {
+    /// A death is handled after everything that the process had said, and after its memory is out
+    /// of the node's hands. One whose control memory never came has said nothing; the core still
+    /// waits for it, and hears of its start and its death at once.
+    fn died(&mut self, dead: Deceased) {
+        let (executor, incarnation) = (dead.executor, dead.incarnation);
         let current = self.outbox.peers.get(executor).map(|peer| peer.incarnation);
-        if current == Some(incarnation) {
-            self.step(Event::ExecutorDying {
-                executor,
-                incarnation,
-            });
-            self.drain(executor);
-            self.outbox.peers.remove(executor);
-        } else {
+        if current != Some(incarnation) {
             self.step(Event::ExecutorStarted {
                 executor,
                 incarnation,
             });
+            return self.bury(&dead);
         }
-        self.step(Event::ExecutorDied {
+        self.step(Event::ExecutorDying {
             executor,
             incarnation,
-            death,
-            detail,
         });
+        self.drain(executor);
+        let peer = self.outbox.peers.get(executor);
+        if peer.is_some_and(|peer| peer.withdrawn.is_under_way()) {
+            self.deaths.push(dead);
+            return;
+        }
+        self.outbox.peers.remove(executor);
+        self.bury(&dead);
+    }
+
+    fn bury(&mut self, dead: &Deceased) {
+        self.step(Event::ExecutorDied {
+            executor: dead.executor,
+            incarnation: dead.incarnation,
+            death: dead.death,
+            detail: &dead.detail,
+        });
+    }
+
+    /// The last of a process's memory is out of the node's hands: if it has died meanwhile, that is
+    /// handled now.
+    fn bury_late(&mut self, app: u16, slot: u16) {
+        let is_it = |dead: &Deceased| (dead.executor.app.0, dead.executor.slot) == (app, slot);
+        if let Some(at) = self.deaths.iter().position(is_it) {
+            let dead = self.deaths.swap_remove(at);
+            self.outbox.peers.remove(dead.executor);
+            self.bury(&dead);
+        }
     }
 
     /// Takes what a dead process left: at most a full ring. Somebody whom a function has started
@@ -472,6 +674,46 @@ impl Scheduler {
         }
     }
 
+    /// The last piece of a letter has come.
+    fn adopt(&mut self, app: AppId) -> Result<(), String> {
+        let bytes = std::mem::take(&mut self.adopted);
+        let letter: HandedLetter =
+            postcard::from_bytes(&bytes).map_err(|e| format!("a dead letter: {e}"))?;
+        let letter = &letter;
+        self.step(Event::Adopt { app, letter });
+        Ok(())
+    }
+
+    fn tell_letters(&mut self, token: u64, app: AppId) {
+        let mut count = 0;
+        for letter in self.core.dead_letters(app) {
+            count += 1;
+            let letter = LetterMessage {
+                id: letter.id,
+                function: letter.function,
+                session: letter.session.0,
+                failure: letter.failure.clone(),
+                died_ns: letter.died_ns,
+                input_count: letter.input_count,
+                held_bytes: letter.held_bytes,
+                has_inputs: letter.has_inputs,
+            };
+            self.outbox.tell(&ToNode::Letter { token, letter });
+        }
+        self.outbox.tell(&ToNode::LettersDone { token, count });
+    }
+
+    fn drop_letters(&mut self, token: u64, app: AppId, letter: Option<u64>) {
+        let dropped = |core: &Core| {
+            let stats = core.stats(app);
+            stats.map_or(0, |stats| stats.dead_letters_dropped_total)
+        };
+        let before = dropped(&self.core);
+        self.step(Event::DropLetters { app, letter });
+        let count = dropped(&self.core) - before;
+        self.outbox.tell(&ToNode::LettersDone { token, count });
+    }
+
     fn stats(&mut self, app: AppId) -> Option<AppStatsMessage> {
         let stats = self.core.stats(app)?;
         Some(AppStatsMessage {
@@ -479,6 +721,8 @@ impl Scheduler {
             sessions_total: stats.sessions_total,
             objects_live: stats.objects_live,
             objects_total: stats.objects_total,
+            gathered: stats.gathered,
+            busy: u64::from(!self.core.is_quiet(app)),
             queued: stats.queued,
             running: stats.running,
             invocations_total: stats.invocations_total,
@@ -486,7 +730,17 @@ impl Scheduler {
             executors: stats.executors,
             executors_idle: stats.executors_idle,
             error_events_total: stats.error_events_total,
+            dropped_total: stats.dropped_total,
+            early_total: stats.early_total,
+            starved_total: stats.starved_total,
+            reruns_total: stats.reruns_total,
             deaths_total: stats.deaths_total,
+            dead_letters: stats.dead_letters,
+            dead_letters_bytes: stats.dead_letters_bytes,
+            dead_letters_total: stats.dead_letters_total,
+            dead_letters_pushed_out_total: stats.dead_letters_pushed_out_total,
+            dead_letters_retried_total: stats.dead_letters_retried_total,
+            dead_letters_dropped_total: stats.dead_letters_dropped_total,
             missed_wakes_total: self.missed_wakes,
         })
     }

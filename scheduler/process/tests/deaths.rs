@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use pheromone_core::spec::{AppSpec, Backoff, FunctionSpec, Isolation, Limits, OnFailure, Pool};
 use pheromone_core::{Core, CoreConfig, SpinPolicy};
+use pheromone_scheduler::neighbours::Neighbours;
 use pheromone_scheduler::protocol::{Control, SchedulerConfig, SpinMessage, ToNode, ToScheduler};
 use pheromone_scheduler::turn::Scheduler;
 use pheromone_shm::control::ControlFiles;
 use pheromone_shm::doorbell::{Bell, BellRope};
 use pheromone_shm::file::create_sealed;
 use pheromone_shm::limits::BELL_BYTES;
-use pheromone_shm::link::{Link, LinkEnd};
+use pheromone_shm::link::{Link, LinkEnd, NodeRope};
 use rustix::io::IoSlice;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -27,6 +28,7 @@ const APP: u16 = 0;
 /// The scheduler's loop on a thread, and the node's ends of what leads to it.
 struct Node {
     link: LinkEnd,
+    sleeper: NodeRope,
     control: OwnedFd,
     scheduler: Option<JoinHandle<()>>,
 }
@@ -37,6 +39,9 @@ impl Node {
         let rope = BellRope::map(bell.as_fd()).expect("a mapping");
         let file = Link::create().expect("a memfd");
         let link = Link::node_end(file.as_fd(), rope).expect("a mapping");
+        let page = NodeRope::create().expect("a memfd");
+        let sleeper = NodeRope::map(page.as_fd()).expect("a mapping");
+        let waker = sleeper.clone();
         let (control, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -46,24 +51,29 @@ impl Node {
         .expect("a socket pair");
         let scheduler = thread::spawn(move || {
             let core = Core::new(CoreConfig {
+                keeps_on_disk: false,
                 scheduler_index: 0,
+                schedulers: 1,
                 executor_cores: 1,
                 spin: SpinPolicy::Never,
             });
             let config = SchedulerConfig {
                 index: 0,
+                schedulers: 1,
                 node: std::process::id(),
                 cpu: None,
                 executor_cores: 1,
                 spin: SpinMessage::Never,
                 never_sleeps: false,
+                keeps_on_disk: false,
             };
-            let link = Link::scheduler_end(file.as_fd()).expect("a mapping");
+            let link = Link::scheduler_end(file.as_fd(), waker).expect("a mapping");
             let bell = Bell::map(bell).expect("a mapping");
-            Scheduler::new(config, core, link, bell, theirs).run();
+            Scheduler::new(config, core, (link, Neighbours::default()), bell, theirs).run();
         });
         let mut node = Self {
             link,
+            sleeper,
             control,
             scheduler: Some(scheduler),
         };
@@ -116,7 +126,8 @@ impl Node {
             }
             let left = LONG.checked_sub(since.elapsed());
             let left = left.unwrap_or_else(|| panic!("gave up waiting until {what}"));
-            self.link.sleep(|| false, Some(left));
+            let link = &self.link;
+            self.sleeper.sleep(|| link.has_message(), Some(left));
         }
     }
 

@@ -215,21 +215,20 @@ PHR_FUNCTION(refusals)
     return PHR_OK;
 }
 
-/* Every call of a later version says so. */
-PHR_FUNCTION(later)
+/* Sends wait for the disk, and what it refuses is still the sender's. */
+PHR_FUNCTION(durable)
 {
-    phr_object *object = phr_create(ctx, "out", NULL, 1);
+    phr_object *object = phr_create(ctx, "out", "k", 1);
 
-    CHECK(phr_send_durable(ctx, object) == PHR_ENOTSUP);
-    CHECK(strstr(phr_last_error(ctx), "durable sends are not in this build") != NULL);
-    CHECK(phr_respond_to(ctx, phr_input(ctx, 0), object) == PHR_ENOTSUP);
-    CHECK(phr_respond_session(ctx, 1, object) == PHR_ENOTSUP);
-    CHECK(phr_fail_session(ctx, 1, 1, "m") == PHR_ENOTSUP);
-    CHECK(phr_load(ctx, "out", "k") == NULL && phr_last_status(ctx) == PHR_ENOTSUP);
-    CHECK(phr_failed_input_count(phr_input(ctx, 0)) == 0);
-    CHECK(phr_failed_input(phr_input(ctx, 0), 0) == NULL);
-    CHECK(phr_send(ctx, object) == PHR_OK); /* still mine after the errors */
-    return PHR_OK;
+    CHECK(phr_send_durable(ctx, phr_create(ctx, NULL, NULL, 1)) == PHR_EINVAL);
+    CHECK(phr_send_durable(ctx, object) == PHR_EEXIST);
+    CHECK(strstr(phr_last_error(ctx), "an object of this name already") != NULL);
+    CHECK(phr_send_durable(ctx, object) == PHR_EIO);
+    CHECK(phr_send_durable(ctx, object) == PHR_OK);
+    CHECK(phr_load(ctx, "out", "k") == NULL && phr_last_status(ctx) == PHR_ENOENT);
+    const phr_object *found = phr_load(ctx, "out", "k");
+    CHECK(found != NULL && memcmp(phr_data(found), "found it", 8) == 0);
+    return phr_forward(ctx, found, "out", "again");
 }
 
 PHR_FUNCTION(respond)
@@ -243,6 +242,28 @@ PHR_FUNCTION(respond)
     CHECK(phr_respond(ctx, object) == PHR_OK);
     CHECK(phr_respond_data(ctx, "x", 1) == PHR_EEXIST);
     CHECK(phr_respond(ctx, object) == PHR_EEXIST);
+    return PHR_OK;
+}
+
+/* Answers two parents and fails a third session, each once. */
+PHR_FUNCTION(respond_elsewhere)
+{
+    phr_object *object = phr_create(ctx, NULL, NULL, 1);
+
+    CHECK(phr_parent_count(ctx) == 2);
+    CHECK(phr_parent(ctx, 0) == 71 && phr_parent(ctx, 1) == 72 && phr_parent(ctx, 2) == 0);
+    memcpy(phr_buffer(object), "a", 1);
+    CHECK(phr_respond_session(ctx, 0, object) == PHR_EINVAL);
+    CHECK(phr_respond_session(ctx, phr_parent(ctx, 0), object) == PHR_OK);
+    object = phr_create(ctx, NULL, NULL, 1);
+    memcpy(phr_buffer(object), "b", 1);
+    CHECK(phr_respond_session(ctx, 71, object) == PHR_EEXIST);
+    CHECK(phr_fail_session(ctx, 71, 3, "no") == PHR_EEXIST);
+    CHECK(phr_respond_to(ctx, object, object) == PHR_EINVAL);
+    CHECK(phr_respond_to(ctx, phr_input(ctx, 0), object) == PHR_OK);
+    CHECK(phr_fail_session(ctx, 72, 0, "no") == PHR_EINVAL);
+    CHECK(phr_fail_session(ctx, 72, 3, "not this one") == PHR_OK);
+    CHECK(phr_fail_session(ctx, 72, 3, "nor again") == PHR_EEXIST);
     return PHR_OK;
 }
 

@@ -294,6 +294,7 @@ fn helper_code(symbol: &str) -> FunctionProgram {
         environment: Vec::new(),
         files: Vec::new(),
         writable: Vec::new(),
+        connect: Vec::new(),
         private_memory_bytes: None,
         arguments: Arguments::Values,
     }

@@ -14,14 +14,12 @@ use crate::gather::text;
 /// The fields of a `by_batch_size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchRule {
-    /// Objects of a batch.
+    /// Objects of a batch: no more than one invocation may have as inputs.
     pub(crate) count: u32,
     /// Longest wait of an object.
     pub(crate) linger_ns: Option<u64>,
     /// Each group has its own batches.
     pub(crate) per_group: bool,
-    /// Inputs of one invocation.
-    pub(crate) inputs_max: u32,
 }
 
 /// What is pending of batches.
@@ -77,7 +75,7 @@ impl<T: Copy> Batch<T> {
     fn batch_len(&self) -> u32 {
         match self.rule.linger_ns {
             Some(0) => 1,
-            _ => self.rule.count.min(self.rule.inputs_max),
+            _ => self.rule.count,
         }
     }
 

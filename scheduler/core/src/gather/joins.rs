@@ -29,6 +29,10 @@ pub(crate) struct Joins<T> {
     waiting: Queues<Ref<List<T>>>,
     /// Lists ever.
     joined: u64,
+    /// Lists that have not fired, and the keys in them.
+    listed: u64,
+    /// Keys whose object, or the name that this was given, is accounted for elsewhere.
+    accounted: u32,
     /// Room to put lists in order.
     order: Vec<(u64, Ref<List<T>>)>,
 }
@@ -82,6 +86,8 @@ impl<T: Copy> Joins<T> {
             lists: Slab::new(),
             waiting: Queues::new(),
             joined: 0,
+            listed: 0,
+            accounted: 0,
             order: Vec::new(),
         }
     }
@@ -103,10 +109,14 @@ impl<T: Copy> Joins<T> {
         let list = &mut self.lists[joined];
         list.number = self.joined;
         list.missing = 0;
+        self.listed += 1;
         for key in keys {
+            self.listed += 1;
             let place = key_place(&mut self.keys, key);
             let named_by = std::mem::replace(&mut self.keys[place].named_by, self.joined);
             if named_by == self.joined {
+                // It is not on the list.
+                self.listed -= 1;
                 self.take_back(joined);
                 return Err(Refusal::KeyTwice(String::from_utf8_lossy(key).into_owned()));
             }
@@ -139,6 +149,7 @@ impl<T: Copy> Joins<T> {
 
     fn forget(&mut self, forgotten: Ref<List<T>>) {
         let keys = &mut self.lists[forgotten].keys;
+        self.listed -= keys.len() as u64 + 1;
         keys.clear();
         keys.shrink_to(BUFFER_ENTRIES_KEPT);
         self.lists.give(forgotten);
@@ -152,6 +163,7 @@ impl<T: Copy> Joins<T> {
             return;
         }
         key.item = Some(item);
+        self.accounted += 1;
         while let Some(waiting) = self.waiting.pop(&mut self.keys[place].waiting) {
             let list = &mut self.lists[waiting];
             list.missing -= 1;
@@ -173,10 +185,17 @@ impl<T: Copy> Joins<T> {
                 && let Some(item) = key.item.take()
             {
                 key.is_consumed = true;
+                // Nobody else remembers an automatic one.
+                self.accounted -= u32::from(self.keys.name(place).starts_with(b"~"));
                 out.released.push(item);
             }
         }
         self.forget(fired);
+    }
+
+    /// Lists with their keys, and keys without an object.
+    pub(super) fn remembered(&self) -> u64 {
+        self.listed + u64::from(self.keys.len() - self.accounted)
     }
 
     pub(super) fn is_pending(&self) -> bool {
@@ -228,6 +247,7 @@ impl<T: Copy> Joins<T> {
         let items = self.keys.places().filter_map(|place| self.keys[place].item);
         out.released.extend(items);
         self.keys.clear();
+        self.accounted = 0;
         self.order.shrink_to(BUFFER_ENTRIES_KEPT);
         if self.lists.slots() > BUFFER_ENTRIES_KEPT {
             self.lists = Slab::new();

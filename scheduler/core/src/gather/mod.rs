@@ -16,6 +16,7 @@
 
 mod batch;
 mod groups;
+pub(crate) mod hand;
 mod joins;
 pub(crate) mod outcome;
 mod queue;
@@ -30,6 +31,7 @@ mod windows;
 use batch::Batch;
 pub(crate) use batch::BatchRule;
 pub(crate) use groups::{Groups, GroupsRule, Sources};
+use hand::{Hand, HandRule};
 pub(crate) use joins::{Joins, JoinsRule};
 use outcome::Outcome;
 pub(crate) use rounds::{Rounds, RoundsRule};
@@ -69,16 +71,17 @@ pub(crate) enum Rule {
     Joins(JoinsRule),
     /// `dynamic_group`.
     Groups(GroupsRule),
+    /// `custom`.
+    Hand(HandRule),
 }
 
 impl Rule {
     /// Of a trigger that has been found valid, in a bucket with this `keep`. `None`: it keeps no
-    /// state, or a function of the user's does.
+    /// state.
     pub(crate) fn of(trigger: &TriggerSpec, keep: Keep, inputs_max: u32) -> Option<Self> {
         let rule = match trigger.kind {
-            TriggerKind::Immediate | TriggerKind::ByName(_) | TriggerKind::Custom { .. } => {
-                return None;
-            }
+            TriggerKind::Immediate | TriggerKind::ByName(_) => return None,
+            TriggerKind::Custom { keep, .. } => Self::Hand(HandRule { keep }),
             TriggerKind::BySet { ref keys } => {
                 Self::Set(u32::try_from(keys.len()).expect("validated: at most limits.inputs"))
             }
@@ -90,7 +93,6 @@ impl Rule {
                 count,
                 linger_ns,
                 per_group,
-                inputs_max,
             }),
             TriggerKind::ByTime {
                 window_ns,
@@ -132,12 +134,19 @@ impl Rule {
         Some(rule)
     }
 
+    /// Whether it remembers what it holds no object of any more: see [`Gatherer::remembered`].
+    pub(crate) fn remembers(&self) -> bool {
+        matches!(self, Self::Joins(_) | Self::Rounds(_))
+    }
+
     /// Whether it needs the text of keys, which automatic ones have only where someone asks.
     pub(crate) fn wants_key(&self) -> bool {
         match self {
             Self::Joins(_) => true,
             Self::Groups(rule) => rule.order_by_key,
-            Self::Set(_) | Self::Batch(_) | Self::Windows(_) | Self::Rounds(_) => false,
+            Self::Set(_) | Self::Batch(_) | Self::Windows(_) | Self::Rounds(_) | Self::Hand(_) => {
+                false
+            }
         }
     }
 }
@@ -156,6 +165,8 @@ pub(crate) enum Gatherer<T> {
     Joins(Box<Joins<T>>),
     /// `dynamic_group`.
     Groups(Box<Groups<T>>),
+    /// `custom`.
+    Hand(Box<Hand<T>>),
 }
 
 impl<T: Copy> Gatherer<T> {
@@ -168,6 +179,7 @@ impl<T: Copy> Gatherer<T> {
             Rule::Rounds(rule) => Self::Rounds(Box::new(Rounds::new(rule))),
             Rule::Joins(rule) => Self::Joins(Box::new(Joins::new(rule))),
             Rule::Groups(rule) => Self::Groups(Box::new(Groups::new(rule))),
+            Rule::Hand(rule) => Self::Hand(Box::new(Hand::new(rule))),
         }
     }
 
@@ -181,6 +193,7 @@ impl<T: Copy> Gatherer<T> {
             (Self::Rounds(rounds), Rule::Rounds(rule)) => rounds.reset(rule),
             (Self::Joins(joins), Rule::Joins(rule)) => joins.reset(rule),
             (Self::Groups(groups), Rule::Groups(rule)) => groups.reset(rule),
+            (Self::Hand(hand), Rule::Hand(rule)) => hand.reset(rule),
             (other, _) => *other = Self::new(rule, now_ns),
         }
     }
@@ -194,6 +207,7 @@ impl<T: Copy> Gatherer<T> {
             Self::Rounds(rounds) => rounds.offer(arrival, out),
             Self::Joins(joins) => joins.offer(arrival.item, arrival.key, out),
             Self::Groups(groups) => groups.offer(arrival, out),
+            Self::Hand(hand) => hand.offer(arrival.item),
         }
     }
 
@@ -203,7 +217,7 @@ impl<T: Copy> Gatherer<T> {
             Self::Batch(batch) => batch.tick(now_ns, out),
             Self::Windows(windows) => windows.tick(now_ns, out),
             Self::Rounds(rounds) => rounds.tick(now_ns, out),
-            Self::Set(_) | Self::Joins(_) | Self::Groups(_) => {}
+            Self::Set(_) | Self::Joins(_) | Self::Groups(_) | Self::Hand(_) => {}
         }
     }
 
@@ -213,7 +227,7 @@ impl<T: Copy> Gatherer<T> {
             Self::Batch(batch) => batch.next_ns(),
             Self::Windows(windows) => windows.next_ns(),
             Self::Rounds(rounds) => rounds.next_ns(),
-            Self::Set(_) | Self::Joins(_) | Self::Groups(_) => None,
+            Self::Set(_) | Self::Joins(_) | Self::Groups(_) | Self::Hand(_) => None,
         }
     }
 
@@ -226,7 +240,24 @@ impl<T: Copy> Gatherer<T> {
             Self::Rounds(rounds) => rounds.is_pending(),
             Self::Joins(joins) => joins.is_pending(),
             Self::Groups(groups) => groups.is_pending(),
+            Self::Hand(hand) => hand.is_pending(),
         }
+    }
+
+    /// Entries beside its objects and the names that these were given: they stay as long as what it
+    /// gathers for, or take up memory before any object comes, so its user has to count them.
+    pub(crate) fn remembered(&self) -> u64 {
+        match self {
+            Self::Joins(joins) => joins.remembered(),
+            Self::Rounds(rounds) => rounds.remembered(),
+            Self::Set(_) | Self::Batch(_) | Self::Windows(_) | Self::Groups(_) | Self::Hand(_) => 0,
+        }
+    }
+
+    /// Whether somebody outside has yet to decide about something offered: until then whatever it
+    /// gathers for is not over.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Hand(hand) if hand.is_unanswered())
     }
 
     /// `at_end = "fire"`: fires now, with what is pending; nothing is pending then.
@@ -238,6 +269,8 @@ impl<T: Copy> Gatherer<T> {
             Self::Rounds(rounds) => rounds.fire_pending(out),
             Self::Joins(joins) => joins.fire_pending(out),
             Self::Groups(groups) => groups.close(out),
+            // Validated: only its own code knows what to fire.
+            Self::Hand(_) => {}
         }
     }
 
@@ -250,6 +283,7 @@ impl<T: Copy> Gatherer<T> {
             Self::Rounds(rounds) => rounds.drop_pending(out),
             Self::Joins(joins) => joins.drop_pending(out),
             Self::Groups(groups) => groups.drop_pending(out),
+            Self::Hand(hand) => hand.drop_pending(out),
         }
     }
 
@@ -264,6 +298,7 @@ impl<T: Copy> Gatherer<T> {
             Self::Rounds(rounds) => rounds.drain(out),
             Self::Joins(joins) => joins.drain(out),
             Self::Groups(groups) => groups.drain(out),
+            Self::Hand(hand) => hand.drop_pending(out),
         }
     }
 
@@ -277,6 +312,7 @@ impl<T: Copy> Gatherer<T> {
             Self::Rounds(rounds) => rounds.waiting_for(),
             Self::Joins(joins) => joins.waiting_for(),
             Self::Groups(groups) => groups.waiting_for(),
+            Self::Hand(hand) => hand.waiting_for(),
         }
     }
 }

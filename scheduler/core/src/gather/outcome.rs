@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::OUTCOME_ENTRIES_KEPT;
 
 /// What follows from a step. The caller clears it before the next one and uses it again.
@@ -34,7 +36,7 @@ pub(crate) struct Volley<'a, T> {
 
 /// A stretch of monotonic time: of a window half-open, of a batch from its first object to its
 /// last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// First nanosecond.
     pub(crate) start_ns: u64,
@@ -142,7 +144,7 @@ fn empty<E>(buffer: &mut Vec<E>) {
 }
 
 /// What was wrong with an object that a trigger refused: a sentence of which it is the subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Complaint {
     /// Its round has had all n.
     RoundFull {

@@ -165,6 +165,11 @@ impl<T: Copy> Rounds<T> {
         Some(first_ns.saturating_add(self.rule.expire_ns?))
     }
 
+    /// Rounds that are over.
+    pub(super) fn remembered(&self) -> u64 {
+        u64::from(self.rounds.len() - self.unfired)
+    }
+
     pub(super) fn is_pending(&self) -> bool {
         self.unfired > 0
     }

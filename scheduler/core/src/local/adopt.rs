@@ -62,8 +62,33 @@ impl Local {
         Ok(())
     }
 
+    /// A vacant slot has memory in its region: all of it may go but what is live. Custom triggers'
+    /// processes are always there, or about to be.
+    pub(super) fn sweep<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let Some(app) = self.apps.get_mut(id.app) else {
+            return;
+        };
+        if id.slot >= app.pool_slots || app.removing || !app.executor(id.slot).is_vacant() {
+            return;
+        }
+        app.executor(id.slot).sweeping = true;
+        let live = self.live_extents(id);
+        sink.sweep(id, &live);
+    }
+
+    /// A process may have the slot again.
+    pub(super) fn swept<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = self.apps.get_mut(id.app);
+        let executor = app.and_then(|app| app.executors.get_mut(usize::from(id.slot)));
+        if executor.is_some_and(|executor| std::mem::take(&mut executor.sweeping)) {
+            self.give(id.app, sink);
+            self.mend_pool(id.app, sink);
+            self.dispatch_ready(id.app, sink);
+        }
+    }
+
     /// What is live in a region, in order of offset and disjoint.
-    fn live_extents(&mut self, id: ExecutorId) -> Vec<Extent> {
+    pub(super) fn live_extents(&mut self, id: ExecutorId) -> Vec<Extent> {
         let mut live = Vec::new();
         let mut next = self.apps[id.app].regions[usize::from(id.slot)].live;
         while let Some(object) = next.some() {

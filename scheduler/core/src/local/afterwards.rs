@@ -1,7 +1,7 @@
 //! What a step leaves to be done at its end: what concerns other invocations or whole sessions, and
 //! would pull the ground from under whoever finds that it is due.
 
-use crate::event::{ExecutorId, Failure, SessionId, Sink};
+use crate::event::{AppId, ExecutorId, Failure, SessionId, Sink};
 use crate::local::invocation::{Invocation, Place};
 use crate::local::session::{End, Session};
 use crate::local::{Local, Tables};
@@ -16,6 +16,16 @@ pub(super) enum Afterwards {
         /// Why.
         failure: Failure,
     },
+    /// Somebody who waits for an object has it, and may go on.
+    Resume {
+        /// Whose.
+        app: AppId,
+    },
+    /// A session has been answered that was open for nothing else.
+    Settle {
+        /// Which.
+        session: SessionId,
+    },
     /// A round has fired: what else works for it is cancelled.
     CancelRest {
         /// Whose.
@@ -25,6 +35,15 @@ pub(super) enum Afterwards {
         /// The round; empty: all invocations of those functions.
         group: Box<[u8]>,
     },
+    /// There may be something to tell a custom trigger.
+    Tell {
+        /// Whose.
+        app: AppId,
+        /// Which of its custom triggers.
+        custom: usize,
+    },
+    /// Something of this app can start that could not before.
+    Dispatch(AppId),
 }
 
 impl Tables {
@@ -48,6 +67,16 @@ impl Local {
                         self.end_session(session, &End::Failed(failure), sink);
                     }
                 }
+                Afterwards::Resume { app } => {
+                    if self.apps.get(app).is_some() {
+                        self.resume_waiting(app, sink);
+                    }
+                }
+                Afterwards::Settle { session } => {
+                    if let Some(session) = self.tables.session(session) {
+                        self.settle(session, sink);
+                    }
+                }
                 Afterwards::CancelRest {
                     session,
                     trigger,
@@ -55,6 +84,12 @@ impl Local {
                 } => {
                     if let Some(session) = self.tables.session(session) {
                         self.cancel_round(session, trigger, &group, sink);
+                    }
+                }
+                Afterwards::Tell { app, custom } => self.tell_custom(app, custom, sink),
+                Afterwards::Dispatch(app) => {
+                    if self.apps.get(app).is_some() {
+                        self.dispatch_ready(app, sink);
                     }
                 }
             }
@@ -105,10 +140,20 @@ impl Local {
         match self.tables.invocations[cancelled].place {
             Place::Queued => {
                 self.tables.unqueue(app, cancelled);
+                self.tables.pass_place_later(app, cancelled);
+                self.tables.finish(app, cancelled, sink);
+            }
+            Place::InLine => {
+                self.tables.leave_line(app, cancelled);
                 self.tables.finish(app, cancelled, sink);
             }
             Place::Backoff(mut timer) => {
                 self.tables.timers.cancel(&mut timer);
+                self.tables.pass_place_later(app, cancelled);
+                self.tables.finish(app, cancelled, sink);
+            }
+            Place::Resting => {
+                self.tables.pass_place_later(app, cancelled);
                 self.tables.finish(app, cancelled, sink);
             }
             Place::Running(slot) => self.cancel_running(ExecutorId { app: id, slot }, sink),

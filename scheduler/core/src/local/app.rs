@@ -6,28 +6,47 @@
 use std::ops::{Index, IndexMut};
 
 use crate::event::{AppId, ExecutorId};
-use crate::limits::{OBJECT_CHARGE_BYTES_MIN, RESERVE_PART};
+use crate::limits::{CREDIT_SLICE_BYTES, OBJECT_CHARGE_BYTES_MIN, RESERVE_PART};
+use crate::local::custom::Custom;
+use crate::local::dead::Dead;
+use crate::local::exchange::Exchange;
 use crate::local::executor::{Executor, ExecutorList};
 use crate::local::invocation::Invocation;
 use crate::local::ledger::Ledger;
 use crate::local::object::Object;
 use crate::local::plan::Plan;
+use crate::local::retain::RetainedByName;
+use crate::local::starvation::PassedOver;
+use crate::local::wait::Waits;
+use crate::share::{Division, Share};
 use crate::slab::Ref;
 use crate::spec::AppSpec;
 use crate::stats::AppStats;
 use crate::timer::TimerId;
 
 /// Priorities from -8 to 7, each with a list of functions that are ready.
-const PRIORITIES: usize = 16;
+pub(super) const PRIORITIES: usize = 16;
 
 /// The app.
 pub(super) struct App {
     pub(super) id: AppId,
+    /// The whole app, as every scheduler that has a share of it sees it.
     pub(super) spec: Box<AppSpec>,
+    /// What of it is here: the limits that hold here are these.
+    pub(super) share: Share,
+    pub(super) division: Division,
+    /// Where there are other homes.
+    pub(super) exchange: Option<Box<Exchange>>,
     pub(super) plan: Plan,
     pub(super) functions: Vec<FunctionState>,
     pub(super) ready: Ready,
+    /// Where functions differ in priority.
+    pub(super) passed_over_ns: Option<Box<PassedOver>>,
+    /// The pool's, then those of custom triggers.
     pub(super) executors: Vec<Executor>,
+    /// How many slots are the pool's.
+    pub(super) pool_slots: u16,
+    pub(super) customs: Vec<Custom>,
     /// Idle executors that spin, and those that sleep; the last used first.
     pub(super) awake: ExecutorList,
     pub(super) asleep: ExecutorList,
@@ -35,14 +54,21 @@ pub(super) struct App {
     pub(super) regions: Vec<Region>,
     pub(super) ledger: Ledger,
     pub(super) pool: PoolState,
+    pub(super) waits: Waits,
+    pub(super) dead: Dead,
+    /// The last to arrive of the retained objects of each name.
+    pub(super) retained: RetainedByName,
+    /// Of `stats`, `queued` counts here what is in the functions' queues alone.
     pub(super) stats: AppStats,
+    /// Invocations that wait in their lines.
+    pub(super) in_line: u64,
     pub(super) span_units: u64,
     /// No new sessions; gone when nothing is left.
     pub(super) removing: bool,
-    /// Remembered names of its sessions.
+    /// Remembered names of its sessions, and what their triggers remember in the same way.
     pub(super) names: u64,
-    /// Ended sessions whose response has not been taken.
-    pub(super) untaken: u32,
+    /// Ended sessions of which something is left.
+    pub(super) lingering: u32,
     /// Wakes a sleeper or starts a process for work that has waited too long.
     pub(super) forward_timer: TimerId,
 }
@@ -54,6 +80,8 @@ pub(super) struct FunctionState {
     pub(super) last: Ref<Invocation>,
     pub(super) running: u32,
     pub(super) running_max: u32,
+    /// Processes in a row that could not load it.
+    pub(super) failed_loads: u32,
     priority: u8,
     listed: bool,
     /// The next of its priority's ring of functions that are ready.
@@ -61,6 +89,11 @@ pub(super) struct FunctionState {
 }
 
 impl FunctionState {
+    /// Its priority as a place in [`Ready`]: the lower the sooner.
+    pub(super) fn class(&self) -> usize {
+        self.priority.into()
+    }
+
     fn can_start(&self) -> bool {
         self.first.is_some() && self.running < self.running_max
     }
@@ -96,51 +129,84 @@ pub(super) struct PoolState {
     pub(super) coming: u16,
     pub(super) idle: u16,
     pub(super) busy: u16,
+    /// Those that wait for an object, beside whom others may run.
+    pub(super) waiting: u16,
     /// Starts that failed in a row.
     pub(super) failed_starts: u32,
-    /// Processes in a row that died without having completed anything.
+    /// Processes in a row that could not load a function.
+    pub(super) failed_loads: u32,
+    /// Processes in a row that died in an invocation without having completed any.
     pub(super) quick_deaths: u32,
     /// No process is started before this time.
     pub(super) not_before_ns: u64,
     pub(super) timer: TimerId,
-    /// Why the last start failed.
+    /// Why the last of them failed or died.
     pub(super) last_failure: String,
+    /// It has been told that processes fail again and again.
+    pub(super) trouble_told: bool,
+    /// Looks after executors beyond the minimum that are idle.
+    pub(super) surplus_timer: TimerId,
 }
 
 impl App {
-    pub(super) fn new(id: AppId, spec: Box<AppSpec>) -> Self {
+    pub(super) fn new(
+        id: AppId,
+        spec: Box<AppSpec>,
+        division: Division,
+        share: Share,
+        here: u8,
+    ) -> Self {
         let plan = Plan::new(&spec);
         let functions: Vec<FunctionState> = spec
             .functions
             .iter()
             .map(|function| FunctionState {
-                running_max: function.max_concurrency.unwrap_or(u32::MAX),
+                running_max: function
+                    .max_concurrency
+                    .map_or(u32::MAX, |most| share.part_of(most.into()) as u32),
                 priority: u8::try_from(7 - function.priority).expect("validated: -8..=7"),
                 ..FunctionState::default()
             })
             .collect();
+        let differ = functions
+            .windows(2)
+            .any(|two| two[0].priority != two[1].priority);
+        let pool_slots = spec.pool_slots();
         let slots = usize::from(spec.executor_slots());
         let mut regions: Vec<Region> = (0..=slots).map(|_| Region::default()).collect();
         regions[slots].owned = true;
         Self {
             id,
             ready: Ready::default(),
+            passed_over_ns: differ.then(Box::default),
             functions,
-            executors: (0..slots)
-                .map(|_| Executor::new(spec.functions.len()))
+            executors: (0..spec.executor_slots())
+                .map(|slot| {
+                    let is_here = slot >= pool_slots || share.has_slot(slot);
+                    Executor::new(spec.functions.len(), is_here)
+                })
                 .collect(),
+            exchange: Exchange::new(division, &share, here),
+            pool_slots,
+            customs: Custom::all(&spec),
             awake: ExecutorList::default(),
             asleep: ExecutorList::default(),
             regions,
-            ledger: Ledger::new(spec.memory_bytes),
+            ledger: Ledger::new(share.memory_bytes),
             pool: PoolState::default(),
+            waits: Waits::default(),
+            dead: Dead::default(),
+            retained: RetainedByName::default(),
             stats: AppStats::default(),
+            in_line: 0,
             span_units: spec.region_span_bytes() / pheromone_shm::message::UNIT_BYTES,
             removing: false,
             names: 0,
-            untaken: 0,
+            lingering: 0,
             forward_timer: TimerId::NONE,
             plan,
+            share,
+            division,
             spec,
         }
     }
@@ -154,6 +220,14 @@ impl App {
     #[inline]
     pub(super) fn region(&mut self, slot: u16) -> &mut Region {
         &mut self.regions[usize::from(slot)]
+    }
+
+    /// How long a session may take whose opener has asked for this.
+    pub(super) fn shortened_timeout_ns(&self, asked_ns: Option<u64>) -> Option<u64> {
+        match (asked_ns, self.spec.session_timeout_ns) {
+            (Some(asked_ns), Some(most_ns)) => Some(asked_ns.min(most_ns)),
+            (asked_ns, most_ns) => asked_ns.or(most_ns),
+        }
     }
 
     /// The name of a function, for messages.
@@ -223,10 +297,25 @@ impl App {
     /// or started for it has been thought of, or is not there.
     #[inline(always)]
     pub(super) fn must_wait(&self) -> bool {
-        let nobody_else = self.asleep.is_empty() && self.pool.taken >= self.spec.executors.max;
-        self.awake.is_empty()
-            && self.pool.busy > 0
-            && (nobody_else || self.forward_timer != TimerId::NONE)
+        let waits = self.forward_timer != TimerId::NONE;
+        if self.is_full() {
+            return waits || !self.may_ask();
+        }
+        let nobody_else =
+            self.asleep.is_empty() && self.pool.taken >= self.processes_max() && !self.may_ask();
+        self.awake.is_empty() && self.pool.busy > 0 && (nobody_else || waits)
+    }
+
+    /// Whether something has begun that has not ended.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.pool.busy > 0 || self.pool.waiting > 0
+    }
+
+    /// Whether there are more processes than may run, since some of them have waited.
+    #[inline]
+    pub(super) fn has_too_many(&self) -> bool {
+        let pool = &self.pool;
+        pool.idle + pool.busy + pool.coming > self.share.executors.max
     }
 
     /// Functions that are ready, those to be served first first.
@@ -235,20 +324,38 @@ impl App {
         listed.filter(|&function| self.functions[usize::from(function)].can_start())
     }
 
-    /// Whether less than a part of the objects is left: the edge refuses then.
+    /// Whether less than a part of the objects, or of the names, is left: the edge refuses then.
     pub(super) fn is_short_of_objects(&self) -> bool {
-        let most = u64::from(self.spec.limits.objects);
-        self.stats.objects_live >= most - most / RESERVE_PART
+        let most = u64::from(self.share.limits.objects);
+        self.stats.objects_live.max(self.names) >= most - most / RESERVE_PART
+    }
+
+    /// Whether so many names more are past the limit on objects, which holds for them too.
+    pub(super) fn has_too_many_names(&self, more: u64) -> bool {
+        self.names.saturating_add(more) > u64::from(self.share.limits.objects)
+    }
+
+    /// Whether the limit on live objects is reached and an executor has more credit than it is kept
+    /// supplied with: it has asked for that to make large objects, not more of them.
+    pub(super) fn has_too_many_objects(&self, slot: u16) -> bool {
+        let credit = &self.executors[usize::from(slot)].credit;
+        self.is_out_of_objects() && credit.left_bytes() > CREDIT_SLICE_BYTES
     }
 
     /// Whether the limit on live objects is reached.
     pub(super) fn is_out_of_objects(&self) -> bool {
-        self.stats.objects_live >= u64::from(self.spec.limits.objects)
+        self.stats.objects_live >= u64::from(self.share.limits.objects)
+    }
+
+    /// Objects that an invocation may hold: as many inputs as it may have, and as many that it gets
+    /// while it runs.
+    pub(super) fn held_max(&self) -> usize {
+        (self.spec.limits.inputs as usize).saturating_mul(2)
     }
 
     /// Bytes that the objects still allowed would cost at least: credit past this is of no use.
     pub(super) fn objects_left_bytes(&self) -> u64 {
-        u64::from(self.spec.limits.objects)
+        u64::from(self.share.limits.objects)
             .saturating_sub(self.stats.objects_live)
             .saturating_mul(OBJECT_CHARGE_BYTES_MIN)
     }
@@ -258,6 +365,11 @@ impl Ready {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.occupied == 0
+    }
+
+    /// Whether functions of a priority are listed.
+    pub(super) fn has_class(&self, class: usize) -> bool {
+        self.occupied >> class & 1 == 1
     }
 
     #[inline]
@@ -325,6 +437,10 @@ impl Apps {
     #[inline]
     pub(super) fn get_mut(&mut self, id: AppId) -> Option<&mut App> {
         self.0.get_mut(usize::from(id.0))?.as_deref_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &App> {
+        self.0.iter().flatten().map(|app| &**app)
     }
 
     pub(super) fn insert(&mut self, id: AppId, app: App) {

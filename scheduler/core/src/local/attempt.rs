@@ -3,13 +3,15 @@
 //!
 //! All attempts of an invocation share its id, so an identity that it sends again is recognized and
 //! absorbed, and a steering call made again is the same call. What only an invocation that can run
-//! again needs is in a record of its own, so that others pay nothing for it.
+//! again needs is in a record of its own, so that others pay nothing for it. Attempts that run
+//! beside each other (`rerun.rs`) share it.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 
 use foldhash::fast::{FixedState, RandomState};
 use pheromone_shm::message::{Ending, InputKey, NO_BUCKET, Target};
+use smallvec::SmallVec;
 
 use crate::event::{Cause, ExecutorId, Failure, Sink};
 use crate::gather::{Gatherer, Rule, Sources};
@@ -17,6 +19,8 @@ use crate::local::app::App;
 use crate::local::dispatch::Completion;
 use crate::local::invocation::{Invocation, Place};
 use crate::local::message::Publication;
+use crate::local::plan::FunctionPlan;
+use crate::local::rerun::Watch;
 use crate::local::session::{End, Session};
 use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
@@ -30,19 +34,17 @@ const PERMANENT: i32 = 0x100;
 pub(super) struct Done {
     /// Automatic keys by bucket and ordinal, direct objects by ordinal alone.
     sent: HashSet<(u16, u32), RandomState>,
-    /// Steering calls by trigger.
-    steered: HashMap<u16, Steered, RandomState>,
+    /// Steering calls of a trigger by an attempt, and by the attempt that has made most.
+    steered: HashMap<(u16, u32), u32, RandomState>,
+    steered_most: HashMap<u16, u32, RandomState>,
     /// Sources that an attempt has closed, whether or not it succeeded.
     pub(super) closed: Vec<u16>,
-}
-
-/// Steering calls of one trigger.
-#[derive(Clone, Copy, Default)]
-struct Steered {
-    /// By the attempt that runs.
-    now: u32,
-    /// By the attempt that has made most.
-    most: u32,
+    /// The attempts that are not ended: one, but for those that run beside others.
+    pub(super) runs: SmallVec<[Ref<Invocation>; 2]>,
+    /// The attempt that has begun last.
+    pub(super) latest: u32,
+    /// Rerun rules.
+    pub(super) watch: Watch,
 }
 
 impl Done {
@@ -51,16 +53,13 @@ impl Done {
         self.sent.len() as u64
     }
 
-    fn begin_attempt(&mut self) {
-        self.steered.values_mut().for_each(|calls| calls.now = 0);
-    }
-
-    /// Notes a steering call. False: an earlier attempt has made it.
-    pub(super) fn is_new_call(&mut self, trigger: u16) -> bool {
-        let calls = self.steered.entry(trigger).or_default();
-        calls.now += 1;
-        let is_new = calls.now > calls.most;
-        calls.most = calls.most.max(calls.now);
+    /// Notes a steering call of an attempt. False: another one has made it.
+    pub(super) fn is_new_call(&mut self, trigger: u16, attempt: u32) -> bool {
+        let calls = self.steered.entry((trigger, attempt)).or_default();
+        *calls += 1;
+        let most = self.steered_most.entry(trigger).or_default();
+        let is_new = *calls > *most;
+        *most = (*most).max(*calls);
         is_new
     }
 }
@@ -110,8 +109,23 @@ impl Local {
         let Some(session) = self.tables.invocations[failed].session.some() else {
             return Fate::Ends;
         };
+        if self.tables.has_another(failed) {
+            return Fate::Ends;
+        }
         let app = &mut self.apps[id.app];
-        if !is_permanent && self.tables.run_again(app, failed, session, sink) {
+        #[cfg(feature = "planted-bugs")]
+        if self.tables.planted == Some(crate::planted::Planted::InputLostInCrash)
+            && matches!(cause, Cause::Died(..))
+            && self.tables.invocations[failed].input_count > 0
+        {
+            self.tables.invocations[failed].input_count -= 1;
+            let lost = self.tables.invocations[failed].held.remove(0);
+            self.tables.drop_hold(app, lost, sink);
+        }
+        if !is_permanent
+            && (self.tables.run_again(app, failed, session, sink)
+                || self.tables.waits_for_rule(app, failed, sink))
+        {
             return Fate::RunsAgain;
         }
         let invocation = &self.tables.invocations[failed];
@@ -122,39 +136,38 @@ impl Local {
             cause,
             executor: Some(id),
         };
-        let plan = &app.plan.functions[usize::from(invocation.function)];
-        match plan.on_failure {
-            OnFailure::Continue => self.go_on_without(failed, session, &failure, sink),
-            OnFailure::Fail | OnFailure::Bucket(_) => {
-                self.tables.leave_session(app, failed);
-                self.end_session(session, &End::Failed(failure), sink);
-            }
-        }
+        self.finally_failed(failed, failure, sink);
         Fate::Ends
     }
 
-    /// The session goes on as if the invocation had returned without sending.
-    fn go_on_without<S: Sink>(
+    /// An invocation is out of attempts: it is recorded, and `on_failure` says what follows.
+    /// The caller ends it.
+    pub(super) fn finally_failed<S: Sink>(
         &mut self,
         failed: Ref<Invocation>,
-        session: Ref<Session>,
-        failure: &Failure,
+        failure: Failure,
         sink: &mut S,
     ) {
-        let app = self.tables.sessions[session].app;
-        let app = &mut self.apps[app];
-        let function = self.tables.invocations[failed].function;
-        let text = |_: &Tables, app: &App| {
-            format!(
-                "function `{}` has failed in attempt {} and the session goes on: {}",
-                app.function_name(function),
-                failure.attempt,
-                said(&failure.cause)
-            )
-        };
-        self.tables.error_event(app, session, text, sink);
-        self.tables
-            .close_sources_of_failed(app, failed, session, sink);
+        let invocation = &self.tables.invocations[failed];
+        let (session, function) = (invocation.session, invocation.function);
+        let app = &mut self.apps[self.tables.sessions[session].app];
+        self.tables.bury(app, failed, &failure, sink);
+        match app.plan.functions[usize::from(function)].on_failure {
+            OnFailure::Fail => {
+                self.tables.leave_session(app, failed);
+                self.end_session(session, &End::Failed(failure), sink);
+            }
+            OnFailure::Continue => {
+                self.tables.tell_failure(app, session, &failure, sink);
+                for trigger in self.tables.sources_of_failed(app, failed) {
+                    self.tables.close_source(app, session, trigger, sink);
+                }
+            }
+            OnFailure::Bucket(bucket) => {
+                self.tables.tell_failure(app, session, &failure, sink);
+                self.report(failed, bucket, failure, sink);
+            }
+        }
     }
 
     /// The pause before a further attempt is over.
@@ -163,6 +176,7 @@ impl Local {
         let id = self.tables.sessions[session].app;
         self.tables.queue_again(&mut self.apps[id], again);
         self.dispatch_ready(id, sink);
+        self.tell_waits(session, sink);
     }
 }
 
@@ -185,15 +199,24 @@ impl Tables {
         if due_ns >= self.sessions[session].deadline_ns {
             return false;
         }
-        let invocation = &mut self.invocations[failed];
-        invocation.attempt += 1;
+        self.forget_attempt(app, failed, sink);
+        self.next_attempt(failed);
+        let timer = self.timers.arm(due_ns, Timer::Retry(failed));
+        self.invocations[failed].place = Place::Backoff(timer);
+        true
+    }
+
+    /// An attempt has ended that is not the last: what it alone held is let go of.
+    pub(super) fn forget_attempt<S: Sink>(
+        &mut self,
+        app: &mut App,
+        ended: Ref<Invocation>,
+        sink: &mut S,
+    ) {
+        let invocation = &mut self.invocations[ended];
         invocation.closes.clear();
         invocation.parts = Vec::new();
         invocation.join_keys = Vec::new();
-        if let Some(done) = &mut invocation.done {
-            done.begin_attempt();
-        }
-        invocation.place = Place::Backoff(self.timers.arm(due_ns, Timer::Retry(failed)));
         let request = std::mem::take(&mut invocation.request);
         let headers = std::mem::take(&mut invocation.headers);
         let inputs = invocation.input_count as usize;
@@ -202,10 +225,54 @@ impl Tables {
         for object in dropped {
             self.drop_hold(app, object, sink);
         }
-        true
     }
 
-    /// Whether an earlier attempt of the sender has sent this identity. Notes it if not.
+    /// An ended attempt's entry becomes the next attempt.
+    pub(super) fn next_attempt(&mut self, again: Ref<Invocation>) {
+        let at = self.invocations[again].done;
+        self.disarm_rules(at);
+        let done = &mut self.dones[at];
+        done.latest += 1;
+        self.invocations[again].attempt = done.latest;
+    }
+
+    /// A new invocation may have further attempts.
+    #[cold]
+    pub(super) fn remember(&mut self, plan: &FunctionPlan, fired: Ref<Invocation>) {
+        let (at, done) = self.dones.take();
+        *done = Done {
+            runs: SmallVec::from_slice(&[fired]),
+            latest: 1,
+            watch: Watch::new(&plan.reruns),
+            ..Done::default()
+        };
+        self.invocations[fired].done = at;
+    }
+
+    /// An attempt has ended for good, and with the last one the record goes. Several attempts are
+    /// counted as one invocation.
+    #[cold]
+    pub(super) fn forget(&mut self, app: &mut App, ended: Ref<Invocation>) {
+        let at = std::mem::take(&mut self.invocations[ended].done);
+        let done = &mut self.dones[at];
+        done.runs.retain(|run| *run != ended);
+        if !done.runs.is_empty() {
+            app.stats.invocations_total -= 1;
+            return;
+        }
+        app.names -= done.names();
+        self.disarm_rules(at);
+        self.dones[at] = Done::default();
+        self.dones.give(at);
+    }
+
+    /// Whether an invocation has begun more than one attempt.
+    pub(super) fn has_several_attempts(&self, invocation: Ref<Invocation>) -> bool {
+        let done = self.invocations[invocation].done;
+        done.is_some() && self.dones[done].latest > 1
+    }
+
+    /// Whether another attempt of the sender has sent this identity. Notes it if not.
     pub(super) fn is_repeated(
         &mut self,
         app: &mut App,
@@ -213,21 +280,22 @@ impl Tables {
         publication: &Publication<'_>,
         ordinal: u32,
     ) -> bool {
-        let invocation = &mut self.invocations[sender];
-        let Some(done) = &mut invocation.done else {
+        let Some(done) = self.invocations[sender].done.some() else {
             return false;
         };
         let place = match (publication.to.target, publication.object.key) {
             (Target::Bucket(bucket), InputKey::Named(key)) => {
                 let name = self.names.find(publication.object.session, bucket, key);
                 let by = publication.author;
-                return name.is_some_and(|name| self.names.is_of_earlier_attempt(name, by));
+                return name.is_some_and(|name| self.names.is_of_another_attempt(name, by));
             }
             (Target::Bucket(bucket), InputKey::Auto { .. }) => bucket,
             (Target::Next | Target::Function(_), _) => NO_BUCKET,
         };
-        let is_new = done.sent.insert((place, ordinal));
+        let is_new = self.dones[done].sent.insert((place, ordinal));
         app.names += u64::from(is_new);
+        #[cfg(feature = "planted-bugs")]
+        let is_new = is_new || self.planted == Some(crate::planted::Planted::FiresAgain);
         !is_new
     }
 
@@ -247,35 +315,48 @@ impl Tables {
         }
     }
 
-    /// One that has failed counts as a closed source of each trigger that its function may feed,
-    /// where the manifest says so, and else of each for which one of its attempts had closed.
-    fn close_sources_of_failed<S: Sink>(
+    /// The session goes on without a failed invocation, which it is told of.
+    fn tell_failure<S: Sink>(
         &mut self,
         app: &mut App,
-        failed: Ref<Invocation>,
         session: Ref<Session>,
+        failure: &Failure,
         sink: &mut S,
     ) {
-        let invocation = &mut self.invocations[failed];
-        let function = usize::from(invocation.function);
-        let mut closed = match &mut invocation.done {
-            Some(done) => std::mem::take(&mut done.closed),
-            None => invocation.closes.to_vec(),
+        let text = |_: &Self, app: &App| {
+            let function = failure
+                .function
+                .map_or("", |index| app.function_name(index));
+            format!(
+                "function `{function}` has failed in attempt {} and the session goes on: {}",
+                failure.attempt,
+                said(&failure.cause)
+            )
         };
-        if let Some(sends) = &app.spec.functions[function].sends {
-            let has_sources = |rule: &Option<Rule>| matches!(rule, Some(Rule::Groups(rule)) if rule.sources != Sources::None);
-            closed = (0u16..)
-                .zip(&app.plan.triggers)
-                .filter(|(_, plan)| sends.contains(&plan.bucket) && has_sources(&plan.rule))
-                .map(|(trigger, _)| trigger)
-                .collect();
-        }
-        for trigger in closed {
-            self.close_source(app, session, trigger, sink);
-        }
+        self.error_event(app, session, text, sink);
     }
 
-    fn close_source<S: Sink>(
+    /// The sources that a failed invocation closes, where its session goes on: each trigger that
+    /// its function may feed, where the manifest says so, and else each for which one of its
+    /// attempts had closed.
+    pub(super) fn sources_of_failed(&mut self, app: &App, failed: Ref<Invocation>) -> Vec<u16> {
+        let invocation = &mut self.invocations[failed];
+        let function = usize::from(invocation.function);
+        let Some(sends) = &app.spec.functions[function].sends else {
+            return match invocation.done.some() {
+                Some(done) => std::mem::take(&mut self.dones[done].closed),
+                None => invocation.closes.to_vec(),
+            };
+        };
+        let has_sources = |rule: &Option<Rule>| matches!(rule, Some(Rule::Groups(rule)) if rule.sources != Sources::None);
+        (0u16..)
+            .zip(&app.plan.triggers)
+            .filter(|(_, plan)| sends.contains(&plan.bucket) && has_sources(&plan.rule))
+            .map(|(trigger, _)| trigger)
+            .collect()
+    }
+
+    pub(super) fn close_source<S: Sink>(
         &mut self,
         app: &mut App,
         session: Ref<Session>,
@@ -309,7 +390,7 @@ fn pause_ns(backoff: &Backoff, invocation: u64, attempt: u32) -> u64 {
 }
 
 /// A cause in words, for the events of a session that goes on.
-fn said(cause: &Cause) -> String {
+pub(super) fn said(cause: &Cause) -> String {
     match cause {
         Cause::Returned { status, message } if message.is_empty() => {
             format!("it returned {status}")
@@ -321,9 +402,12 @@ fn said(cause: &Cause) -> String {
         | Cause::InitFailed(why)
         | Cause::Fault(why)
         | Cause::TimedOut(why)
+        | Cause::NothingSent(why)
         | Cause::NoExecutor(why)
+        | Cause::Trigger(why)
         | Cause::Waiting(why)
-        | Cause::Limit(why) => why.clone(),
+        | Cause::Limit(why)
+        | Cause::NotWritten(why) => why.clone(),
         Cause::NoResponse => "there was no response".to_owned(),
     }
 }

@@ -3,8 +3,6 @@
 //! Such an object has its memory and its identity from the moment it is sent, keeps its session
 //! open, and is offered to nobody and found by nobody before.
 
-use pheromone_shm::message::Target;
-
 use crate::event::{AppId, Sink};
 use crate::local::app::App;
 use crate::local::message::{Delivery, Publication};
@@ -17,11 +15,11 @@ use crate::timer::TimerId;
 /// One of them.
 #[derive(Default)]
 pub(super) struct Delayed {
-    object: Ref<Object>,
+    pub(super) object: Ref<Object>,
     to: Delivery,
     timer: TimerId,
     previous: Ref<Delayed>,
-    next: Ref<Delayed>,
+    pub(super) next: Ref<Delayed>,
 }
 
 impl Local {
@@ -31,47 +29,49 @@ impl Local {
         let app = &mut self.apps[id];
         let tables = &mut self.tables;
         let object = tables.create(app, &publication.object);
+        tables.objects[object].is_coming = true;
         tables.enter_name(app, object, publication);
-        let due_ns = tables.now_ns.saturating_add(delay_ns);
-        let to = publication.to;
-        let (taken, delayed) = tables.delayed.take();
-        delayed.object = object;
-        delayed.to = to;
-        delayed.timer = tables.timers.arm(due_ns, Timer::Delayed(taken));
-        delayed.previous = Ref::NONE;
-        let session = &mut tables.sessions[to.session];
-        delayed.next = std::mem::replace(&mut session.delayed, taken);
-        let next = delayed.next;
-        session.busy += 1;
-        session.count_delivery(app, &to, true);
-        if next.is_some() {
-            tables.delayed[next].previous = taken;
-        }
+        tables.delay_object(app, object, publication.to, delay_ns);
     }
 
     /// The time of a delayed object has come.
     pub(super) fn delayed_timer<S: Sink>(&mut self, due: Ref<Delayed>, sink: &mut S) {
         let Delayed { object, to, .. } = self.tables.delayed[due];
-        let id = self.tables.sessions[to.session].app;
-        let app = &mut self.apps[id];
-        let tables = &mut self.tables;
-        tables.unlink_delayed(due);
-        tables.delayed.give(due);
-        tables.objects[object].arrives(tables.now_ns);
-        tables.deliver(app, object, &to, sink);
-        tables.sessions[to.session].busy -= 1;
-        tables.sessions[to.session].count_delivery(app, &to, false);
-        self.dispatch_ready(id, sink);
-        let app = &mut self.apps[id];
-        if let Target::Bucket(bucket) = to.target {
-            self.tables.keep_in_bucket(app, object, bucket, to.session);
-        }
-        self.tables.drop_hold(app, object, sink);
+        self.tables.unlink_delayed(due);
+        self.tables.delayed.give(due);
+        self.arrive(object, &to, sink);
+        let session = &mut self.tables.sessions[to.session];
+        session.busy -= 1;
+        session.count_delivery(&self.apps[session.app], &to, false);
         self.settle(to.session, sink);
     }
 }
 
 impl Tables {
+    /// Has an object that is made and named arrive later.
+    pub(super) fn delay_object(
+        &mut self,
+        app: &App,
+        object: Ref<Object>,
+        to: Delivery,
+        delay_ns: u64,
+    ) {
+        let due_ns = self.now_ns.saturating_add(delay_ns);
+        let (taken, delayed) = self.delayed.take();
+        delayed.object = object;
+        delayed.to = to;
+        delayed.timer = self.timers.arm(due_ns, Timer::Delayed(taken));
+        delayed.previous = Ref::NONE;
+        let session = &mut self.sessions[to.session];
+        delayed.next = std::mem::replace(&mut session.delayed, taken);
+        let next = delayed.next;
+        session.busy += 1;
+        session.count_delivery(app, &to, true);
+        if next.is_some() {
+            self.delayed[next].previous = taken;
+        }
+    }
+
     fn unlink_delayed(&mut self, unlinked: Ref<Delayed>) {
         let Delayed {
             to, previous, next, ..

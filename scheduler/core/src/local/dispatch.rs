@@ -7,7 +7,6 @@
 
 use pheromone_shm::message::{Dispatch, Ending, NO_DEADLINE};
 
-use crate::coordinator::ToCoordinator;
 use crate::event::{AppId, ExecutorId, Sink};
 use crate::limits::SLEEPERS_LOOKED_AT;
 use crate::local::app::App;
@@ -44,7 +43,15 @@ impl Local {
     #[inline(always)]
     pub(super) fn dispatch_ready<S: Sink>(&mut self, app: AppId, sink: &mut S) {
         let of = &self.apps[app];
-        if !of.ready.is_empty() && !of.must_wait() {
+        if of.ready.is_empty() {
+            return;
+        }
+        let must_wait = if self.fair.is_only(app) {
+            of.must_wait()
+        } else {
+            self.must_share(app) || self.apps[app].must_wait()
+        };
+        if !must_wait {
             self.dispatch_listed(app, sink);
         }
     }
@@ -55,7 +62,7 @@ impl Local {
             let Some(function) = of.next_ready() else {
                 return;
             };
-            if of.awake.is_empty() && of.pool.busy > 0 {
+            if of.is_full() || of.awake.is_empty() && of.pool.busy > 0 {
                 break;
             }
             let next = of.functions[usize::from(function)].first;
@@ -68,7 +75,12 @@ impl Local {
     }
 
     /// Starts an invocation on an executor, which is the one of its core that may spin from now on.
-    fn start<S: Sink>(&mut self, id: ExecutorId, started: Ref<Invocation>, sink: &mut S) {
+    pub(super) fn start<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        started: Ref<Invocation>,
+        sink: &mut S,
+    ) {
         let app = &mut self.apps[id.app];
         self.tables.start(app, id.slot, started, sink);
         let core = app.executor(id.slot).core;
@@ -98,22 +110,40 @@ impl Local {
         let mut fate = Fate::Ends;
         if completion.has_failed() {
             fate = self.attempt_returned(finished, id, completion, sink);
+        } else if self.tables.invocations[finished].done.is_some() {
+            fate = self.watched_succeeded(finished, id, sink);
         } else if !self.tables.invocations[finished].closes.is_empty() {
             self.tables
                 .close_sources(&mut self.apps[id.app], finished, sink);
         }
         let app = &mut self.apps[id.app];
+        if fate == Fate::Ends && self.tables.invocations[finished].line.is_some() {
+            self.tables.pass_place(app, finished);
+        }
         self.tables.trim_credit(app, id.slot, sink);
         if completion.ending == Ending::Returned {
             self.take_next(id, sink);
         } else {
+            if !completion.has_run() {
+                self.load_failed(
+                    id.app,
+                    function,
+                    &String::from_utf8_lossy(completion.message),
+                );
+                self.tell_trouble(id.app, sink);
+            }
             self.tell_to_leave(id, sink);
+            self.resume_waiting(id.app, sink);
         }
 
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
         executor.completed = executor.completed.saturating_add(1);
-        app.pool.quick_deaths = 0;
+        let has_failed_before = app.pool.quick_deaths > 0 || app.pool.failed_loads > 0;
+        if has_failed_before && completion.has_run() {
+            self.processes_work(id.app, sink);
+        }
+        let app = &mut self.apps[id.app];
         app.stats.discarded_total += u64::from(completion.discarded);
         self.tables.look_at_waiters(app);
         if fate == Fate::RunsAgain {
@@ -134,7 +164,13 @@ impl Local {
     /// is none. Whatever else is idle has been offered the queue before, so there is no choice.
     #[inline(always)]
     pub(super) fn take_next<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        if self.fair.is_shared() {
+            return self.take_next_shared(id, sink);
+        }
         let app = &mut self.apps[id.app];
+        if app.pool.taken > app.share.executors.max {
+            return self.take_next_of_many(id, sink);
+        }
         let stays = !app.removing && !app.executor(id.slot).dying;
         match app.next_ready() {
             Some(function) if stays => {
@@ -145,15 +181,33 @@ impl Local {
         }
     }
 
+    /// The same while several apps share: what is queued waits for the end of the step.
+    #[cold]
+    fn take_next_shared<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        self.fair.note_freed(id);
+        self.become_free(id, sink);
+        self.resume_waiting(id.app, sink);
+    }
+
+    /// The same where there are more processes than may run, since some wait or have waited: those
+    /// go before what is queued.
+    #[cold]
+    fn take_next_of_many<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        self.become_free(id, sink);
+        self.resume_waiting(id.app, sink);
+        self.dispatch_ready(id.app, sink);
+    }
+
     /// Work is left over: somebody must come for it, now or after `forward_delay`.
-    fn wait_for_executor<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+    pub(super) fn wait_for_executor<S: Sink>(&mut self, app: AppId, sink: &mut S) {
         let of = &self.apps[app];
-        if of.forward_timer != TimerId::NONE {
+        let pool = &of.pool;
+        let may_ask = of.may_ask();
+        if pool.busy + pool.idle + pool.coming == 0 && !may_ask {
+            self.grow(app, sink);
             return;
         }
-        let pool = &of.pool;
-        if pool.busy + pool.idle + pool.coming == 0 {
-            self.grow(app, sink);
+        if of.forward_timer != TimerId::NONE {
             return;
         }
         let may_grow = self.may_grow(app);
@@ -162,11 +216,10 @@ impl Local {
             self.grow(app, sink);
         }
         let of = &mut self.apps[app];
-        if !of.asleep.is_empty() || may_grow {
-            let deadline_ns = self
-                .tables
-                .now_ns
-                .saturating_add(of.spec.limits.forward_delay_ns);
+        if !of.asleep.is_empty() || may_grow || may_ask {
+            // Never in this step, in which a delay of nothing would be due for ever.
+            let delay_ns = of.spec.limits.forward_delay_ns.max(1);
+            let deadline_ns = self.tables.now_ns.saturating_add(delay_ns);
             of.forward_timer = self.tables.timers.arm(deadline_ns, Timer::Forward(app));
         }
     }
@@ -175,35 +228,70 @@ impl Local {
     pub(super) fn forward_timer<S: Sink>(&mut self, app: AppId, sink: &mut S) {
         let of = &mut self.apps[app];
         of.forward_timer = TimerId::NONE;
-        let delay_ns = of.spec.limits.forward_delay_ns;
-        loop {
+        while !self.apps[app].is_full() {
             let of = &self.apps[app];
-            let overdue = of.ready_functions().find_map(|function| {
-                let first = of.functions[usize::from(function)].first;
-                let due_ns = self.tables.invocations[first]
-                    .queued_ns
-                    .saturating_add(delay_ns);
-                (due_ns <= self.tables.now_ns).then_some((function, first))
-            });
-            let Some((function, first)) = overdue else {
+            let Some(first) = self.tables.overdue(of) else {
                 break;
             };
-            let near = self.tables.invocations[first].near;
-            match best(of, &of.asleep, function, near) {
-                Some((slot, _)) => self.start(ExecutorId { app, slot }, first, sink),
+            match self.tables.sleeper_for(of, first) {
+                Some(_) if self.fair.is_shared() => break,
+                Some(slot) => self.start(ExecutorId { app, slot }, first, sink),
                 None => {
                     if self.may_grow(app) {
-                        self.outgoing.push_back(ToCoordinator::Overflow { app });
+                        self.tables.overflow_to_coordinator(app);
                     }
                     break;
                 }
             }
         }
+        if self.apps[app].may_ask() && self.tables.overdue(&self.apps[app]).is_some() {
+            self.tell_wants(app);
+        }
         self.dispatch_ready(app, sink);
+    }
+
+    /// What an app may start next, and where, in a step whose starts are left to its end.
+    pub(super) fn next_start(&mut self, app: AppId) -> Option<(ExecutorId, Ref<Invocation>)> {
+        let of = &mut self.apps[app];
+        if of.is_full() {
+            return None;
+        }
+        let function = of.next_ready()?;
+        let first = of.functions[usize::from(function)].first;
+        let freed = self.fair.freed_slot(app);
+        let freed = freed.filter(|&slot| of.executor(slot).state == State::Idle);
+        let (slot, next) = if let Some(slot) = freed {
+            (slot, first)
+        } else if of.awake.is_empty() && of.pool.busy > 0 {
+            let overdue = self.tables.overdue(of)?;
+            (self.tables.sleeper_for(of, overdue)?, overdue)
+        } else {
+            let near = self.tables.invocations[first].near;
+            (choose(of, function, near)?, first)
+        };
+        Some((ExecutorId { app, slot }, next))
     }
 }
 
 impl Tables {
+    /// The first that has waited `forward_delay` for an awake executor.
+    fn overdue(&self, app: &App) -> Option<Ref<Invocation>> {
+        let delay_ns = app.spec.limits.forward_delay_ns;
+        app.ready_functions()
+            .map(|function| app.functions[usize::from(function)].first)
+            .find(|&first| {
+                let due_ns = self.invocations[first].queued_ns.saturating_add(delay_ns);
+                due_ns <= self.now_ns
+            })
+    }
+
+    /// The sleeping executor to be woken for an invocation.
+    fn sleeper_for(&self, app: &App, woken_for: Ref<Invocation>) -> Option<u16> {
+        let invocation = &self.invocations[woken_for];
+        let found = best(app, &app.asleep, invocation.function, invocation.near);
+        found.map(|(slot, _)| slot)
+    }
+
     /// Starts an invocation on an executor. The message goes first; the books follow.
     #[inline]
     fn start<S: Sink>(&mut self, app: &mut App, slot: u16, started: Ref<Invocation>, sink: &mut S) {
@@ -244,18 +332,26 @@ impl Tables {
                 objects.hold(held);
             }
         }
+        let queued_ns = invocation.queued_ns;
         self.unqueue(app, started);
+        if app.passed_over_ns.is_some() {
+            app.note_precedence(function, queued_ns, self.now_ns);
+        }
         app.started_running(function);
         app.set_state(slot, State::Busy);
         let executor = app.executor(slot);
         executor.open = started;
         executor.loading = !executor.has_loaded(function);
-        let limit_ns = if executor.loading {
+        let is_loading = executor.loading;
+        let limit_ns = if is_loading {
             Some(app.plan.functions[usize::from(function)].init_timeout_ns)
         } else {
             timeout_ns
         };
         self.limit_time(app, slot, limit_ns);
+        if self.invocations[started].done.is_some() && !is_loading {
+            self.arm_rules(app, started);
+        }
     }
 
     /// Guards what an executor does from now on.
@@ -268,6 +364,13 @@ impl Tables {
         }
     }
 
+    /// Guards a custom trigger's call from now on.
+    pub(super) fn guard_call(&mut self, app: &mut App, slot: u16, limit_ns: u64) {
+        let executor = app.executor(slot);
+        self.timers.cancel(&mut executor.timer);
+        self.limit_time(app, slot, Some(limit_ns));
+    }
+
     /// `Loaded`: the open invocation's function is there and initialized, and runs from now on.
     pub(super) fn loaded(&mut self, app: &mut App, slot: u16) -> Result<(), Fault> {
         let executor = app.executor(slot);
@@ -276,13 +379,18 @@ impl Tables {
             return Err(Fault::LoadedTwice);
         }
         let invocation = &self.invocations[open];
+        let function = usize::from(invocation.function);
         executor.set_loaded(invocation.function);
         // One that has been cancelled has the time to stop that it was given then.
         if invocation.session.is_some() {
             self.timers.cancel(&mut executor.timer);
-            let timeout_ns = app.plan.functions[usize::from(invocation.function)].timeout_ns;
+            let timeout_ns = app.plan.functions[function].timeout_ns;
             self.limit_time(app, slot, timeout_ns);
+            if self.invocations[open].done.is_some() {
+                self.arm_rules(app, open);
+            }
         }
+        app.functions[function].failed_loads = 0;
         Ok(())
     }
 }

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use pheromone_shm::message::{Extent, NO_DEADLINE, ToExecutor};
 
-use crate::event::{Cause, Death, ExecutorId, Sink};
+use crate::event::{AppId, Cause, Death, ExecutorId, Sink};
 use crate::limits::START_TIMEOUT_NS;
 use crate::local::app::App;
 use crate::local::attempt::Fate;
+use crate::local::custom::end_of;
 use crate::local::invocation::Invocation;
 use crate::local::ledger::Credit;
+use crate::local::pool::LastState;
+use crate::local::wait::Wait;
 use crate::local::{Local, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -34,10 +37,26 @@ pub(super) enum State {
     Idle,
     /// It has an open dispatch.
     Busy,
+    /// It has an open dispatch and waits for an object (`wait.rs`).
+    Waiting,
+    /// A custom trigger's process that has a call open.
+    Deciding,
     /// It has been told to leave, or is known to be dead with its ring not yet drained.
     Leaving,
     /// It is being killed; what it says no longer counts.
     Killed,
+}
+
+/// What a process that has a dispatch open has to do with the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Disk {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// It has announced that what it sends next is to be on disk before it arrives.
+    Announced,
+    /// It waits for what the node is to tell of the disk.
+    Asked,
 }
 
 /// Why a process is being killed.
@@ -47,6 +66,10 @@ pub(super) enum KillReason {
     Fault(String),
     /// Its function ran too long: the whole sentence.
     TimedOut(String),
+    /// It sent nothing in a rerun rule's time and runs again: the whole sentence.
+    Overdue(String),
+    /// The same, and it runs no more: the whole sentence.
+    OutOfReruns(String),
     /// It did not say that it was ready.
     NotReady,
     /// Its invocation was cancelled and did not return, or its app goes, or it did not leave.
@@ -64,6 +87,10 @@ pub(super) struct Executor {
     pub(super) may_spin: bool,
     /// Known to be dead: nothing more is dispatched to it.
     pub(super) dying: bool,
+    /// This scheduler's: it may have a process.
+    pub(super) is_here: bool,
+    /// Vacant, and its region is being swept: no process may have it now.
+    pub(super) sweeping: bool,
     /// The open dispatch. (One queued behind it would stand beside it here.)
     pub(super) open: Ref<Invocation>,
     /// It loads the open invocation's function, which has not been called yet.
@@ -73,6 +100,9 @@ pub(super) struct Executor {
     /// Invocations it has completed.
     pub(super) completed: u32,
     pub(super) credit: Credit,
+    /// What it waits for.
+    pub(super) wait: Option<Box<Wait>>,
+    pub(super) disk: Disk,
     /// Guards its start, its invocation or its leaving, whichever it is at.
     pub(super) timer: TimerId,
     pub(super) idle_since_ns: u64,
@@ -86,8 +116,9 @@ pub(super) struct Executor {
 
 impl Executor {
     /// A vacant slot of an app with so many functions.
-    pub(super) fn new(functions: usize) -> Self {
+    pub(super) fn new(functions: usize, is_here: bool) -> Self {
         Self {
+            is_here,
             loaded: vec![0; functions.div_ceil(64)].into(),
             ..Self::default()
         }
@@ -96,6 +127,11 @@ impl Executor {
     /// Whether there is a process.
     pub(super) fn is_alive(&self) -> bool {
         !matches!(self.state, State::Vacant | State::Asked)
+    }
+
+    /// Whether a process may have this slot.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.is_here && self.state == State::Vacant && !self.sweeping
     }
 
     #[inline]
@@ -158,7 +194,8 @@ impl App {
             State::Asked | State::Starting | State::Adopting => Some(&mut self.pool.coming),
             State::Idle => Some(&mut self.pool.idle),
             State::Busy => Some(&mut self.pool.busy),
-            State::Vacant | State::Leaving | State::Killed => None,
+            State::Waiting => Some(&mut self.pool.waiting),
+            State::Vacant | State::Deciding | State::Leaving | State::Killed => None,
         }
     }
 
@@ -171,6 +208,11 @@ impl App {
     }
 
     fn change_state(&mut self, slot: u16, state: State) {
+        if slot >= self.pool_slots {
+            // What a custom trigger's process does is nothing to the pool.
+            self.executor(slot).state = state;
+            return;
+        }
         let executor = self.executor(slot);
         let awake = executor.may_spin;
         let before = std::mem::replace(&mut executor.state, state);
@@ -244,7 +286,13 @@ impl Local {
 
     /// `Ready`, its first message.
     pub(super) fn executor_ready<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
-        self.start_succeeded(id.app);
+        let app = &mut self.apps[id.app];
+        if let Some(at) = app.custom_of_slot(id.slot) {
+            let executor = app.executor(id.slot);
+            self.tables.timers.cancel(&mut executor.timer);
+            return self.custom_is_free(id, at, sink);
+        }
+        self.start_succeeded(id.app, sink);
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
         self.tables.timers.cancel(&mut executor.timer);
@@ -264,10 +312,17 @@ impl Local {
             self.tell_to_leave(id, sink);
         } else if app.executor(id.slot).dying {
             app.set_state(id.slot, State::Leaving);
+        } else if app.has_too_many() {
+            self.tell_to_leave(id, sink);
         } else {
             app.executor(id.slot).idle_since_ns = self.tables.now_ns;
             app.set_state(id.slot, State::Idle);
+            self.tables.watch_surplus(app);
+            let has_others = app.exchange.is_some();
             self.rest(id, sink);
+            if has_others {
+                self.give(id.app, sink);
+            }
         }
     }
 
@@ -288,7 +343,8 @@ impl Local {
         let app = &mut self.apps[id.app];
         let grace_ns = app.spec.limits.cancel_grace_ns;
         let executor = app.executor(id.slot);
-        if executor.state != State::Busy {
+        let waits = executor.state == State::Waiting;
+        if executor.state != State::Busy && !waits {
             return;
         }
         sink.cancel(id, self.tables.invocations[executor.open].id);
@@ -296,6 +352,9 @@ impl Local {
         let deadline_ns = self.tables.now_ns.saturating_add(grace_ns);
         executor.timer = self.tables.timers.arm(deadline_ns, Timer::Executor(id));
         self.refuse_credit(id, sink);
+        if waits {
+            self.cancel_wait(id, sink);
+        }
     }
 
     /// The guard of an executor's start, invocation or leaving has run out.
@@ -304,13 +363,17 @@ impl Local {
         let executor = &app.executors[usize::from(id.slot)];
         let reason = match executor.state {
             State::Starting | State::Adopting => KillReason::NotReady,
-            State::Busy => {
+            State::Busy | State::Waiting => {
                 let invocation = &self.tables.invocations[executor.open];
                 if invocation.session.is_none() {
                     KillReason::Unwanted
                 } else {
                     KillReason::TimedOut(self.over_time(app, executor, invocation.function))
                 }
+            }
+            State::Deciding => {
+                let at = app.custom_of_slot(id.slot).unwrap_or_default();
+                KillReason::TimedOut(app.over_call_time(at))
             }
             State::Leaving => KillReason::Unwanted,
             State::Vacant | State::Asked | State::Idle | State::Killed => return,
@@ -339,13 +402,18 @@ impl Local {
 
     /// Kills a process. What it says from now on is ignored; what it had open ends with its death.
     pub(super) fn kill<S: Sink>(&mut self, id: ExecutorId, reason: KillReason, sink: &mut S) {
+        self.stop_waiting(id, sink);
         let app = &mut self.apps[id.app];
         app.set_state(id.slot, State::Killed);
         let executor = app.executor(id.slot);
         self.tables.timers.cancel(&mut executor.timer);
         executor.adoption = Vec::new();
+        executor.disk = Disk::Idle;
         let why = match &reason {
-            KillReason::Fault(why) | KillReason::TimedOut(why) => why,
+            KillReason::Fault(why)
+            | KillReason::TimedOut(why)
+            | KillReason::Overdue(why)
+            | KillReason::OutOfReruns(why) => why,
             KillReason::NotReady => "it did not say that it was ready",
             KillReason::Unwanted => "it did not stop when it was told to",
         };
@@ -360,7 +428,12 @@ impl Local {
         let app = &mut self.apps[id.app];
         app.stats.faults_total += 1;
         let open = app.executor(id.slot).open;
+        let custom = app.custom_of_slot(id.slot);
         let running = match open.some() {
+            None if custom.is_some() => {
+                let text = custom.map(|at| app.custom_text(at));
+                format!(", deciding for {},", text.unwrap_or_default())
+            }
             Some(open) => {
                 let name = app.function_name(self.tables.invocations[open].function);
                 format!(", running function `{name}`,")
@@ -409,28 +482,41 @@ impl Local {
             return;
         }
         let open = std::mem::take(&mut executor.open);
-        let completed = executor.completed;
+        let last = LastState {
+            state: before,
+            completed: executor.completed,
+            loading: executor.loading,
+            function: open
+                .some()
+                .map(|open| self.tables.invocations[open].function),
+        };
         let reason = executor.kill_reason.take();
         self.tables.timers.cancel(&mut executor.timer);
-        app.stats.deaths_total += 1;
+        // Who leaves as it was told has not died.
+        if before != State::Leaving || death != Death::Exited(0) {
+            app.stats.deaths_total += 1;
+        }
         self.vacate(id, sink);
-        self.note_death(id.app, before, completed, reason.as_ref(), (death, detail));
+        if let Some(at) = self.apps[id.app].custom_of_slot(id.slot) {
+            let why = end_of(reason.as_ref(), death, detail);
+            return self.custom_ended(id, at, &why, sink);
+        }
+        self.note_death(id.app, &last, reason.as_ref(), (death, detail));
+        self.tell_trouble(id.app, sink);
         if open.is_some() {
-            let cause = match reason {
-                Some(KillReason::Fault(why)) => Cause::Fault(why),
-                Some(KillReason::TimedOut(why)) => Cause::TimedOut(why),
-                _ => Cause::Died(death, detail.to_owned()),
-            };
-            self.attempt_died(open, id, cause, sink);
+            self.attempt_died(open, id, reason, (death, detail), sink);
         }
         self.give_up_if_hopeless(id.app, sink);
+        self.give(id.app, sink);
         self.mend_pool(id.app, sink);
+        self.resume_waiting(id.app, sink);
         self.dispatch_ready(id.app, sink);
         self.forget_if_empty(id.app, sink);
     }
 
     /// Empties a slot: its process's credit, permission and unheard releases end with it.
     pub(super) fn vacate<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        self.stop_waiting(id, sink);
         self.stop_waiting_for_credit(id);
         self.withdraw_spin(id, sink);
         let app = &mut self.apps[id.app];
@@ -442,6 +528,7 @@ impl Local {
         let credit = std::mem::take(&mut executor.credit);
         executor.adoption = Vec::new();
         executor.loading = false;
+        executor.disk = Disk::Idle;
         executor.loaded.fill(0);
         executor.completed = 0;
         executor.dying = false;
@@ -454,17 +541,38 @@ impl Local {
         &mut self,
         open: Ref<Invocation>,
         id: ExecutorId,
-        cause: Cause,
+        reason: Option<KillReason>,
+        (death, detail): (Death, &str),
         sink: &mut S,
     ) {
         let app = &mut self.apps[id.app];
         app.stopped_running(self.tables.invocations[open].function);
-        if self.attempt_failed(open, id, cause, false, sink) == Fate::RunsAgain {
-            return;
+        let (cause, is_permanent) = match reason {
+            Some(KillReason::Overdue(_)) => return self.overdue_died(open, id, sink),
+            Some(KillReason::OutOfReruns(why)) => (Cause::TimedOut(why), true),
+            Some(KillReason::Fault(why)) => (Cause::Fault(why), false),
+            Some(KillReason::TimedOut(why)) => (Cause::TimedOut(why), false),
+            Some(KillReason::NotReady | KillReason::Unwanted) | None => {
+                (Cause::Died(death, detail.to_owned()), false)
+            }
+        };
+        if self.attempt_failed(open, id, cause, is_permanent, sink) == Fate::Ends {
+            self.end_attempt(open, id.app, sink);
         }
-        let app = &mut self.apps[id.app];
-        let session = self.tables.leave_session(app, open);
-        self.tables.finish(app, open, sink);
+    }
+
+    /// Ends an attempt that no executor runs any more, and with it its invocation, unless others
+    /// are under way.
+    pub(super) fn end_attempt<S: Sink>(
+        &mut self,
+        ended: Ref<Invocation>,
+        app: AppId,
+        sink: &mut S,
+    ) {
+        let app = &mut self.apps[app];
+        let session = self.tables.leave_session(app, ended);
+        self.tables.pass_place_later(app, ended);
+        self.tables.finish(app, ended, sink);
         if let Some(session) = session {
             self.settle(session, sink);
         }

@@ -15,6 +15,7 @@ use crate::local::attempt::Done;
 use crate::local::message::Delivery;
 use crate::local::name::Author;
 use crate::local::object::Object;
+use crate::local::serial::Line;
 use crate::local::session::Session;
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -46,13 +47,15 @@ pub(super) struct Invocation {
     /// Sources that it closes if it succeeds.
     pub(super) closes: SmallVec<[u16; 4]>,
     /// What its attempts have done, where there may be further ones.
-    pub(super) done: Option<Box<Done>>,
+    pub(super) done: Ref<Done>,
     pub(super) queued_ns: u64,
     /// Slot of the executor that wrote its data.
     pub(super) near: Option<u16>,
     /// It is the first of an external call.
     pub(super) is_call: bool,
-    queue_previous: Ref<Invocation>,
+    /// The line in which it has a place or waits for one; none where its function is not serial.
+    pub(super) line: Ref<Line>,
+    pub(super) queue_previous: Ref<Invocation>,
     pub(super) queue_next: Ref<Invocation>,
     session_previous: Ref<Invocation>,
     session_next: Ref<Invocation>,
@@ -63,10 +66,14 @@ pub(super) struct Invocation {
 pub(super) enum Place {
     /// In its function's queue.
     Queued,
+    /// In its line, until one of those alike has ended.
+    InLine,
     /// On this executor.
     Running(u16),
     /// Waiting for another attempt.
     Backoff(TimerId),
+    /// Waiting until a rerun rule is due.
+    Resting,
 }
 
 impl Default for Invocation {
@@ -86,10 +93,11 @@ impl Default for Invocation {
             window: None,
             join_keys: Vec::new(),
             closes: SmallVec::new(),
-            done: None,
+            done: Ref::NONE,
             queued_ns: 0,
             near: None,
             is_call: false,
+            line: Ref::NONE,
             queue_previous: Ref::NONE,
             queue_next: Ref::NONE,
             session_previous: Ref::NONE,
@@ -155,72 +163,84 @@ impl Tables {
         inputs: impl Iterator<Item = Ref<Object>>,
     ) {
         self.last_invocation += 1;
-        let (queued, invocation) = self.invocations.take();
-        let session = &mut self.sessions[firing.session];
-        let next = std::mem::replace(&mut session.invocations, queued);
-        session.busy += 1;
-        session.count_invocation(app, firing.function, true);
-        let can_run_again = app.plan.functions[usize::from(firing.function)].attempts > 1;
-        let function = &mut app.functions[usize::from(firing.function)];
-        let previous = std::mem::replace(&mut function.last, queued);
+        let id = self.last_invocation;
+        let fired = self.enter(app, firing, id, inputs);
+        let plan = &app.plan.functions[usize::from(firing.function)];
+        if plan.can_run_again() {
+            self.remember(plan, fired);
+        }
+        if plan.serial_by.is_none() || self.takes_place(app, fired) {
+            self.queue(app, fired);
+        }
+    }
 
-        invocation.id = self.last_invocation;
+    /// Enters an invocation, or an attempt of one that runs beside others, into its session.
+    #[inline(always)]
+    pub(super) fn enter(
+        &mut self,
+        app: &mut App,
+        firing: Firing,
+        id: u64,
+        inputs: impl Iterator<Item = Ref<Object>>,
+    ) -> Ref<Invocation> {
+        let (entered, invocation) = self.invocations.take();
+        let session = &mut self.sessions[firing.session];
+        let next = std::mem::replace(&mut session.invocations, entered);
+        session.busy += 1;
+        session.firings = session.firings.wrapping_add(1);
+        session.count_invocation(app, firing.function, true);
+
+        invocation.id = id;
         invocation.session = firing.session;
         invocation.function = firing.function;
         invocation.trigger = firing.trigger;
         invocation.attempt = 1;
-        invocation.place = Place::Queued;
-        invocation.queued_ns = self.now_ns;
         invocation.near = firing.near;
         invocation.is_call = firing.is_call;
         invocation.request = Ref::NONE;
         invocation.headers = Ref::NONE;
         invocation.window = firing.window;
-        if can_run_again {
-            invocation.done = Some(Box::default());
-        }
         invocation.session_previous = Ref::NONE;
         invocation.session_next = next;
-        invocation.queue_previous = previous;
-        invocation.queue_next = Ref::NONE;
         for input in inputs {
             self.objects.hold(input);
             invocation.held.push(input);
         }
         invocation.input_count = invocation.held.len() as u32;
 
-        app.stats.queued += 1;
         app.stats.calls_waiting += u64::from(firing.is_call);
-        if previous.is_none() {
-            function.first = queued;
-            app.list(firing.function);
-        } else {
-            self.invocations[previous].queue_next = queued;
-        }
         if next.is_some() {
-            self.invocations[next].session_previous = queued;
+            self.invocations[next].session_previous = entered;
         }
+        entered
     }
 
-    /// Puts an invocation at the end of its function's queue, for a further attempt.
-    pub(super) fn queue_again(&mut self, app: &mut App, again: Ref<Invocation>) {
-        let invocation = &mut self.invocations[again];
+    /// Puts an invocation at the end of its function's queue.
+    #[inline(always)]
+    pub(super) fn queue(&mut self, app: &mut App, queued: Ref<Invocation>) {
+        let invocation = &mut self.invocations[queued];
         let index = invocation.function;
         let function = &mut app.functions[usize::from(index)];
-        let previous = std::mem::replace(&mut function.last, again);
+        let previous = std::mem::replace(&mut function.last, queued);
         invocation.place = Place::Queued;
         invocation.queued_ns = self.now_ns;
-        invocation.near = None;
-        invocation.is_call = false;
         invocation.queue_previous = previous;
         invocation.queue_next = Ref::NONE;
         app.stats.queued += 1;
         if previous.is_none() {
-            function.first = again;
+            function.first = queued;
             app.list(index);
         } else {
-            self.invocations[previous].queue_next = again;
+            self.invocations[previous].queue_next = queued;
         }
+    }
+
+    /// Queues an invocation for a further attempt.
+    pub(super) fn queue_again(&mut self, app: &mut App, again: Ref<Invocation>) {
+        let invocation = &mut self.invocations[again];
+        invocation.near = None;
+        invocation.is_call = false;
+        self.queue(app, again);
     }
 
     /// The invocations of a session that are not finally ended.
@@ -296,9 +316,11 @@ impl Tables {
             invocation.join_keys = Vec::new();
         }
         invocation.closes.clear();
-        if let Some(done) = invocation.done.take() {
-            app.names -= done.names();
+        debug_assert!(invocation.line.is_none(), "its place has been passed on");
+        if invocation.done.is_some() {
+            self.forget(app, finished);
         }
+        let invocation = &mut self.invocations[finished];
         let (request, headers) = (invocation.request, invocation.headers);
         let mut held = std::mem::take(&mut invocation.held);
         for &object in &held {

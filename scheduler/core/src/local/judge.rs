@@ -8,7 +8,7 @@ use pheromone_shm::message::{
 };
 
 use crate::local::app::App;
-use crate::local::executor::{Executor, State};
+use crate::local::executor::{Disk, Executor, State};
 use crate::local::invocation::Invocation;
 use crate::local::object::Object;
 use crate::slab::Ref;
@@ -20,6 +20,10 @@ pub(super) enum Fault {
     NotOpen(&'static str),
     #[error("sent `{0}` while it waited for an answer")]
     Waiting(&'static str),
+    #[error("announced an object for the disk and sent `{0}`")]
+    NotPersisted(&'static str),
+    #[error("announced an object for the disk and sent one that is in no bucket")]
+    PersistedDirect,
     #[error("said that it is ready a second time")]
     ReadyTwice,
     #[error("said that it has loaded a function that it had loaded before")]
@@ -68,6 +72,16 @@ pub(super) enum Fault {
     PartList(usize),
     #[error("listed more than {most} parts for a response")]
     Parts { most: u32 },
+    #[error("sent an answer of a custom trigger that had not been asked")]
+    NotAsked,
+    #[error("sent what is no answer while its trigger decided")]
+    NoVerdict,
+    #[error("fired function number {function}, which is none of its trigger's")]
+    NotItsFunction { function: u16 },
+    #[error("began another answer within a firing")]
+    UnfinishedFire,
+    #[error("listed more than {most} objects in one verdict")]
+    Verdict { most: usize },
     #[error("steered trigger number {trigger} of {count}")]
     Trigger { trigger: u16, count: usize },
     #[error("steered trigger number {trigger}, which is of another type")]
@@ -76,6 +90,8 @@ pub(super) enum Fault {
     JoinKeys { most: usize },
     #[error("asked for input number {first} of {count}")]
     FetchInputs { first: u32, count: u32 },
+    #[error("asked for attached object number {first} of {count}")]
+    FetchAttached { first: u32, count: u32 },
     #[error("asked for live extents from number {first}, out of turn")]
     FetchExtents { first: u32 },
     #[error("does not take back what is released to it ({unreleased} extents wait)")]
@@ -87,16 +103,47 @@ pub(super) type Said = &'static str;
 
 impl Executor {
     /// Its open invocation, for something said that needs one. An executor that waits for credit
-    /// has nothing to say.
+    /// or for the disk has nothing to say, and one that has announced an object sends it next.
     #[inline]
     pub(super) fn open(&self, said: Said) -> Result<Ref<Invocation>, Fault> {
-        if self.state != State::Busy {
-            return Err(Fault::NotOpen(said));
+        if self.disk == Disk::Announced {
+            return Err(Fault::NotPersisted(said));
         }
-        if self.credit.is_wanted() {
+        self.open_to_send(said)
+    }
+
+    /// As [`Self::open`], for what may have been announced for the disk.
+    #[inline]
+    fn open_to_send(&self, said: Said) -> Result<Ref<Invocation>, Fault> {
+        if self.state != State::Busy {
+            return Err(if self.state == State::Waiting {
+                Fault::Waiting(said)
+            } else {
+                Fault::NotOpen(said)
+            });
+        }
+        if self.credit.is_wanted() || self.disk == Disk::Asked {
             return Err(Fault::Waiting(said));
         }
         Ok(self.open)
+    }
+
+    /// Its open invocation, which sends an object, and whether it had announced that for the disk.
+    #[inline]
+    pub(super) fn sends(
+        &mut self,
+        said: Said,
+        target: Target,
+    ) -> Result<(Ref<Invocation>, bool), Fault> {
+        let open = self.open_to_send(said)?;
+        let persists = self.disk == Disk::Announced;
+        if persists {
+            self.disk = Disk::Idle;
+            if !matches!(target, Target::Bucket(_)) {
+                return Err(Fault::PersistedDirect);
+            }
+        }
+        Ok((open, persists))
     }
 }
 
@@ -134,7 +181,7 @@ impl App {
             });
         }
         let unreleased = self.regions[usize::from(slot)].unreleased_count;
-        if unreleased > self.spec.limits.objects {
+        if unreleased > self.share.limits.objects {
             return Err(Fault::Releases { unreleased });
         }
         Ok(())

@@ -9,7 +9,7 @@ use pheromone_shm::message::{Extent, ToExecutor};
 
 use crate::event::{ExecutorId, Sink};
 use crate::limits::{
-    CREDIT_REFILL_BYTES_MIN, CREDIT_SLICE_BYTES, OBJECT_CHARGE_BYTES, RESERVE_PART,
+    ANSWER_WAIT_NS, CREDIT_REFILL_BYTES_MIN, CREDIT_SLICE_BYTES, OBJECT_CHARGE_BYTES, RESERVE_PART,
 };
 use crate::local::app::App;
 use crate::local::judge::Fault;
@@ -23,6 +23,8 @@ pub(super) struct Ledger {
     granted_bytes: u64,
     /// Slots that wait for credit, the first to ask first.
     waiting: Vec<u16>,
+    /// Another home of the app wants memory.
+    pub(super) is_asked: bool,
 }
 
 /// One process's account.
@@ -44,6 +46,11 @@ impl Credit {
         self.granted_total_bytes - self.charged_total_bytes
     }
 
+    /// How much more it waits for than it has left.
+    pub(super) fn wanted_bytes(&self) -> Option<u64> {
+        self.wanted_bytes
+    }
+
     /// Whether the executor stands in `phr_create` and waits for an answer.
     #[inline]
     pub(super) fn is_wanted(&self) -> bool {
@@ -58,7 +65,27 @@ impl Ledger {
             used_bytes: 0,
             granted_bytes: 0,
             waiting: Vec::new(),
+            is_asked: false,
         }
+    }
+
+    pub(super) fn quota_bytes(&self) -> u64 {
+        self.quota_bytes
+    }
+
+    /// Another home has given memory.
+    pub(super) fn extend(&mut self, bytes: u64) {
+        self.quota_bytes += bytes;
+    }
+
+    /// Memory that is available has been given to another home.
+    pub(super) fn reduce(&mut self, bytes: u64) {
+        self.quota_bytes -= bytes;
+    }
+
+    /// The slot that has waited longest for credit.
+    pub(super) fn first_waiting(&self) -> Option<u16> {
+        self.waiting.first().copied()
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
@@ -82,7 +109,7 @@ impl Ledger {
         self.granted_bytes -= bytes;
     }
 
-    fn available_bytes(&self) -> u64 {
+    pub(super) fn available_bytes(&self) -> u64 {
         self.quota_bytes
             .saturating_sub(self.used_bytes)
             .saturating_sub(self.granted_bytes)
@@ -111,6 +138,13 @@ impl App {
         Ok(())
     }
 
+    /// An executor has an extent again that it had published: its use becomes credit.
+    pub(super) fn return_credit(&mut self, slot: u16, extent: Extent) {
+        let bytes = extent.len_bytes() + OBJECT_CHARGE_BYTES;
+        self.executors[usize::from(slot)].credit.charged_total_bytes -= bytes;
+        self.ledger.granted_bytes += bytes;
+    }
+
     /// Refills an executor's credit where it is below half of a slice.
     #[inline(always)]
     pub(super) fn top_up<S: Sink>(&mut self, slot: u16, sink: &mut S) {
@@ -137,6 +171,16 @@ impl App {
         CREDIT_SLICE_BYTES
             .min(fair_bytes)
             .min(self.objects_left_bytes() / sharers)
+    }
+
+    /// Who is refused credit now, since all who could free memory wait for it themselves, or nobody
+    /// is to wait.
+    fn waits_in_vain(&self) -> Option<u16> {
+        let waiting = &self.ledger.waiting;
+        let all_wait = waiting.len() >= usize::from(self.pool.busy);
+        let in_vain = all_wait || self.spec.limits.create_wait_ns == 0;
+        let last = waiting.last().filter(|_| in_vain && !self.awaits_gifts());
+        last.copied()
     }
 
     fn can_grant(&self, bytes: u64) -> bool {
@@ -181,7 +225,8 @@ impl Tables {
     /// Something has changed for those who wait for credit: memory is free, or one less works.
     #[inline]
     pub(super) fn look_at_waiters(&mut self, app: &App) {
-        if !app.ledger.waiting.is_empty() && !self.short_of_memory.contains(&app.id) {
+        let is_watched = !app.ledger.waiting.is_empty() || app.ledger.is_asked;
+        if is_watched && !self.short_of_memory.contains(&app.id) {
             self.short_of_memory.push(app.id);
         }
     }
@@ -198,11 +243,15 @@ impl Local {
             app.grant_wanted(id.slot, bytes, sink);
             return;
         }
-        if cancelled
-            || wait_ns == 0
-            || bytes > app.ledger.quota_bytes
-            || app.ledger.waiting.len() + 1 >= usize::from(app.pool.busy)
-        {
+        let (most_bytes, wait_ns, is_last) = if app.exchange.is_some() {
+            // The other homes are asked first; once they have answered it is looked at again.
+            self.tables.short_of_memory.push(id.app);
+            (app.spec.memory_bytes, wait_ns.max(ANSWER_WAIT_NS), false)
+        } else {
+            let is_last = app.ledger.waiting.len() + 1 >= usize::from(app.pool.busy);
+            (app.ledger.quota_bytes, wait_ns, is_last)
+        };
+        if cancelled || wait_ns == 0 || bytes > most_bytes || is_last {
             sink.send(id, &ToExecutor::Credit { granted: false });
         } else {
             app.ledger.waiting.push(id.slot);
@@ -249,9 +298,9 @@ impl Local {
                 self.stop_waiting_for_credit(id);
                 self.apps[app].grant_wanted(slot, wanted, sink);
             }
-            let of = &self.apps[app];
-            let all_wait = of.ledger.waiting.len() >= usize::from(of.pool.busy);
-            if let Some(&slot) = of.ledger.waiting.last().filter(|_| all_wait) {
+            self.tables.give_memory(&mut self.apps[app]);
+            self.tell_wants(app);
+            while let Some(slot) = self.apps[app].waits_in_vain() {
                 self.refuse_credit(ExecutorId { app, slot }, sink);
             }
         }

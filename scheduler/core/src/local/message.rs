@@ -7,27 +7,31 @@ use pheromone_shm::message::{
     Extent, FromExecutor, InputKey, Key, NO_BUCKET, NO_TRIGGER, Target, ToExecutor,
 };
 
-use crate::event::{AppId, Cause, ExecutorId, Failure, Sink};
+use crate::event::{ATTACHED_PER_MESSAGE_MAX, AppId, Cause, ExecutorId, Failure, SessionId, Sink};
 use crate::local::app::App;
 use crate::local::dispatch::Completion;
-use crate::local::executor::State;
+use crate::local::executor::{Disk, State};
 use crate::local::invocation::{Firing, Invocation};
 use crate::local::judge::{
     Fault, full_key, judge_bucket, judge_group, judge_key, judge_named, judge_target,
 };
 use crate::local::name::{Author, AutoText, is_auto_text, key_text};
-use crate::local::object::{NewObject, Object, Payload};
-use crate::local::respond::Answer;
+use crate::local::object::{Attached, NewObject, Object, Payload};
+use crate::local::respond::Form;
 use crate::local::session::{End, Session};
 use crate::local::{Local, Tables};
 use crate::slab::Ref;
 
 /// Statuses of `pheromone.h` that the core answers with: the numbers of Linux's errno, negative.
-mod status {
-    pub(super) const ENOENT: i32 = -2;
-    pub(super) const ENOMEM: i32 = -12;
-    pub(super) const ENOTSUP: i32 = -95;
-    pub(super) const ECANCELED: i32 = -125;
+pub(super) mod status {
+    pub(in crate::local) const ENOENT: i32 = -2;
+    pub(in crate::local) const EIO: i32 = -5;
+    pub(in crate::local) const EAGAIN: i32 = -11;
+    pub(in crate::local) const ENOMEM: i32 = -12;
+    pub(in crate::local) const EEXIST: i32 = -17;
+    pub(in crate::local) const ENOTSUP: i32 = -95;
+    pub(in crate::local) const ETIMEDOUT: i32 = -110;
+    pub(in crate::local) const ECANCELED: i32 = -125;
 }
 
 /// An object on its way into a session.
@@ -104,7 +108,18 @@ impl Local {
         match executor.state {
             // A killed process may go on talking until it is dead.
             State::Vacant | State::Asked | State::Killed => return,
-            State::Starting | State::Adopting | State::Idle | State::Busy | State::Leaving => {}
+            State::Deciding => {
+                if let Err(fault) = self.custom_says(id, message, sink) {
+                    self.fault(id, &fault.to_string(), sink);
+                }
+                return;
+            }
+            State::Starting
+            | State::Adopting
+            | State::Idle
+            | State::Busy
+            | State::Waiting
+            | State::Leaving => {}
         }
         let judged = match *message {
             FromExecutor::Publish {
@@ -159,6 +174,12 @@ impl Local {
     ) -> Result<(), Fault> {
         match *message {
             FromExecutor::Ready => self.ready(id, sink),
+            FromExecutor::Persist => {
+                let executor = self.apps[id.app].executor(id.slot);
+                executor.open("Persist")?;
+                executor.disk = Disk::Announced;
+                Ok(())
+            }
             FromExecutor::Loaded => self.tables.loaded(&mut self.apps[id.app], id.slot),
             FromExecutor::Forward {
                 target,
@@ -177,34 +198,42 @@ impl Local {
                 self.forward(id, target, object, label, sink)
             }
             FromExecutor::Respond {
+                session,
                 extent,
                 size_bytes,
                 http_status,
                 content_type,
             } => {
-                let answer = Answer {
+                let form = Form {
                     http_status,
                     content_type,
                 };
-                self.respond(id, (extent, size_bytes), answer, sink)
+                self.respond(id, SessionId(session), (extent, size_bytes), form, sink)
             }
+            FromExecutor::FailSession {
+                session,
+                status,
+                message,
+            } => self.fail_session(id, SessionId(session), (status, message), sink),
+            FromExecutor::Parent { number } => self.parent(id, number, sink),
             FromExecutor::RespondParts {
                 more,
                 http_status,
                 content_type,
                 objects,
             } => {
-                let answer = Answer {
+                let form = Form {
                     http_status,
                     content_type,
                 };
-                self.respond_parts(id, objects, more, answer, sink)
+                self.respond_parts(id, objects, more, form, sink)
             }
             FromExecutor::Get {
                 bucket,
                 timeout_ns,
                 key,
             } => self.get(id, bucket, key, timeout_ns, sink),
+            FromExecutor::Load { bucket, key } => self.load(id, bucket, key, sink),
             FromExecutor::ReleaseHold { bucket, key } => self.release_hold(id, bucket, key, sink),
             FromExecutor::Join {
                 trigger,
@@ -216,7 +245,13 @@ impl Local {
                 self.expect_sources(id, trigger, sources, sink)
             }
             FromExecutor::CloseSource { trigger } => self.close_source(id, trigger),
+            FromExecutor::Fire { .. } | FromExecutor::Drop { .. } | FromExecutor::TickAt { .. } => {
+                Err(Fault::NotAsked)
+            }
             FromExecutor::FetchInputs { first } => self.fetch_inputs(id, first, sink),
+            FromExecutor::FetchAttached { object, first } => {
+                self.fetch_attached(id, object, first, sink)
+            }
             FromExecutor::FetchExtents { first } => self.fetch_extents(id, first, sink),
             FromExecutor::NeedCredit { bytes } => {
                 self.apps[id.app].executor(id.slot).open("NeedCredit")?;
@@ -251,7 +286,7 @@ impl Local {
         sink: &mut S,
     ) -> Result<(), Fault> {
         let app = &mut self.apps[id.app];
-        let open = app.executor(id.slot).open("Publish")?;
+        let (open, persists) = app.executor(id.slot).sends("Publish", target)?;
         app.judge_payload(id.slot, extent, size_bytes)?;
         let invocation = &self.tables.invocations[open];
         judge_target(app, invocation.function, target)?;
@@ -259,8 +294,12 @@ impl Local {
         app.take_credit(id.slot, extent)?;
         let Some(session) = invocation.session.some() else {
             self.tables.release_extent(app, id.slot, extent, sink);
+            if persists {
+                self.persisted(id, status::ECANCELED, sink);
+            }
             return Ok(());
         };
+        let is_durable = Tables::is_durable(app, target, persists);
         let payload = Payload {
             region: id.slot,
             extent,
@@ -283,17 +322,28 @@ impl Local {
             .is_repeated(app, open, &publication, label.ordinal)
         {
             self.tables.release_extent(app, id.slot, extent, sink);
-        } else if self.tables.is_taken(&publication) {
+            if persists {
+                self.persisted(id, 0, sink);
+            }
+        } else if !is_durable && self.tables.is_taken(&publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
             self.tell_duplicate(open, target, publication.object.key, sink);
-        } else if self.tables.names_are_full(app, open, &publication) {
+        } else if self.tables.is_past_limit(app, open, &publication) {
             self.tables.release_extent(app, id.slot, extent, sink);
             self.fail_by_limit(open, session, id, sink);
+            if persists {
+                self.persisted(id, status::ECANCELED, sink);
+            }
+        } else if is_durable {
+            self.persist(id, &publication, (label.delay_ns, persists), sink);
+            self.tables.meet_rules(&self.apps[id.app], open, target);
         } else if label.delay_ns > 0 {
             self.delay(id.app, &publication, label.delay_ns);
+            self.tables.meet_rules(&self.apps[id.app], open, target);
         } else {
             let created = self.bring_in(id.app, &publication, sink);
             let app = &mut self.apps[id.app];
+            self.tables.meet_rules(app, open, target);
             self.tables.drop_hold(app, created, sink);
             app.top_up(id.slot, sink);
             return Ok(());
@@ -311,14 +361,18 @@ impl Local {
         sink: &mut S,
     ) -> Result<(), Fault> {
         let app = &mut self.apps[id.app];
-        let open = app.executor(id.slot).open("Forward")?;
+        let (open, persists) = app.executor(id.slot).sends("Forward", target)?;
         let invocation = &self.tables.invocations[open];
         let forwarded = invocation.judge_object(object)?;
         judge_target(app, invocation.function, target)?;
         judge_key(label.key, label.group)?;
         let Some(session) = invocation.session.some() else {
+            if persists {
+                self.persisted(id, status::ECANCELED, sink);
+            }
             return Ok(());
         };
+        let is_durable = Tables::is_durable(app, target, persists);
         let publication = Publication {
             object: NewObject {
                 session: self.tables.sessions[session].id,
@@ -335,16 +389,28 @@ impl Local {
             .is_repeated(app, open, &publication, label.ordinal)
         {
             // The first object stands.
-        } else if self.tables.is_taken(&publication) {
+            if persists {
+                self.persisted(id, 0, sink);
+            }
+        } else if !is_durable && self.tables.is_taken(&publication) {
             self.tell_duplicate(open, target, publication.object.key, sink);
-        } else if app.is_out_of_objects() || self.tables.names_are_full(app, open, &publication) {
+        } else if app.is_out_of_objects() || self.tables.lacks_name(app, open, &publication) {
             // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
             self.fail_by_limit(open, session, id, sink);
+            if persists {
+                self.persisted(id, status::ECANCELED, sink);
+            }
+        } else if is_durable {
+            self.persist(id, &publication, (label.delay_ns, persists), sink);
+            self.tables.meet_rules(&self.apps[id.app], open, target);
         } else if label.delay_ns > 0 {
             self.delay(id.app, &publication, label.delay_ns);
+            self.tables.meet_rules(&self.apps[id.app], open, target);
         } else {
             let created = self.bring_in(id.app, &publication, sink);
-            self.tables.drop_hold(&mut self.apps[id.app], created, sink);
+            let app = &mut self.apps[id.app];
+            self.tables.meet_rules(app, open, target);
+            self.tables.drop_hold(app, created, sink);
         }
         Ok(())
     }
@@ -360,6 +426,20 @@ impl Local {
     ) -> Ref<Object> {
         let app = &mut self.apps[id];
         let created = self.tables.create(app, &publication.object);
+        self.bring_created(id, created, publication, sink);
+        created
+    }
+
+    /// As [`Self::bring_in`], of an object that has been made of its publication.
+    #[inline(always)]
+    pub(super) fn bring_created<S: Sink>(
+        &mut self,
+        id: AppId,
+        created: Ref<Object>,
+        publication: &Publication<'_>,
+        sink: &mut S,
+    ) {
+        let app = &mut self.apps[id];
         self.tables.deliver(app, created, &publication.to, sink);
         self.dispatch_ready(id, sink);
         if let Target::Bucket(bucket) = publication.to.target {
@@ -368,7 +448,6 @@ impl Local {
             let session = publication.to.session;
             self.tables.keep_in_bucket(app, created, bucket, session);
         }
-        created
     }
 
     #[cold]
@@ -396,7 +475,7 @@ impl Local {
     }
 
     #[cold]
-    fn fail_by_limit<S: Sink>(
+    pub(super) fn fail_by_limit<S: Sink>(
         &mut self,
         open: Ref<Invocation>,
         session: Ref<Session>,
@@ -404,14 +483,14 @@ impl Local {
         sink: &mut S,
     ) {
         let invocation = &self.tables.invocations[open];
-        let most = self.apps[id.app].spec.limits.objects;
+        let most = self.apps[id.app].share.limits.objects;
         let failure = Failure {
             function: Some(invocation.function),
             invocation: invocation.id,
             attempt: invocation.attempt,
             cause: Cause::Limit(format!(
-                "limits.objects: the app has as many objects and names as it may ({most}); \
-                 publish fewer, release them earlier, or raise the limit"
+                "limits.objects: the app has as many objects, names and lists as it may ({most}); \
+                 publish and join fewer, release them earlier, or raise the limit"
             )),
             executor: Some(id),
         };
@@ -436,6 +515,39 @@ impl Local {
         Ok(())
     }
 
+    /// Gives some of what is attached to an object, and has the invocation hold it.
+    fn fetch_attached<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        object: u32,
+        first: u32,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let app = &mut self.apps[id.app];
+        let open = app.executor(id.slot).open("FetchAttached")?;
+        let tables = &mut self.tables;
+        let holder = tables.invocations[open].judge_object(object)?;
+        let count = tables.objects[holder].attached;
+        if first >= count {
+            return Err(Fault::FetchAttached { first, count });
+        }
+        let held = tables.invocations[open].held.len();
+        let room = app.held_max().saturating_sub(held);
+        let wanted = &tables.attached_to(holder)[first as usize..];
+        let given: Attached = wanted
+            .iter()
+            .take(room.min(ATTACHED_PER_MESSAGE_MAX))
+            .copied()
+            .collect();
+        for &object in &given {
+            tables.objects.hold(object);
+        }
+        tables.invocations[open].held.extend_from_slice(&given);
+        let inputs = given.iter().map(|&given| tables.objects[given].input());
+        sink.inputs(id, first, inputs);
+        Ok(())
+    }
+
     fn get<S: Sink>(
         &mut self,
         id: ExecutorId,
@@ -448,19 +560,24 @@ impl Local {
         let open = app.executor(id.slot).open("Get")?;
         judge_bucket(app, bucket)?;
         judge_named(key)?;
-        let most = app.spec.limits.inputs as usize;
+        let most = app.held_max();
         let tables = &mut self.tables;
+        let is_out_of_room = tables.invocations[open].held.len() >= most;
         let found = match tables.invocations[open].session.some() {
             None => Err(status::ECANCELED),
             Some(session) => match tables.find_kept(app, session, bucket, key) {
-                Some(_) if tables.invocations[open].held.len() >= most.saturating_mul(2) => {
-                    Err(status::ENOMEM)
-                }
+                Some(_) if is_out_of_room => Err(status::ENOMEM),
                 Some(found) => Ok(found),
-                None if timeout_ns > 0 => Err(status::ENOTSUP),
+                None if timeout_ns > 0 && !is_out_of_room => {
+                    match self.wait(id, (session, bucket, key), timeout_ns, sink) {
+                        Ok(()) => return Ok(()),
+                        Err(status) => Err(status),
+                    }
+                }
                 None => Err(status::ENOENT),
             },
         };
+        let tables = &mut self.tables;
         let (status, input) = match found {
             Ok(found) => {
                 tables.objects.hold(found);
@@ -488,6 +605,9 @@ impl Local {
             && let Some(kept) = self.tables.find_kept(app, session, bucket, key)
         {
             self.tables.drop_kept(app, kept, session, sink);
+        }
+        if self.tables.keeps_on_disk {
+            sink.delete(id.app, bucket, key);
         }
         Ok(())
     }
@@ -563,27 +683,54 @@ impl Tables {
     #[inline]
     pub(super) fn keep_in_bucket(
         &mut self,
-        app: &App,
+        app: &mut App,
         kept: Ref<Object>,
         bucket: u16,
         session: Ref<Session>,
     ) {
+        let plan = &app.plan.buckets[usize::from(bucket)];
+        if plan.retains() {
+            self.retain(app, kept);
+        }
         if app.plan.buckets[usize::from(bucket)].keeps {
             self.keep(kept, session);
+            if self.sessions[session].waiting > 0 {
+                self.answer_waits(app, session, bucket);
+            }
         }
     }
 
-    /// Names stay until their session ends, and what an invocation that may run again has sent
-    /// until it ends: they are bounded by the limit on objects.
+    /// Whether an object that an invocation publishes is one too many.
     #[inline]
-    fn names_are_full(
+    fn is_past_limit(
         &self,
         app: &App,
         open: Ref<Invocation>,
         publication: &Publication<'_>,
     ) -> bool {
-        let is_remembered = publication.name().is_some() || self.invocations[open].done.is_some();
-        is_remembered && app.names >= u64::from(app.spec.limits.objects)
+        let most = u64::from(app.share.limits.objects);
+        app.names.max(app.stats.objects_live) >= most && {
+            let slot = publication.object.payload.region;
+            app.has_too_many_objects(slot) || self.lacks_name(app, open, publication)
+        }
+    }
+
+    /// Names stay until their session ends, what a trigger remembers of objects as long, and what
+    /// an invocation that may run again has sent until it ends: they are bounded by the limit on
+    /// objects.
+    #[cold]
+    fn lacks_name(&self, app: &App, open: Ref<Invocation>, publication: &Publication<'_>) -> bool {
+        let is_remembered = || match publication.to.target {
+            Target::Next | Target::Function(_) => false,
+            Target::Bucket(bucket) => {
+                let bucket = &app.plan.buckets[usize::from(bucket)];
+                let session = &self.sessions[publication.to.session];
+                publication.name().is_some()
+                    || bucket.is_remembered
+                    || bucket.keeps && session.has_auto_names
+            }
+        };
+        app.has_too_many_names(1) && (self.invocations[open].done.is_some() || is_remembered())
     }
 
     /// Whether the identity has been taken, which automatic keys never are.
@@ -591,23 +738,20 @@ impl Tables {
     pub(super) fn is_taken(&self, publication: &Publication<'_>) -> bool {
         publication.name().is_some_and(|(bucket, key)| {
             let session = publication.object.session;
-            self.names.find(session, bucket, key).is_some()
+            self.names.has(session, bucket, key)
         })
     }
 
     /// The object of this session that a bucket holds under a key, or the text of an automatic
     /// one. The first question for an automatic key has the session's entered as names.
-    fn find_kept(
+    pub(super) fn find_kept(
         &mut self,
         app: &mut App,
         session: Ref<Session>,
         bucket: u16,
         key: &[u8],
     ) -> Option<Ref<Object>> {
-        if key[0] == b'~' {
-            if !is_auto_text(key) {
-                return None;
-            }
+        if key[0] == b'~' && is_auto_text(key) {
             self.name_automatic_keys(app, session);
         }
         let name = self.names.find(self.sessions[session].id, bucket, key)?;
@@ -620,27 +764,45 @@ impl Tables {
         if std::mem::replace(&mut of.has_auto_names, true) {
             return;
         }
-        let mut next = of.kept;
+        let (mut next, mut next_delayed, mut next_write) = (of.kept, of.delayed, of.writes);
         while let Some(kept) = next.some() {
-            let object = &mut self.objects[kept];
-            next = object.kept_next;
-            let input = object.input();
-            if let InputKey::Auto { .. } = input.key
-                && object.name.is_none()
-            {
-                let mut text = AutoText::new();
-                let key = key_text(input.key, &mut text);
-                let name = self.names.insert(
-                    of.id,
-                    input.bucket,
-                    key,
-                    (kept, Author::default()),
-                    &mut of.names,
-                );
-                object.name = name;
-                app.names += 1;
+            next = self.objects[kept].kept_next;
+            self.name_if_automatic(app, session, kept);
+        }
+        // Those are kept when their time has come, and will not be looked at again.
+        while let Some(delayed) = next_delayed.some() {
+            let object = self.delayed[delayed].object;
+            next_delayed = self.delayed[delayed].next;
+            let bucket = usize::from(self.objects[object].bucket);
+            if app.plan.buckets.get(bucket).is_some_and(|of| of.keeps) {
+                self.name_if_automatic(app, session, object);
             }
         }
+        while let Some(write) = next_write.some() {
+            let object = self.writes[write].object;
+            next_write = self.writes[write].next;
+            let bucket = usize::from(self.objects[object].bucket);
+            if app.plan.buckets[bucket].keeps {
+                self.name_if_automatic(app, session, object);
+            }
+        }
+    }
+
+    fn name_if_automatic(&mut self, app: &mut App, session: Ref<Session>, named: Ref<Object>) {
+        let object = &mut self.objects[named];
+        let input = object.input();
+        if !matches!(input.key, InputKey::Auto { .. }) || object.name.is_some() {
+            return;
+        }
+        let mut text = AutoText::new();
+        let key = key_text(input.key, &mut text);
+        let of = &mut self.sessions[session];
+        let author = (named, Author::default());
+        let name = self
+            .names
+            .insert(of.id, input.bucket, key, author, &mut of.names);
+        object.name = name;
+        app.names += 1;
     }
 }
 

@@ -4,49 +4,79 @@
 //! It takes events, one at a time, and says what follows to a sink. It talks to the coordinator by
 //! messages alone. One file for each noun; this one holds them together.
 
+mod across;
 mod adopt;
 mod afterwards;
 mod app;
 mod attempt;
+mod custom;
+mod dead;
 mod delayed;
 mod dispatch;
+mod exchange;
 mod executor;
+mod fair;
+mod handover;
 mod invocation;
 mod judge;
 mod ledger;
+mod lineage;
+mod load;
 mod message;
 mod name;
 mod object;
 mod plan;
 mod pool;
+mod report;
 mod request;
+mod rerun;
 mod respond;
+mod retain;
+mod serial;
 mod session;
 mod settle;
 mod spin;
+mod starvation;
 mod steer;
 mod trigger;
 mod upstream;
+mod verdict;
+mod wait;
+mod write;
 
 use std::collections::VecDeque;
 
+use across::Foreign;
 use afterwards::Afterwards;
 use app::{App, Apps};
+use attempt::Done;
 use delayed::Delayed;
 use executor::State;
+use fair::Fair;
 use invocation::Invocation;
+use load::Load;
 use name::Names;
-use object::Object;
+use object::{Attached, Object};
 use plan::Match;
+use report::Report;
+use retain::Retained;
+use serial::Lines;
 use session::{End, Session};
 use spin::Spinners;
 use trigger::{State as TriggerState, States};
+use write::Write;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use pheromone_shm::message::FromExecutor;
 
 use crate::CoreConfig;
-use crate::coordinator::{ToCoordinator, ToLocal};
-use crate::event::{AppId, Event, ExecutorId, Part, Sink};
+use crate::event::{AppId, DeadLetter, Event, ExecutorId, Part, Sink};
 use crate::gather::Gatherer;
 use crate::gather::outcome::Outcome;
+use crate::level::{Outgoing, ToLocal};
+use crate::share::Division;
 use crate::slab::{Ref, Slab};
 use crate::spec::AppSpec;
 use crate::stats::{AppStats, Totals};
@@ -62,20 +92,36 @@ enum Timer {
     Deadline(Ref<Session>),
     /// The guard of what an executor is doing.
     Executor(ExecutorId),
+    /// The end of an executor's wait for an object.
+    Wait(ExecutorId),
     /// The end of an executor's wait for credit.
     Credit(ExecutorId),
     /// Queued work has waited for an awake executor long enough.
     Forward(AppId),
+    /// What an app wants of other homes is to be looked at again.
+    Exchange(AppId),
     /// The pause before another start of a process is over.
     Pool(AppId),
+    /// An executor beyond the minimum may have been idle for long enough.
+    Surplus(AppId),
     /// The budget of a core's spinner.
     Spin(u16),
+    /// The turn of an app that runs nothing has come.
+    Turn,
     /// What a trigger has gathered is due: a linger, a window's end.
     Trigger(Ref<TriggerState>),
     /// The pause before a further attempt is over.
     Retry(Ref<Invocation>),
+    /// A rerun rule has not been met in time.
+    Rerun(Ref<Done>),
     /// An object is to be published.
     Delayed(Ref<Delayed>),
+    /// An object has been retained as long as its bucket says.
+    Retained(Ref<Retained>),
+    /// The time that a custom trigger has asked for.
+    Tick(AppId, usize),
+    /// The pause before a custom trigger's process is started is over.
+    Restart(AppId, usize),
 }
 
 /// The local scheduler.
@@ -83,8 +129,7 @@ pub(crate) struct Local {
     apps: Apps,
     tables: Tables,
     spinners: Spinners,
-    /// For the coordinator.
-    pub(crate) outgoing: VecDeque<ToCoordinator>,
+    fair: Fair,
 }
 
 /// What is there of all apps, and the time. What keeps the books of a single app is a method of
@@ -92,20 +137,37 @@ pub(crate) struct Local {
 /// concern several apps, or choose among executors, is a method of [`Local`].
 struct Tables {
     scheduler_index: u8,
+    schedulers: u8,
+    /// The node has a place for what is to outlive it.
+    keeps_on_disk: bool,
     now_ns: u64,
     last_invocation: u64,
     sessions: Slab<Session>,
     objects: Slab<Object>,
     invocations: Slab<Invocation>,
+    dones: Slab<Done>,
     names: Names,
     states: States,
     delayed: Slab<Delayed>,
+    reports: Slab<Report>,
+    writes: Slab<Write>,
+    loads: Slab<Load>,
+    retained: Slab<Retained>,
+    /// What is attached to an object that owns its memory, by its slot.
+    attached: HashMap<u32, Attached, FixedState>,
+    lines: Lines,
     timers: Wheel<Timer>,
     /// Apps in which somebody waits for credit and something has changed.
     short_of_memory: Vec<AppId>,
     /// Left to be done at the end of the step.
     afterwards: VecDeque<Afterwards>,
+    /// For coordinators and other local schedulers.
+    outgoing: VecDeque<Outgoing>,
+    /// Objects that are at home elsewhere.
+    foreign: Foreign,
     scratch: Scratch,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<crate::planted::Planted>,
 }
 
 /// Buffers that are empty between steps.
@@ -114,6 +176,9 @@ struct Scratch {
     matches: Vec<Match>,
     globbed: Vec<usize>,
     parts: Vec<Part>,
+    /// Attached objects that are let go of.
+    detached: Vec<Ref<Object>>,
+    is_detaching: bool,
     outcome: Outcome<Ref<Object>>,
 }
 
@@ -123,37 +188,66 @@ impl Local {
             apps: Apps::default(),
             tables: Tables {
                 scheduler_index: config.scheduler_index,
+                schedulers: config.schedulers,
+                keeps_on_disk: config.keeps_on_disk,
                 now_ns: 0,
                 last_invocation: u64::from(config.scheduler_index) << INVOCATION_BITS,
                 sessions: Slab::new(),
                 objects: Slab::new(),
                 invocations: Slab::new(),
+                dones: Slab::new(),
                 names: Names::new(),
                 states: States::new(),
                 delayed: Slab::new(),
+                reports: Slab::new(),
+                writes: Slab::new(),
+                loads: Slab::new(),
+                retained: Slab::new(),
+                attached: HashMap::default(),
+                lines: Lines::new(),
                 timers: Wheel::new(),
                 short_of_memory: Vec::new(),
                 afterwards: VecDeque::new(),
+                outgoing: VecDeque::new(),
+                foreign: Foreign::default(),
                 scratch: Scratch::default(),
+                #[cfg(feature = "planted-bugs")]
+                planted: None,
             },
             spinners: Spinners::new(&config),
-            outgoing: VecDeque::new(),
+            fair: Fair::new(config.executor_cores),
         }
     }
 
+    /// Switches a mistake on.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn plant(&mut self, planted: crate::planted::Planted) {
+        self.tables.planted = Some(planted);
+    }
+
+    /// Takes one message of an executor.
+    #[inline(always)]
+    pub(crate) fn hear<S: Sink>(
+        &mut self,
+        executor: ExecutorId,
+        message: &FromExecutor<'_>,
+        now_ns: u64,
+        sink: &mut S,
+    ) {
+        self.pass_time(now_ns, sink);
+        self.message(executor, message, sink);
+        self.end_step(sink);
+    }
+
     /// Takes one event of its own.
-    #[inline]
     pub(crate) fn step<S: Sink>(&mut self, event: Event<'_>, now_ns: u64, sink: &mut S) {
         self.pass_time(now_ns, sink);
-        match event {
-            Event::Message { executor, message } => self.message(executor, &message, sink),
-            other => self.rare_event(other, sink),
-        }
+        self.rare_event(event, sink);
         self.end_step(sink);
     }
 
     /// Does what the step has left to be done.
-    #[inline]
+    #[inline(always)]
     fn end_step<S: Sink>(&mut self, sink: &mut S) {
         if !self.tables.afterwards.is_empty() {
             self.do_afterwards(sink);
@@ -161,39 +255,74 @@ impl Local {
         if !self.tables.short_of_memory.is_empty() {
             self.serve_credit(sink);
         }
+        if self.fair.is_shared() {
+            self.share_out(sink);
+        }
     }
 
-    /// Takes one message of the coordinator.
-    pub(crate) fn take<S: Sink>(&mut self, message: &ToLocal<'_>, now_ns: u64, sink: &mut S) {
+    /// Takes one message of a coordinator or of another local scheduler.
+    pub(crate) fn take<S: Sink>(&mut self, message: ToLocal, now_ns: u64, sink: &mut S) {
         self.pass_time(now_ns, sink);
         match message {
-            ToLocal::Open(request) => self.request(request, sink),
             ToLocal::Grow { app } => {
-                if self.apps.get(*app).is_some() {
-                    self.grow(*app, sink);
+                if self.apps.get(app).is_some() {
+                    self.grow(app, sink);
                 }
             }
+            other => self.take_across(other, sink),
         }
         self.end_step(sink);
     }
 
-    /// See [`Core::next_timer_ns`](crate::Core::next_timer_ns).
-    pub(crate) fn next_timer_ns(&self) -> Option<u64> {
-        (self.tables.timers.armed() > 0).then(|| self.tables.timers.next_ns())
+    #[inline]
+    pub(crate) fn has_outgoing(&self) -> bool {
+        !self.tables.outgoing.is_empty()
+    }
+
+    pub(crate) fn next_outgoing(&mut self) -> Option<Outgoing> {
+        self.tables.outgoing.pop_front()
+    }
+
+    /// See [`Core::next_timer_ns`](crate::Core::next_timer_ns); `u64::MAX` for never.
+    #[inline]
+    pub(crate) fn next_timer_ns(&self) -> u64 {
+        if self.tables.timers.armed() > 0 {
+            self.tables.timers.next_ns()
+        } else {
+            u64::MAX
+        }
+    }
+
+    /// What an app is.
+    pub(crate) fn spec(&self, app: AppId) -> Option<&AppSpec> {
+        self.apps.get(app).map(|app| &*app.spec)
     }
 
     pub(crate) fn stats(&self, app: AppId) -> Option<AppStats> {
         let app = self.apps.get(app)?;
         let pool = &app.pool;
+        let processes = app.executors[..usize::from(app.pool_slots)].iter();
         let unreleased = app.regions.iter().map(|region| region.unreleased_count);
         Some(AppStats {
             releases_pending: unreleased.map(u64::from).sum(),
+            objects_live: app.stats.objects_live - app.lodgers(),
             used_bytes: app.ledger.used_bytes(),
             credit_bytes: app.ledger.granted_bytes(),
-            executors: app.executors.iter().filter(|e| e.is_alive()).count() as u64,
+            executors: processes.filter(|e| e.is_alive()).count() as u64,
             executors_idle: u64::from(pool.idle),
+            queued: app.stats.queued + app.in_line,
+            dead_letters: app.dead.count(),
+            dead_letters_bytes: app.dead.held_bytes(),
             ..app.stats
         })
+    }
+
+    /// See [`Core::dead_letters`](crate::Core::dead_letters).
+    pub(crate) fn dead_letters(&self, app: AppId) -> impl Iterator<Item = DeadLetter<'_>> {
+        self.apps
+            .get(app)
+            .into_iter()
+            .flat_map(|app| app.dead.list())
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -203,6 +332,8 @@ impl Local {
             invocations: u64::from(self.tables.invocations.live()),
             names: u64::from(self.tables.names.live()),
             trigger_states: u64::from(self.tables.states.live()),
+            lines: u64::from(self.tables.lines.live()),
+            gathered: 0,
             timers: u64::from(self.tables.timers.armed()),
         }
     }
@@ -212,6 +343,11 @@ impl Local {
             Event::Deploy { app, spec } => self.deploy(app, spec, sink),
             Event::Remove { app } => self.remove(app, sink),
             Event::Request(request) => self.request(&request, sink),
+            Event::Retry(retry) => self.retry(&retry, sink),
+            Event::DropLetters { app, letter } => self.drop_letters(app, letter, sink),
+            Event::HandOver { app } => self.hand_over(app, sink),
+            Event::LetterTaken { app, letter } => self.letter_taken(app, letter, sink),
+            Event::Adopt { app, letter } => self.adopt_letter(app, letter, sink),
             Event::Cancel { session } => {
                 if let Some(session) = self.tables.session(session) {
                     self.end_session(session, &End::Cancelled, sink);
@@ -237,12 +373,25 @@ impl Local {
                 death,
                 detail,
             } => self.executor_died(executor, incarnation, death, detail, sink),
+            Event::Sweep { executor } => self.sweep(executor, sink),
+            Event::Swept { executor } => self.swept(executor, sink),
             Event::ReleaseRoom { executor } => {
                 if self.has_region(executor) {
                     let app = &mut self.apps[executor.app];
                     self.tables.flush_releases(app, executor.slot, sink);
                 }
             }
+            Event::FailureWritten { app, ticket, body } => {
+                self.failure_written(app, ticket, body, sink);
+            }
+            Event::FailureNotWritten { ticket, reason, .. } => {
+                self.failure_not_written(ticket, reason, sink);
+            }
+            Event::Written {
+                ticket, outcome, ..
+            } => self.written(ticket, outcome, sink),
+            Event::Loaded { app, ticket, found } => self.loaded_from_disk(app, ticket, found, sink),
+            Event::Flush { .. } | Event::Peer { .. } => unreachable!("the core handles these"),
             Event::Tick => {}
         }
     }
@@ -266,13 +415,21 @@ impl Local {
                     self.apps[id.app].executor(id.slot).timer = TimerId::NONE;
                     self.executor_timer(id, sink);
                 }
+                Timer::Wait(id) => self.wait_timer(id, sink),
                 Timer::Credit(id) => self.refuse_credit(id, sink),
                 Timer::Forward(app) => self.forward_timer(app, sink),
+                Timer::Exchange(app) => self.exchange_timer(app),
                 Timer::Pool(app) => self.pool_timer(app, sink),
+                Timer::Surplus(app) => self.surplus_timer(app, sink),
                 Timer::Spin(core) => self.spin_timer(core, sink),
+                Timer::Turn => self.fair.timer_fired(),
                 Timer::Trigger(state) => self.trigger_timer(state, sink),
                 Timer::Retry(invocation) => self.retry_timer(invocation, sink),
+                Timer::Rerun(done) => self.rerun_timer(done, sink),
                 Timer::Delayed(object) => self.delayed_timer(object, sink),
+                Timer::Retained(object) => self.retained_timer(object, sink),
+                Timer::Tick(app, custom) => self.tick_timer(app, custom),
+                Timer::Restart(app, custom) => self.restart_timer(app, custom, sink),
             }
         }
     }
@@ -295,8 +452,15 @@ impl Local {
         }
         let unsupported = spec.unsupported();
         assert!(unsupported.is_empty(), "{unsupported:?}");
-        self.apps.insert(app, App::new(app, spec));
+        let division = Division::new(&spec, app, self.tables.schedulers);
+        let here = self.tables.scheduler_index;
+        let share = division
+            .share(&spec, here)
+            .expect("an app is deployed to schedulers that have a share of it");
+        self.apps
+            .insert(app, App::new(app, spec, division, share, here));
         self.mend_pool(app, sink);
+        self.start_customs(app, sink);
     }
 
     fn remove<S: Sink>(&mut self, app: AppId, sink: &mut S) {
@@ -315,11 +479,19 @@ impl Local {
         for session in open {
             self.end_session(session, &End::Cancelled, sink);
         }
+        self.tables.forget_letters(&mut self.apps[app], sink);
+        self.drop_retained(app, sink);
         for slot in 0..self.apps[app].spec.executor_slots() {
             let id = ExecutorId { app, slot };
             match self.apps[app].executor(slot).state {
                 State::Starting | State::Adopting | State::Idle => self.tell_to_leave(id, sink),
-                State::Vacant | State::Asked | State::Busy | State::Leaving | State::Killed => {}
+                State::Vacant
+                | State::Asked
+                | State::Busy
+                | State::Waiting
+                | State::Deciding
+                | State::Leaving
+                | State::Killed => {}
             }
         }
         self.forget_if_empty(app, sink);
@@ -329,15 +501,26 @@ impl Local {
     /// no response that the node may still be reading.
     fn forget_if_empty<S: Sink>(&mut self, app: AppId, sink: &mut S) {
         let of = &mut self.apps[app];
-        if !of.removing || of.pool.taken > 0 || of.stats.sessions_open > 0 || of.untaken > 0 {
+        if !of.removing
+            || of.pool.taken > 0
+            || of.stats.sessions_open > 0
+            || of.lingering > 0
+            || of.stats.objects_live > 0
+        {
             return;
         }
-        debug_assert_eq!(of.stats.objects_live, 0, "objects are held by what is gone");
+        if of.has_custom_process() {
+            return;
+        }
+        self.forget_customs(app);
+        let of = &mut self.apps[app];
         let slot = of.spec.ingress_slot();
         self.tables.flush_releases(of, slot, sink);
         self.tables.forget_releases(of, slot);
         self.tables.timers.cancel(&mut of.forward_timer);
+        self.tables.forget_exchange(of);
         self.tables.timers.cancel(&mut of.pool.timer);
+        self.tables.timers.cancel(&mut of.pool.surplus_timer);
         self.apps.remove(app);
         sink.removed(app);
     }

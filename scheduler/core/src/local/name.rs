@@ -31,6 +31,8 @@ pub(super) struct Name {
     hash: u64,
     object: Ref<Object>,
     author: Author,
+    /// Neighbours in its session's list.
+    previous: Ref<Name>,
     next: Ref<Name>,
 }
 
@@ -51,6 +53,7 @@ impl Default for Name {
             hash: 0,
             object: Ref::NONE,
             author: Author::default(),
+            previous: Ref::NONE,
             next: Ref::NONE,
         }
     }
@@ -105,17 +108,38 @@ impl Names {
         name.hash = hash;
         name.object = object;
         name.author = author;
+        name.previous = Ref::NONE;
         name.next = std::mem::replace(list, inserted);
+        let next = name.next;
+        if next.is_some() {
+            self.names[next].previous = inserted;
+        }
         let names = &self.names;
         self.table
             .insert_unique(hash, inserted, |&name| names[name].hash);
         inserted
     }
 
-    /// Whether an earlier attempt of this author has taken the identity.
-    pub(super) fn is_of_earlier_attempt(&self, name: Ref<Name>, of: Author) -> bool {
+    /// Whether another attempt of this author has taken the identity.
+    pub(super) fn is_of_another_attempt(&self, name: Ref<Name>, of: Author) -> bool {
         let author = self.names[name].author;
-        author.invocation == of.invocation && author.attempt < of.attempt
+        author.invocation == of.invocation && author.attempt != of.attempt
+    }
+
+    /// Another object has the identity now. Answers with the one before, while it lives.
+    pub(super) fn replace(
+        &mut self,
+        name: Ref<Name>,
+        (object, author): (Ref<Object>, Author),
+    ) -> Option<Ref<Object>> {
+        let name = &mut self.names[name];
+        name.author = author;
+        std::mem::replace(&mut name.object, object).some()
+    }
+
+    /// Whether something has an identity, or had it.
+    pub(super) fn has(&self, session: SessionId, bucket: u16, key: &[u8]) -> bool {
+        self.find(session, bucket, key).is_some()
     }
 
     /// The object of a name, while it lives.
@@ -132,16 +156,32 @@ impl Names {
     /// where that lives on.
     pub(super) fn remove_first(&mut self, list: &mut Ref<Name>) -> Option<Ref<Object>> {
         let removed = *list;
-        let name = &self.names[removed];
-        *list = name.next;
-        let object = name.object;
+        let object = self.names[removed].object;
+        self.remove(removed, list);
+        object.some()
+    }
+
+    /// Takes a name off its session's list and frees its identity.
+    pub(super) fn remove(&mut self, removed: Ref<Name>, list: &mut Ref<Name>) {
+        let Name {
+            hash,
+            previous,
+            next,
+            ..
+        } = self.names[removed];
+        match previous.some() {
+            Some(previous) => self.names[previous].next = next,
+            None => *list = next,
+        }
+        if next.is_some() {
+            self.names[next].previous = previous;
+        }
         let entry = self
             .table
-            .find_entry(name.hash, |&other| other == removed)
+            .find_entry(hash, |&other| other == removed)
             .expect("a name stays in the table until it is removed");
         entry.remove();
         self.names.give(removed);
-        object.some()
     }
 
     fn hash(&self, session: SessionId, bucket: u16, key: &[u8]) -> u64 {
@@ -156,6 +196,13 @@ pub(super) fn auto_text(invocation: u64, ordinal: u32) -> AutoText {
     write!(rest, "~{invocation}.{ordinal}").expect("two numbers fit 32 bytes");
     let left = rest.len();
     AutoText::from_slice(&text[..AUTO_TEXT_BYTES_MAX - left])
+}
+
+/// `~I`, the key of what tells of an invocation's failure.
+pub(super) fn failure_text(invocation: u64) -> AutoText {
+    let mut text = auto_text(invocation, 0);
+    text.truncate(text.len() - 2);
+    text
 }
 
 /// Whether this is the text of an automatic key, as [`auto_text`] writes it.

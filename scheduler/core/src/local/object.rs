@@ -8,11 +8,37 @@ use pheromone_shm::message::{Extent, Input, InputKey, NO_BUCKET};
 use smallvec::SmallVec;
 
 use crate::event::{SessionId, Sink};
+use crate::level::{Description, ObjectId};
 use crate::limits::OBJECT_CHARGE_BYTES;
 use crate::local::Tables;
 use crate::local::app::App;
 use crate::local::name::Name;
 use crate::slab::{Ref, Slab};
+
+/// Where an object belongs, and the memory of its payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Home {
+    /// Both here.
+    #[default]
+    Here,
+    /// The object is another scheduler's, which is told when it dies here.
+    Elsewhere,
+    /// Its memory lies in a region that has moved to another scheduler, which is told then.
+    Lent,
+    /// No object: memory, in a region that has moved here, of one that is another scheduler's.
+    Lodging,
+    /// The same, in a region that has moved on.
+    LodgingLent,
+}
+
+impl Home {
+    fn is_lodging(self) -> bool {
+        matches!(self, Self::Lodging | Self::LodgingLent)
+    }
+}
+
+/// Objects attached to another.
+pub(super) type Attached = SmallVec<[Ref<Object>; 4]>;
 
 /// An object.
 pub(super) struct Object {
@@ -31,9 +57,15 @@ pub(super) struct Object {
     holds: u32,
     /// Whether its bucket is one of the holders, by the session's list of kept objects.
     pub(super) kept: bool,
+    /// Sent, and not published yet.
+    pub(super) is_coming: bool,
+    /// Who is told when it dies.
+    pub(super) home: Home,
     /// Bytes of `text` that are the key; 0 for an automatic key. The rest is the group.
     key_bytes: u8,
     pub(super) ordinal: u32,
+    /// How many objects are attached to it, or to its root.
+    pub(super) attached: u32,
     pub(super) producer: u64,
     text: SmallVec<[u8; 32]>,
     /// Its remembered name, where it has one.
@@ -56,8 +88,11 @@ impl Default for Object {
             session: SessionId(0),
             holds: 0,
             kept: false,
+            is_coming: false,
+            home: Home::Here,
             key_bytes: 0,
             ordinal: 0,
+            attached: 0,
             producer: 0,
             text: SmallVec::new(),
             name: Ref::NONE,
@@ -109,6 +144,7 @@ impl Object {
                 named => InputKey::Named(named),
             },
             group,
+            attached: self.attached,
         }
     }
 
@@ -124,12 +160,66 @@ impl Object {
 
     /// It arrives later than it was created.
     pub(super) fn arrives(&mut self, now_ns: u64) {
+        self.is_coming = false;
         self.arrival_ns = now_ns;
+    }
+
+    /// As those are told of it who do not have it.
+    pub(super) fn describe(&self, id: ObjectId) -> Description {
+        Description {
+            id,
+            session: self.session,
+            bucket: self.bucket,
+            region: self.region,
+            offset_units: self.extent.offset_units,
+            len_units: self.extent.len_units,
+            size_bytes: self.size_bytes,
+            arrival_ns: self.arrival_ns,
+            automatic: (self.producer, self.ordinal),
+            key_bytes: self.key_bytes,
+            text: self.text.clone(),
+        }
+    }
+
+    /// Becomes one of another home, with one hold.
+    pub(super) fn become_foreign(&mut self, object: &Description) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        text.extend_from_slice(&object.text);
+        *self = Self {
+            region: object.region,
+            bucket: object.bucket,
+            extent: object.extent(),
+            size_bytes: object.size_bytes,
+            arrival_ns: object.arrival_ns,
+            session: object.session,
+            holds: 1,
+            home: Home::Elsewhere,
+            key_bytes: object.key_bytes,
+            producer: object.automatic.0,
+            ordinal: object.automatic.1,
+            text,
+            ..Self::default()
+        };
+    }
+
+    /// Becomes memory that somebody else's object has in a region here, with one hold.
+    pub(super) fn become_lodger(&mut self, region: u16, extent: Extent) {
+        *self = Self {
+            region,
+            extent,
+            holds: 1,
+            home: Home::Lodging,
+            ..Self::default()
+        };
     }
 
     /// What the ledger charges for it.
     pub(super) fn charge_bytes(&self) -> u64 {
-        let memory = if self.root.is_none() {
+        if self.home.is_lodging() {
+            return 0;
+        }
+        let memory = if self.root.is_none() && self.home != Home::Elsewhere {
             self.extent.len_bytes()
         } else {
             0
@@ -143,6 +233,11 @@ impl Slab<Object> {
     #[inline]
     pub(super) fn hold(&mut self, held: Ref<Object>) {
         self[held].holds += 1;
+    }
+
+    /// So many more holders.
+    pub(super) fn hold_times(&mut self, held: Ref<Object>, times: u32) {
+        self[held].holds += times;
     }
 }
 
@@ -159,8 +254,11 @@ impl Tables {
         object.bucket = new.bucket;
         object.arrival_ns = self.now_ns;
         object.holds = 1;
+        object.attached = 0;
         object.name = Ref::NONE;
         object.kept = false;
+        object.is_coming = false;
+        object.home = Home::Here;
         object.text.clear();
         match new.key {
             InputKey::Auto {
@@ -184,16 +282,37 @@ impl Tables {
         app.stats.objects_total += 1;
         if new.payload.root.is_some() {
             self.objects.hold(new.payload.root);
+            self.objects[created].attached = self.objects[new.payload.root].attached;
             return created;
         }
-        let live = &mut app.region(new.payload.region).live;
+        self.link_into_region(app, created);
+        created
+    }
+
+    #[inline(always)]
+    pub(super) fn link_into_region(&mut self, app: &mut App, created: Ref<Object>) {
+        let object = &mut self.objects[created];
+        let live = &mut app.region(object.region).live;
         let next = std::mem::replace(live, created);
         object.region_previous = Ref::NONE;
         object.region_next = next;
         if next.is_some() {
             self.objects[next].region_previous = created;
         }
-        created
+    }
+
+    /// So many holders less.
+    pub(super) fn drop_holds<S: Sink>(
+        &mut self,
+        app: &mut App,
+        held: Ref<Object>,
+        times: u32,
+        sink: &mut S,
+    ) {
+        let object = &mut self.objects[held];
+        debug_assert!((1..=object.holds).contains(&times), "a hold ends once");
+        object.holds -= times - 1;
+        self.drop_hold(app, held, sink);
     }
 
     /// One holder less; the last one's end is the object's.
@@ -211,7 +330,7 @@ impl Tables {
     fn die<S: Sink>(&mut self, app: &mut App, dead: Ref<Object>, sink: &mut S) {
         let object = &self.objects[dead];
         debug_assert!(!object.kept, "a kept object is held");
-        let (root, name) = (object.root, object.name);
+        let (root, name, attached) = (object.root, object.name, object.attached);
         app.ledger.refund(object.charge_bytes());
         app.stats.objects_live -= 1;
         self.look_at_waiters(app);
@@ -221,10 +340,52 @@ impl Tables {
         if root.is_some() {
             self.objects.give(dead);
             self.drop_hold(app, root, sink);
+        } else if self.objects[dead].home == Home::Elsewhere {
+            self.send_home(app.id, dead);
         } else {
-            self.unlink_from_region(app, dead);
-            self.release(app, dead, sink);
+            if attached > 0 {
+                self.detach(app, dead, sink);
+            }
+            if matches!(self.objects[dead].home, Home::Here | Home::Lodging) {
+                self.unlink_from_region(app, dead);
+                self.release(app, dead, sink);
+            } else {
+                self.free_elsewhere(app, dead);
+            }
         }
+    }
+
+    /// Attaches objects, whose holds become the object's, to one that owns its memory.
+    pub(super) fn attach(&mut self, to: Ref<Object>, attached: Attached) {
+        let object = &mut self.objects[to];
+        debug_assert!(object.root.is_none(), "a forwarded object has its root's");
+        object.attached = attached.len() as u32;
+        if !attached.is_empty() {
+            self.attached.insert(to.slot(), attached);
+        }
+    }
+
+    /// What is attached to an object.
+    pub(super) fn attached_to(&self, object: Ref<Object>) -> &[Ref<Object>] {
+        let root = self.objects[object].root.some().unwrap_or(object);
+        self.attached
+            .get(&root.slot())
+            .map_or(&[], SmallVec::as_slice)
+    }
+
+    /// Ends the holds on what was attached to a dead object. What dies of that may have objects
+    /// attached in turn, in a chain of any length: it is gone through by a list, not on the stack.
+    #[cold]
+    fn detach<S: Sink>(&mut self, app: &mut App, dead: Ref<Object>, sink: &mut S) {
+        let attached = self.attached.remove(&dead.slot());
+        self.scratch.detached.extend(attached.into_iter().flatten());
+        if std::mem::replace(&mut self.scratch.is_detaching, true) {
+            return;
+        }
+        while let Some(held) = self.scratch.detached.pop() {
+            self.drop_hold(app, held, sink);
+        }
+        self.scratch.is_detaching = false;
     }
 
     /// Gives a dead root's memory back, now or when its owner has room.

@@ -10,7 +10,10 @@ use smallvec::SmallVec;
 
 use crate::gather::Rule;
 use crate::local::upstream::{AfterPlan, afters};
-use crate::spec::{AppSpec, AtEnd, Backoff, BucketSpec, Keep, NameMatch, OnFailure, TriggerKind};
+use crate::spec::{
+    AppSpec, AtEnd, Backoff, BucketSpec, Keep, NameMatch, OnFailure, Retain, Scope, SerialBy,
+    TriggerKind,
+};
 
 /// An object concerns a trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,10 @@ pub(super) struct TriggerPlan {
     /// How it gathers; none: it fires with each object.
     pub(super) rule: Option<Rule>,
     pub(super) at_end: AtEnd,
+    /// Whose objects it gathers.
+    pub(super) scope: Scope,
+    /// Across sessions: those that end early are left out.
+    pub(super) skip_ended: bool,
     pub(super) functions: Box<[u16]>,
     /// Functions that are cancelled once a round has fired.
     pub(super) cancel_rest: Box<[u16]>,
@@ -40,15 +47,31 @@ pub(super) struct TriggerPlan {
 pub(super) struct BucketPlan {
     /// The bucket holds its objects until their session ends.
     pub(super) keeps: bool,
+    /// Its objects are on disk before they arrive.
+    pub(super) is_durable: bool,
+    /// How long its objects are held from their arrival; 0: not at all. Those of a durable bucket
+    /// are on disk so long instead.
+    pub(super) retain: Retain,
     /// Triggers that every object concerns, in order.
     pub(super) every: SmallVec<[u16; 4]>,
     /// One of those gathers.
     every_gathers: bool,
+    /// One of its triggers remembers what it has had of a session.
+    pub(super) is_remembered: bool,
     /// Groups that wait for what one of its triggers may still fire.
     pub(super) feeds: Box<[u16]>,
     globs: GlobSet,
     glob_triggers: Vec<u16>,
     keys: HashMap<Box<[u8]>, SmallVec<[Match; 2]>, RandomState>,
+}
+
+/// One rerun rule.
+pub(super) struct RerunPlan {
+    pub(super) bucket: u16,
+    pub(super) timeout_ns: u64,
+    pub(super) attempts: u32,
+    pub(super) speculative: bool,
+    pub(super) optional: bool,
 }
 
 /// One function.
@@ -62,11 +85,21 @@ pub(super) struct FunctionPlan {
     pub(super) on_failure: OnFailure,
     pub(super) timeout_ns: Option<u64>,
     pub(super) init_timeout_ns: u64,
+    pub(super) serial_by: Option<SerialBy>,
+    pub(super) serial_width: u32,
     /// Groups that wait for this function, by their place in [`Plan::afters`].
     pub(super) upstream_of: Box<[u16]>,
+    /// Rerun rules that watch it, by their place in [`Plan::reruns`].
+    pub(super) reruns: Box<[u16]>,
 }
 
 impl FunctionPlan {
+    /// Whether an invocation of it may have more than one attempt.
+    #[inline]
+    pub(super) fn can_run_again(&self) -> bool {
+        self.attempts > 1 || !self.reruns.is_empty()
+    }
+
     pub(super) fn may_send(&self, bucket: u16) -> bool {
         self.sends
             .as_ref()
@@ -85,6 +118,8 @@ pub(super) struct Plan {
     pub(super) triggers: Vec<TriggerPlan>,
     /// Groups that close when what is upstream of a function has fallen quiet.
     pub(super) afters: Vec<AfterPlan>,
+    /// Rerun rules of all buckets, in the manifest's order.
+    pub(super) reruns: Vec<RerunPlan>,
 }
 
 impl Plan {
@@ -100,7 +135,9 @@ impl Plan {
         for (trigger, number) in triggers.iter_mut().zip(0u16..) {
             trigger.feeds = waiting_for(&afters, |after| {
                 let is_upstream = |&function: &u16| after.waits_for(function);
-                after.trigger != number && trigger.functions.iter().any(is_upstream)
+                // What gathers across sessions fires into another session.
+                let fires_here = trigger.scope == Scope::Session && after.trigger != number;
+                fires_here && trigger.functions.iter().any(is_upstream)
             });
         }
         for (bucket, number) in buckets.iter_mut().zip(0u16..) {
@@ -127,7 +164,10 @@ impl Plan {
                 on_failure: function.on_failure,
                 timeout_ns: function.timeout_ns,
                 init_timeout_ns: function.init_timeout_ns,
+                serial_by: function.serial_by,
+                serial_width: function.serial_width,
                 upstream_of: waiting_for(&afters, |after| after.waits_for(index)),
+                reruns: watching(spec, index),
             })
             .collect();
         Self {
@@ -135,11 +175,18 @@ impl Plan {
             buckets,
             triggers,
             afters,
+            reruns: reruns(spec),
         }
     }
 }
 
 impl BucketPlan {
+    /// Whether its objects are held for a time of their own.
+    #[inline]
+    pub(super) fn retains(&self) -> bool {
+        !self.is_durable && self.retain != Retain::ForNs(0)
+    }
+
     /// Whether only triggers in `every` can want an object with this key, or with an automatic one,
     /// and each fires with it.
     pub(super) fn is_plain(&self, named: bool) -> bool {
@@ -174,8 +221,11 @@ fn bucket_plan(
 ) -> BucketPlan {
     let mut plan = BucketPlan {
         keeps: bucket.keep == Keep::Session,
+        is_durable: bucket.durable,
+        retain: bucket.retain,
         every: SmallVec::new(),
         every_gathers: false,
+        is_remembered: false,
         feeds: Box::default(),
         globs: GlobSet::empty(),
         glob_triggers: Vec::new(),
@@ -210,20 +260,23 @@ fn bucket_plan(
             | TriggerKind::ByTime { .. }
             | TriggerKind::Redundant { .. }
             | TriggerKind::DynamicJoin
-            | TriggerKind::DynamicGroup { .. } => plan.every.push(number),
-            TriggerKind::Custom { .. } => {
-                unreachable!("deploying refuses trigger types that are not carried out")
-            }
+            | TriggerKind::DynamicGroup { .. }
+            | TriggerKind::Custom { .. } => plan.every.push(number),
         }
         let cancel_rest = match &trigger.kind {
             TriggerKind::Redundant { cancel_rest, .. } => cancel_rest.as_slice(),
             _ => &[],
         };
+        let rule = Rule::of(trigger, bucket.keep, inputs_max);
+        let is_here = trigger.scope == Scope::Session;
+        plan.is_remembered |= is_here && rule.as_ref().is_some_and(Rule::remembers);
         triggers.push(TriggerPlan {
             bucket: index,
             index: place,
-            rule: Rule::of(trigger, bucket.keep, inputs_max),
+            rule,
             at_end: trigger.at_end,
+            scope: trigger.scope,
+            skip_ended: trigger.skip_ended,
             functions: trigger.functions.as_slice().into(),
             cancel_rest: cancel_rest.into(),
             feeds: Box::default(),
@@ -233,6 +286,28 @@ fn bucket_plan(
     plan.every_gathers = plan.every.iter().any(gathers);
     plan.globs = globs.build().expect("validated: each pattern is a glob");
     plan
+}
+
+fn reruns(spec: &AppSpec) -> Vec<RerunPlan> {
+    let rules = (0u16..).zip(&spec.buckets).flat_map(|(bucket, spec)| {
+        spec.reruns.iter().map(move |rule| RerunPlan {
+            bucket,
+            timeout_ns: rule.timeout_ns,
+            attempts: rule.attempts,
+            speculative: rule.speculative,
+            optional: rule.optional,
+        })
+    });
+    rules.collect()
+}
+
+/// The places of the rules that watch a function.
+fn watching(spec: &AppSpec, function: u16) -> Box<[u16]> {
+    let rules = spec.buckets.iter().flat_map(|bucket| &bucket.reruns);
+    let places = (0u16..).zip(rules);
+    places
+        .filter_map(|(place, rule)| (rule.function == function).then_some(place))
+        .collect()
 }
 
 /// The places of the groups for which this holds.

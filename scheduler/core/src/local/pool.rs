@@ -1,27 +1,69 @@
 //! The pool: how many processes an app has, and when another one is started.
 //!
-//! `min` are kept; more come on demand up to `max`. Whatever fails, processes are started at a
-//! bounded rate: failed starts back off exponentially, and processes that die young are replaced
-//! no faster than one in a while. When nothing can be started those who wait are told.
+//! `min` are kept; more come on demand up to `max`, and leave when they have been idle for long.
+//! Whatever fails, processes are started at a bounded rate. Failed starts, and processes that could
+//! not load a function, back off exponentially; those that died in an invocation are replaced
+//! almost at once. Who waits is told when nothing can be started, or his function not be loaded.
 
-use crate::event::{AppId, Cause, Death, ExecutorId, Failure, Sink};
-use crate::limits::{START_BACKOFF_NS, START_BACKOFF_NS_MAX, START_FAILURES_MAX};
-use crate::local::app::PoolState;
+use std::time::Duration;
+
+use crate::event::{AppId, Cause, Death, ExecutorId, Failure, Sink, Trouble};
+use crate::limits::{
+    CRASH_PAUSE_NS, FAILURES_TOLD, LOAD_FAILURES_FREE, START_FAILURES_MAX, SURPLUS_IDLE_NS,
+    restart_pause_ns,
+};
+use crate::local::app::{App, PoolState};
 use crate::local::executor::{KillReason, State};
 use crate::local::session::End;
-use crate::local::{Local, Timer};
+use crate::local::{Local, Tables, Timer};
 use crate::timer::TimerId;
 
+/// What a process was at when it died.
+pub(super) struct LastState {
+    pub(super) state: State,
+    /// Invocations it had completed.
+    pub(super) completed: u32,
+    /// It was loading the function of its open invocation.
+    pub(super) loading: bool,
+    /// That of its open invocation.
+    pub(super) function: Option<u16>,
+}
+
 impl PoolState {
-    /// Pause between two starts of processes. Failed starts back off exponentially. Processes that
-    /// died young took an invocation with them each and so cannot outrun the work; one such death
-    /// is an accident.
+    /// Pause between two starts of processes. One death in an invocation is an accident.
     fn pause_ns(&self) -> u64 {
-        match self.failed_starts {
-            0 if self.quick_deaths > 1 => START_BACKOFF_NS,
-            0 => 0,
-            failed => (START_BACKOFF_NS << (failed - 1).min(16)).min(START_BACKOFF_NS_MAX),
+        match (self.failed_starts, self.failed_loads) {
+            (0, failed) if failed > LOAD_FAILURES_FREE => {
+                restart_pause_ns(failed - LOAD_FAILURES_FREE)
+            }
+            (0, _) if self.quick_deaths > 1 => CRASH_PAUSE_NS,
+            (failed, _) => restart_pause_ns(failed),
         }
+    }
+
+    fn put_off(&mut self, now_ns: u64) {
+        self.not_before_ns = self.not_before_ns.max(now_ns + self.pause_ns());
+    }
+
+    /// What is wrong, where it has been for a while.
+    fn trouble(&self) -> Option<Trouble> {
+        let (failures, what) = match (self.failed_starts, self.failed_loads) {
+            (0, 0) => (self.quick_deaths, "died without having completed anything"),
+            (0, failed) => (failed, "could not load a function"),
+            (failed, _) => (failed, "could not be started"),
+        };
+        if failures < FAILURES_TOLD {
+            return None;
+        }
+        let pause_ns = self.pause_ns();
+        let (pause, last) = (Duration::from_nanos(pause_ns), &self.last_failure);
+        Some(Trouble {
+            failures,
+            pause_ns,
+            why: format!(
+                "{failures} executors in a row {what}, the next is started after {pause:?}: {last}"
+            ),
+        })
     }
 }
 
@@ -30,7 +72,7 @@ impl Local {
     pub(super) fn wants_to_grow(&self, app: AppId) -> bool {
         let of = &self.apps[app];
         !of.removing
-            && of.pool.taken < of.spec.executors.max
+            && of.pool.taken < of.processes_max()
             && u64::from(of.pool.coming) < of.stats.queued
     }
 
@@ -42,7 +84,7 @@ impl Local {
     /// Asks for one more process, now or when the pause after failures is over.
     pub(super) fn grow<S: Sink>(&mut self, app: AppId, sink: &mut S) {
         let of = &mut self.apps[app];
-        if of.removing || of.pool.taken >= of.spec.executors.max {
+        if of.removing || of.pool.taken >= of.processes_max() {
             return;
         }
         if self.tables.now_ns < of.pool.not_before_ns {
@@ -55,8 +97,8 @@ impl Local {
             return;
         }
         let vacant = (0u16..)
-            .zip(&of.executors)
-            .find(|(_, executor)| executor.state == State::Vacant);
+            .zip(&of.executors[..usize::from(of.pool_slots)])
+            .find(|(_, executor)| executor.is_vacant());
         let Some((slot, _)) = vacant else {
             return;
         };
@@ -74,7 +116,7 @@ impl Local {
             let of = &self.apps[app];
             let pool = &of.pool;
             let useful = pool.coming + pool.idle + pool.busy;
-            let wanted = of.spec.executors.min.max(u16::from(of.stats.queued > 0));
+            let wanted = of.share.executors.min.max(u16::from(of.stats.queued > 0));
             let taken = pool.taken;
             if useful >= wanted {
                 return;
@@ -103,53 +145,107 @@ impl Local {
             return;
         }
         self.vacate(id, sink);
+        if let Some(at) = self.apps[id.app].custom_of_slot(id.slot) {
+            let why = format!("its process could not be started: {reason}");
+            return self.custom_ended(id, at, &why, sink);
+        }
         self.start_failed(id.app, reason.to_owned());
+        self.tell_trouble(id.app, sink);
         self.give_up_if_hopeless(id.app, sink);
+        self.give(id.app, sink);
         self.mend_pool(id.app, sink);
         self.dispatch_ready(id.app, sink);
         self.forget_if_empty(id.app, sink);
     }
 
-    /// A process has become ready: what failed before is forgotten.
-    pub(super) fn start_succeeded(&mut self, app: AppId) {
+    /// A process has become ready: that starts have failed before is forgotten.
+    pub(super) fn start_succeeded<S: Sink>(&mut self, app: AppId, sink: &mut S) {
         let pool = &mut self.apps[app].pool;
         pool.failed_starts = 0;
-        pool.last_failure.clear();
         pool.not_before_ns = pool.not_before_ns.min(self.tables.now_ns + pool.pause_ns());
+        if pool.failed_loads == 0 && pool.quick_deaths == 0 {
+            self.processes_work(app, sink);
+        }
+    }
+
+    /// A process has completed an invocation: what failed before is forgotten.
+    #[cold]
+    pub(super) fn processes_work<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        let pool = &mut self.apps[app].pool;
+        pool.failed_loads = 0;
+        pool.quick_deaths = 0;
+        pool.not_before_ns = pool.not_before_ns.min(self.tables.now_ns + pool.pause_ns());
+        pool.last_failure.clear();
+        if std::mem::take(&mut pool.trouble_told) {
+            sink.trouble(app, None);
+        }
+    }
+
+    /// Tells what is wrong, where it has been for a while.
+    pub(super) fn tell_trouble<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        let pool = &mut self.apps[app].pool;
+        if let Some(trouble) = pool.trouble() {
+            pool.trouble_told = true;
+            sink.trouble(app, Some(&trouble));
+        }
     }
 
     /// Takes a death into account for the pace of replacement.
     pub(super) fn note_death(
         &mut self,
         app: AppId,
-        before: State,
-        completed: u32,
+        last: &LastState,
         reason: Option<&KillReason>,
         (death, detail): (Death, &str),
     ) {
-        let starting = matches!(before, State::Starting | State::Adopting);
-        if starting || matches!(reason, Some(KillReason::NotReady)) {
-            let how = match (reason, death) {
-                (Some(_), _) => "did not say that it was ready".to_owned(),
-                (None, Death::Exited(code)) => format!("ended with exit({code})"),
-                (None, Death::Signaled(signal)) => format!("was ended by signal {signal}"),
-                (None, Death::Unknown) => "ended in an unknown way".to_owned(),
-            };
-            let detail = if detail.is_empty() {
-                String::new()
-            } else {
-                format!(": {detail}")
-            };
-            self.start_failed(
-                app,
-                format!("a new process {how} before it was ready{detail}"),
-            );
-        } else if before != State::Leaving && completed == 0 {
-            let now_ns = self.tables.now_ns;
-            let pool = &mut self.apps[app].pool;
-            pool.quick_deaths = pool.quick_deaths.saturating_add(1);
-            pool.not_before_ns = pool.not_before_ns.max(now_ns + pool.pause_ns());
+        if matches!(reason, Some(KillReason::Overdue(_))) || last.state == State::Leaving {
+            return;
         }
+        let how = match (reason, death) {
+            (Some(KillReason::Fault(why) | KillReason::TimedOut(why)), _) => why.clone(),
+            (Some(_), _) => "did not say that it was ready".to_owned(),
+            (None, Death::Exited(code)) => format!("ended with exit({code})"),
+            (None, Death::Signaled(signal)) => format!("was ended by signal {signal}"),
+            (None, Death::Unknown) => "ended in an unknown way".to_owned(),
+        };
+        let detail = if detail.is_empty() {
+            String::new()
+        } else {
+            format!(": {detail}")
+        };
+        let starting = matches!(last.state, State::Starting | State::Adopting);
+        if starting || matches!(reason, Some(KillReason::NotReady)) {
+            let why = format!("a new process {how} before it was ready{detail}");
+            return self.start_failed(app, why);
+        }
+        let unwanted = matches!(reason, Some(KillReason::Unwanted));
+        match last.function {
+            Some(function) if last.loading && !unwanted => {
+                self.load_failed(app, function, &format!("its process {how}{detail}"));
+            }
+            running if last.completed == 0 => {
+                let of = &mut self.apps[app];
+                let who = running.map_or_else(
+                    || "an idle executor".to_owned(),
+                    |function| format!("the process of function `{}`", of.function_name(function)),
+                );
+                of.pool.quick_deaths = of.pool.quick_deaths.saturating_add(1);
+                of.pool.last_failure = format!("{who} {how}{detail}");
+                of.pool.put_off(self.tables.now_ns);
+            }
+            _ => {}
+        }
+    }
+
+    /// A process could not load a function, and is gone or goes.
+    pub(super) fn load_failed(&mut self, app: AppId, function: u16, why: &str) {
+        let of = &mut self.apps[app];
+        let failed = &mut of.functions[usize::from(function)].failed_loads;
+        *failed = failed.saturating_add(1);
+        let name = of.function_name(function);
+        of.pool.last_failure = format!("function `{name}` could not be loaded: {why}");
+        of.pool.failed_loads = of.pool.failed_loads.saturating_add(1);
+        of.pool.put_off(self.tables.now_ns);
     }
 
     fn start_failed(&mut self, app: AppId, why: String) {
@@ -160,30 +256,89 @@ impl Local {
         pool.not_before_ns = now_ns + pool.pause_ns();
     }
 
-    /// Where start after start has failed and no process is there, those who wait are told.
+    /// Those who wait for what will not come are told: all of them where start after start has
+    /// failed and no process is there, else those whose function could not be loaded time after
+    /// time.
     pub(super) fn give_up_if_hopeless<S: Sink>(&mut self, app: AppId, sink: &mut S) {
-        let of = &self.apps[app];
-        let pool = &of.pool;
-        if pool.failed_starts < START_FAILURES_MAX || pool.idle + pool.busy > 0 {
+        let pool = &self.apps[app].pool;
+        let is_alone = pool.idle + pool.busy == 0;
+        let hopeless = pool.failed_starts >= START_FAILURES_MAX && is_alone;
+        let last = &pool.last_failure;
+        let none_starts = format!(
+            "no process could be started, {} times in a row: {last}",
+            pool.failed_starts
+        );
+        if !hopeless && pool.failed_loads < START_FAILURES_MAX {
             return;
         }
-        let why = format!(
-            "no process could be started, {} times in a row: {}",
-            pool.failed_starts, pool.last_failure
-        );
-        for function in 0..of.functions.len() {
-            while let Some(first) = self.apps[app].functions[function].first.some() {
-                let invocation = &self.tables.invocations[first];
-                let session = invocation.session;
-                let failure = Failure {
-                    function: Some(invocation.function),
-                    invocation: invocation.id,
-                    attempt: 0,
-                    cause: Cause::NoExecutor(why.clone()),
-                    executor: None,
-                };
-                self.end_session(session, &End::Failed(failure), sink);
+        for function in 0..self.apps[app].functions.len() {
+            let failed_loads = self.apps[app].functions[function].failed_loads;
+            if hopeless {
+                self.give_up(app, function, &none_starts, sink);
+            } else if failed_loads >= START_FAILURES_MAX {
+                let last = &self.apps[app].pool.last_failure;
+                let why = format!("{failed_loads} times in a row {last}");
+                self.give_up(app, function, &why, sink);
             }
+        }
+    }
+
+    fn give_up<S: Sink>(&mut self, app: AppId, function: usize, why: &str, sink: &mut S) {
+        while let Some(first) = self.apps[app].functions[function].first.some() {
+            let invocation = &self.tables.invocations[first];
+            let session = invocation.session;
+            let failure = Failure {
+                function: Some(invocation.function),
+                invocation: invocation.id,
+                attempt: 0,
+                cause: Cause::NoExecutor(why.to_owned()),
+                executor: None,
+            };
+            self.end_session(session, &End::Failed(failure), sink);
+        }
+    }
+
+    /// Executors beyond the minimum that have been idle for long leave, the longest idle first.
+    pub(super) fn surplus_timer<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        let now_ns = self.tables.now_ns;
+        let of = &mut self.apps[app];
+        of.pool.surplus_timer = TimerId::NONE;
+        let mut idle: Vec<(u64, u16)> = (0..of.pool_slots)
+            .filter(|&slot| of.executors[usize::from(slot)].state == State::Idle)
+            .map(|slot| (of.executors[usize::from(slot)].idle_since_ns, slot))
+            .collect();
+        idle.sort_unstable();
+        let mut next_due_ns = None;
+        for (since_ns, slot) in idle.into_iter().take(of.surplus().into()) {
+            let due_ns = since_ns.saturating_add(SURPLUS_IDLE_NS);
+            if due_ns > now_ns {
+                next_due_ns = Some(due_ns);
+                break;
+            }
+            self.tell_to_leave(ExecutorId { app, slot }, sink);
+        }
+        if let Some(due_ns) = next_due_ns {
+            let timer = self.tables.timers.arm(due_ns, Timer::Surplus(app));
+            self.apps[app].pool.surplus_timer = timer;
+        }
+    }
+}
+
+impl App {
+    /// How many of the processes that may work are more than the minimum.
+    fn surplus(&self) -> u16 {
+        let pool = &self.pool;
+        (pool.idle + pool.busy + pool.coming).saturating_sub(self.share.executors.min)
+    }
+}
+
+impl Tables {
+    /// An executor has become idle: should it stay so, and be one too many, it leaves.
+    #[inline]
+    pub(super) fn watch_surplus(&mut self, app: &mut App) {
+        if app.surplus() > 0 && app.pool.surplus_timer == TimerId::NONE {
+            let due_ns = self.now_ns.saturating_add(SURPLUS_IDLE_NS);
+            app.pool.surplus_timer = self.timers.arm(due_ns, Timer::Surplus(app.id));
         }
     }
 }

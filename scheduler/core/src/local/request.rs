@@ -11,7 +11,9 @@ use crate::local::invocation::Firing;
 use crate::local::message::{Delivery, Publication, judge_outside};
 use crate::local::name::Author;
 use crate::local::object::{NewObject, Object, Payload};
+use crate::local::respond::Form;
 use crate::local::session::Session;
+use crate::local::write::Waiter;
 use crate::slab::Ref;
 use crate::spec::Entry;
 
@@ -26,6 +28,8 @@ enum Door<'a> {
         key: Option<&'a [u8]>,
         group: &'a [u8],
     },
+    /// A retained object is the response.
+    Retained(Ref<Object>),
 }
 
 impl Local {
@@ -34,6 +38,9 @@ impl Local {
         match self.admit(request) {
             Ok((door, session)) => self.let_in(request, &door, session, sink),
             Err(refusal) => {
+                if refusal == Refusal::Memory {
+                    self.refused_for_memory(request.app, cost_bytes(request));
+                }
                 if let Some(app) = self.apps.get_mut(request.app) {
                     app.stats.refused_total += 1;
                 }
@@ -49,7 +56,13 @@ impl Local {
     ) -> Result<(Door<'a>, Option<Ref<Session>>), Refusal> {
         let app = self.apps.get(request.app);
         let app = app.filter(|app| !app.removing).ok_or(Refusal::NoApp)?;
-        let door = door(app, request.destination)?;
+        let door = match request.destination {
+            Destination::Retained { bucket, key } => {
+                let found = self.tables.find_retained(app, bucket, key);
+                Door::Retained(found.ok_or(Refusal::NoObject)?)
+            }
+            other => door(app, other)?,
+        };
         if !is_payload(app, request.body) || request.headers.is_some_and(|h| !is_block(app, h)) {
             return Err(Refusal::Malformed);
         }
@@ -65,7 +78,7 @@ impl Local {
                 Some(found)
             }
         };
-        let limits = &app.spec.limits;
+        let limits = &app.share.limits;
         if joined.is_none()
             && (app.stats.sessions_open >= u64::from(limits.sessions)
                 || !self.has_room_for_session())
@@ -82,7 +95,8 @@ impl Local {
         }
         if let (Some(session), Door::Bucket { bucket, key, .. }) = (joined, &door) {
             let session = self.tables.sessions[session].id;
-            if key.is_some_and(|key| self.tables.names.find(session, *bucket, key).is_some()) {
+            let is_taken = key.is_some_and(|key| self.tables.names.has(session, *bucket, key));
+            if is_taken && !app.plan.buckets[usize::from(*bucket)].is_durable {
                 return Err(Refusal::Exists);
             }
         }
@@ -98,16 +112,30 @@ impl Local {
     ) {
         let session = match joined {
             Some(session) => session,
-            None => self.open_session(
-                request.app,
-                request.id,
-                request.has_caller,
-                request.timeout_ns,
-            ),
+            None => {
+                let timeout_ns = self.apps[request.app].shortened_timeout_ns(request.timeout_ns);
+                self.open_session(request.app, request.id, request.has_caller, timeout_ns)
+            }
         };
         self.bring_headers(request, session, joined.is_some(), sink);
+        let is_written_first = match door {
+            Door::Function(_) | Door::Retained(_) => false,
+            Door::Bucket { bucket, .. } => {
+                self.apps[request.app].plan.buckets[usize::from(*bucket)].is_durable
+            }
+        };
         self.bring_body(request, door, session, joined.is_some(), sink);
-        sink.accepted(request.id, self.tables.sessions[session].id);
+        if !is_written_first {
+            sink.accepted(request.id, self.tables.sessions[session].id);
+        }
+        if let Door::Retained(object) = *door {
+            self.tables.sessions[session].answered_by = u64::MAX;
+            let form = Form {
+                http_status: 200,
+                content_type: b"",
+            };
+            self.tables.give_response(session, &[object], form, sink);
+        }
         self.settle(session, sink);
     }
 
@@ -128,6 +156,12 @@ impl Local {
             root: Ref::NONE,
         };
         match *door {
+            Door::Retained(_) => {
+                let app = &mut self.apps[request.app];
+                let slot = app.spec.ingress_slot();
+                self.tables
+                    .release_extent(app, slot, request.body.extent, sink);
+            }
             Door::Function(function) => {
                 let app = &mut self.apps[request.app];
                 let new = NewObject {
@@ -179,8 +213,15 @@ impl Local {
                     },
                     author: Author::default(),
                 };
-                let body = self.bring_in(request.app, &publication, sink);
+                let app = &mut self.apps[request.app];
+                let body = self.tables.create(app, &publication.object);
+                // First, since what it fires may start at once and look for the request.
                 self.keep_request(body, session, keeps_request);
+                if self.apps[request.app].plan.buckets[usize::from(bucket)].is_durable {
+                    let waiter = Waiter::Request(request.id);
+                    return self.write(request.app, body, &publication, (0, waiter), sink);
+                }
+                self.bring_created(request.app, body, &publication, sink);
                 let app = &mut self.apps[request.app];
                 self.tables.drop_hold(app, body, sink);
             }
@@ -241,12 +282,14 @@ fn door<'a>(app: &App, destination: Destination<'a>) -> Result<Door<'a>, Refusal
         },
         Destination::Function(function) => Door::Function(function),
         Destination::Bucket { bucket, key, group } => Door::Bucket { bucket, key, group },
+        Destination::Retained { .. } => return Err(Refusal::Malformed),
     };
     let exists = match door {
         Door::Function(function) => usize::from(function) < app.plan.functions.len(),
         Door::Bucket { bucket, key, group } => {
             usize::from(bucket) < app.plan.buckets.len() && judge_outside(key, group).is_ok()
         }
+        Door::Retained(_) => true,
     };
     exists.then_some(door).ok_or(Refusal::Malformed)
 }

@@ -1,7 +1,9 @@
-//! Sessions: what belongs to one external request, until it ends in exactly one way.
+//! Sessions: what belongs to one external request, or to one firing of a trigger that gathers
+//! across sessions, until it ends in exactly one way.
 //!
 //! A session is open while invocations of it are queued or running; `settle.rs` decides what
-//! follows when none is. Its slot outlives its end only while its response has not been taken.
+//! follows when none is. Its slot outlives its end only while its response has not been taken, or
+//! while it carries tokens that others hold through it (`lineage.rs`).
 
 use pheromone_shm::message::{HeadersRef, NO_DEADLINE};
 use smallvec::SmallVec;
@@ -11,10 +13,13 @@ use crate::limits::{ERROR_EVENTS_TOLD, SESSION_CHARGE_BYTES, SESSION_SLOT_BITS, 
 use crate::local::app::App;
 use crate::local::delayed::Delayed;
 use crate::local::invocation::Invocation;
+use crate::local::lineage::Lineage;
 use crate::local::name::Name;
 use crate::local::object::Object;
+use crate::local::report::Report;
 use crate::local::trigger::State;
 use crate::local::upstream::After;
+use crate::local::write::Write;
 use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -37,9 +42,19 @@ pub(super) struct Session {
     /// Its automatic keys can be looked up by their text.
     pub(super) has_auto_names: bool,
     /// What keeps it open, counted: invocations that are not finally ended, timers of triggers that
-    /// wait, and delayed objects.
+    /// wait, delayed objects, and reports and objects that are being written.
     pub(super) busy: u32,
+    /// Invocations that have been caused in it.
+    pub(super) firings: u32,
     error_events: u32,
+    /// Invocations of it that wait for an object and have no answer yet.
+    pub(super) waiting: u32,
+    /// Tokens of it that are with triggers and sessions that its objects went into.
+    pub(super) tokens: u64,
+    /// Of a session that a trigger has opened.
+    pub(super) lineage: Option<Box<Lineage>>,
+    /// Triggers, and their buckets, that are to leave its objects out if it ends early.
+    pub(super) withdraws: SmallVec<[(u16, u16); 1]>,
     pub(super) deadline_ns: u64,
     deadline: TimerId,
     pub(super) invocations: Ref<Invocation>,
@@ -47,6 +62,10 @@ pub(super) struct Session {
     pub(super) states: Ref<State>,
     /// Objects that are to be published later.
     pub(super) delayed: Ref<Delayed>,
+    /// Reports of failures that are being written.
+    pub(super) reports: Ref<Report>,
+    /// Objects that are being written to disk.
+    pub(super) writes: Ref<Write>,
     /// What is alive upstream of each group that closes `after` a function.
     pub(super) afters: SmallVec<[After; 2]>,
     /// Objects that its buckets hold.
@@ -70,13 +89,20 @@ impl Default for Session {
             ended: false,
             has_auto_names: false,
             busy: 0,
+            firings: 0,
             error_events: 0,
+            waiting: 0,
+            tokens: 0,
+            lineage: None,
+            withdraws: SmallVec::new(),
             deadline_ns: NO_DEADLINE,
             deadline: TimerId::NONE,
             invocations: Ref::NONE,
             names: Ref::NONE,
             states: Ref::NONE,
             delayed: Ref::NONE,
+            reports: Ref::NONE,
+            writes: Ref::NONE,
             afters: SmallVec::new(),
             kept: Ref::NONE,
             request_object: Ref::NONE,
@@ -103,6 +129,7 @@ impl Local {
         self.tables.sessions.has_room(SESSIONS_MAX)
     }
 
+    /// Opens a session; one without a request is a trigger's.
     pub(super) fn open_session(
         &mut self,
         app: AppId,
@@ -120,10 +147,6 @@ impl Local {
         of.stats.sessions_open += 1;
         of.stats.sessions_total += 1;
         of.ledger.charge(SESSION_CHARGE_BYTES);
-        let timeout_ns = match (timeout_ns, of.spec.session_timeout_ns) {
-            (Some(asked), Some(most)) => Some(asked.min(most)),
-            (asked, most) => asked.or(most),
-        };
         let groups = of.plan.afters.len();
         let response = std::mem::take(&mut self.tables.sessions[opened].response);
         let mut afters = std::mem::take(&mut self.tables.sessions[opened].afters);
@@ -157,14 +180,14 @@ impl Local {
         let app = &mut self.apps[self.tables.sessions[ending].app];
         self.tables.drop_states(app, ending, sink);
         self.tables.drop_delayed(app, ending, sink);
+        self.tables.drop_reports(app, ending, sink);
+        self.tables.leave_writes(ending);
         self.tables.drop_objects(app, ending, sink);
         app.stats.sessions_open -= 1;
         app.ledger.refund(SESSION_CHARGE_BYTES);
-        if self.tables.sessions[ending].response.is_empty() {
-            self.tables.sessions.give(ending);
-        } else {
-            app.untaken += 1;
-        }
+        app.lingering += 1;
+        self.tables.pass_end_on(app, ending, end);
+        self.tables.give_if_done(app, ending);
     }
 
     fn tell_end<S: Sink>(&mut self, ending: Ref<Session>, end: &End, sink: &mut S) {
@@ -206,22 +229,19 @@ impl Local {
         id: SessionId,
         sink: &mut S,
     ) {
-        let Some(taken) = self.tables.session_or_response(id) else {
+        let Some(taken) = self.tables.session_or_remains(id) else {
             return;
         };
         let session = &mut self.tables.sessions[taken];
         if session.request != request || session.response.is_empty() {
             return;
         }
-        let (app, ended) = (session.app, session.ended);
+        let app = session.app;
         while let Some(part) = self.tables.sessions[taken].response.pop() {
             self.tables.drop_hold(&mut self.apps[app], part, sink);
         }
-        if ended {
-            self.tables.sessions.give(taken);
-            self.apps[app].untaken -= 1;
-            self.forget_if_empty(app, sink);
-        }
+        self.tables.give_if_done(&mut self.apps[app], taken);
+        self.forget_if_empty(app, sink);
     }
 
     /// Something is wrong in a session that goes on. The first few are told in words.
@@ -258,16 +278,26 @@ impl Tables {
     /// The session of this id, while it is open.
     #[inline]
     pub(super) fn session(&self, id: SessionId) -> Option<Ref<Session>> {
-        let found = self.session_or_response(id)?;
+        let found = self.session_or_remains(id)?;
         (!self.sessions[found].ended).then_some(found)
     }
 
-    /// The session of this id, while it is open or its response has not been taken.
-    pub(super) fn session_or_response(&self, id: SessionId) -> Option<Ref<Session>> {
+    /// The session of this id, while it is open or something of it is left.
+    pub(super) fn session_or_remains(&self, id: SessionId) -> Option<Ref<Session>> {
         let slot = (id.0 & u64::from(SESSIONS_MAX - 1)) as u32;
         let generation = (id.0 >> SESSION_SLOT_BITS) as u32;
         let found = self.sessions.find(slot, generation)?;
         (self.sessions[found].id == id).then_some(found)
+    }
+
+    /// Frees the slot of an ended session of which nothing is left.
+    pub(super) fn give_if_done(&mut self, app: &mut App, done: Ref<Session>) {
+        let session = &self.sessions[done];
+        if session.ended && session.response.is_empty() && !session.is_carrying() {
+            self.return_carried(done, None);
+            self.sessions.give(done);
+            app.lingering -= 1;
+        }
     }
 
     fn drop_objects<S: Sink>(&mut self, app: &mut App, ending: Ref<Session>, sink: &mut S) {
@@ -285,6 +315,11 @@ impl Tables {
         let session = &mut self.sessions[ending];
         let request = std::mem::take(&mut session.request_object);
         let headers = std::mem::take(&mut session.headers_object);
+        #[cfg(feature = "planted-bugs")]
+        let request = match self.planted {
+            Some(crate::planted::Planted::LeftAtSessionEnd) => Ref::NONE,
+            _ => request,
+        };
         for object in [request, headers] {
             if object.is_some() {
                 self.drop_hold(app, object, sink);

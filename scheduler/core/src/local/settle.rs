@@ -3,7 +3,8 @@
 //! Groups that wait for what is upstream are looked at whenever something of a session has ended.
 //! When nothing keeps it open its per-session triggers are settled by `at_end`, in manifest order:
 //! every firing before any failing or dropping, and again from the start whenever something has
-//! changed. When nothing is pending the session ends.
+//! changed. In between, custom triggers decide about what they hold. When nothing is pending the
+//! session ends.
 
 use smallvec::SmallVec;
 
@@ -20,7 +21,7 @@ impl Local {
     #[inline(always)]
     pub(super) fn settle<S: Sink>(&mut self, session: Ref<Session>, sink: &mut S) {
         let of = &self.tables.sessions[session];
-        if of.busy == 0 || !of.afters.is_empty() {
+        if of.busy == 0 || of.waiting > 0 || !of.afters.is_empty() {
             self.settle_slowly(session, sink);
         }
     }
@@ -29,8 +30,11 @@ impl Local {
         if !self.tables.sessions[session].afters.is_empty() {
             self.close_quiet_groups(session, sink);
         }
-        if self.tables.sessions[session].busy > 0 {
-            let app = self.tables.sessions[session].app;
+        // What has just closed may have fired somebody who could publish.
+        self.tell_waits(session, sink);
+        let of = &self.tables.sessions[session];
+        if of.busy > 0 || of.is_held() {
+            let app = of.app;
             self.dispatch_ready(app, sink);
             return;
         }
@@ -55,11 +59,15 @@ impl Local {
                         .gather(of, state, None, sink, Gatherer::fire_pending);
                 }
             }
-            if self.tables.sessions[session].busy > 0 {
+            let of = &self.tables.sessions[session];
+            if of.busy > 0 || of.is_held() {
                 self.dispatch_ready(app, sink);
                 return false;
             }
             if self.tables.is_failing(session) {
+                return false;
+            }
+            if self.ask_customs(session, &pending) {
                 return false;
             }
             let Some(&(trigger, state)) = pending.first() else {

@@ -16,6 +16,7 @@ use crate::local::object::Object;
 use crate::local::session::Session;
 use crate::local::{Local, Tables};
 use crate::slab::Ref;
+use crate::spec::Scope;
 
 /// A trigger and a step of its gatherer.
 type Step<'a> =
@@ -49,7 +50,7 @@ impl Local {
         self.steer(
             id,
             open,
-            trigger,
+            (trigger, keys.len() as u64 + 1),
             sink,
             &mut |gatherer, out| match gatherer {
                 Gatherer::Joins(joins) => joins.join(keys.iter().copied(), out),
@@ -73,7 +74,7 @@ impl Local {
         self.steer(
             id,
             open,
-            trigger,
+            (trigger, 0),
             sink,
             &mut |gatherer, out| match gatherer {
                 Gatherer::Rounds(rounds) => rounds.set_k_of_n(k, n, out),
@@ -97,7 +98,7 @@ impl Local {
         self.steer(
             id,
             open,
-            trigger,
+            (trigger, 0),
             sink,
             &mut |gatherer, out| match gatherer {
                 Gatherer::Groups(groups) => groups.expect(sources, out),
@@ -116,34 +117,39 @@ impl Local {
         if !invocation.closes.contains(&trigger) {
             invocation.closes.push(trigger);
         }
-        if let Some(done) = &mut invocation.done
-            && !done.closed.contains(&trigger)
-        {
-            done.closed.push(trigger);
+        if let Some(done) = invocation.done.some() {
+            let closed = &mut self.tables.dones[done].closed;
+            if !closed.contains(&trigger) {
+                closed.push(trigger);
+            }
         }
         Ok(())
     }
 
     /// Takes a step of the trigger's gatherer in the invocation's session, unless an earlier
-    /// attempt has made this call.
+    /// attempt has made this call, or it needs more entries than there may be.
     fn steer<S: Sink>(
         &mut self,
         id: ExecutorId,
         open: Ref<Invocation>,
-        trigger: u16,
+        (trigger, entries): (u16, u64),
         sink: &mut S,
         step: Step<'_>,
     ) {
-        let invocation = &mut self.tables.invocations[open];
+        let invocation = &self.tables.invocations[open];
         let Some(session) = invocation.session.some() else {
             return;
         };
-        if let Some(done) = &mut invocation.done
-            && !done.is_new_call(trigger)
+        if let Some(done) = invocation.done.some()
+            && !self.tables.dones[done].is_new_call(trigger, invocation.attempt)
         {
             return;
         }
         let app = &mut self.apps[id.app];
+        if entries > 0 && app.has_too_many_lists(entries) {
+            self.fail_by_limit(open, session, id, sink);
+            return;
+        }
         let state = self.tables.state_of(app, session, trigger);
         let mut refused = None;
         self.tables
@@ -179,12 +185,20 @@ impl Tables {
 }
 
 impl App {
+    /// Whether a list of so many entries is past the limit on objects. One that fires at once
+    /// leaves nothing but invocations, for which no object need be new, nor need there be any: so
+    /// none is joined while as many wait.
+    fn has_too_many_lists(&self, entries: u64) -> bool {
+        let waiting = self.stats.queued + self.in_line;
+        self.has_too_many_names(entries) || waiting >= u64::from(self.share.limits.objects)
+    }
+
     /// A trigger's number, of a type that can be steered so.
     fn judge_steered(&self, trigger: u16, is_right: impl Fn(&Rule) -> bool) -> Result<(), Fault> {
         let count = self.plan.triggers.len();
         let plan = self.plan.triggers.get(usize::from(trigger));
         let plan = plan.ok_or(Fault::Trigger { trigger, count })?;
-        if plan.rule.as_ref().is_some_and(is_right) {
+        if plan.scope == Scope::Session && plan.rule.as_ref().is_some_and(is_right) {
             Ok(())
         } else {
             Err(Fault::TriggerType { trigger })

@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::event::{Cause, Failure, SessionId, Sink};
 use crate::gather::outcome::{Outcome, Window};
@@ -22,7 +23,7 @@ use crate::local::plan::Match;
 use crate::local::session::Session;
 use crate::local::{Tables, Timer};
 use crate::slab::{Ref, Slab};
-use crate::spec::AtEnd;
+use crate::spec::{AtEnd, Scope};
 use crate::timer::TimerId;
 
 /// What a trigger has gathered of a session.
@@ -36,12 +37,23 @@ pub(super) struct State {
     due_ns: Option<u64>,
     /// It has something pending, as far as the session has been told.
     is_pending: bool,
-    /// It keeps its session open until its timer has fired.
+    /// It keeps its session open until its timer has fired, or somebody has decided.
     keeps_open: bool,
+    /// What its gatherer remembers, as far as the app's names have been told.
+    remembered: u64,
     pub(super) next: Ref<State>,
 }
 
 impl State {
+    pub(super) fn of(&self) -> Ref<Session> {
+        self.of
+    }
+
+    /// Whether its timer is armed.
+    pub(super) fn is_timed(&self) -> bool {
+        self.due_ns.is_some()
+    }
+
     /// Its timer has fired. Answers with its session.
     pub(super) fn timer_fired(&mut self) -> Ref<Session> {
         self.timer = TimerId::NONE;
@@ -61,6 +73,7 @@ impl Default for State {
             due_ns: None,
             is_pending: false,
             keeps_open: false,
+            remembered: 0,
             next: Ref::NONE,
         }
     }
@@ -100,6 +113,11 @@ impl States {
         self.table.find(self.hash(session, trigger), same).copied()
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = Ref<State>> {
+        self.states.refs()
+    }
+
     fn hash(&self, session: SessionId, trigger: u16) -> u64 {
         self.hasher.hash_one((session.0, trigger))
     }
@@ -114,6 +132,7 @@ impl States {
         state.due_ns = None;
         state.is_pending = false;
         state.keeps_open = false;
+        state.remembered = 0;
         state.next = std::mem::replace(&mut session.states, made);
         let (states, hasher) = (&self.states, &self.hasher);
         self.table.insert_unique(hash, made, |&state| {
@@ -162,11 +181,20 @@ impl Tables {
         let mut text = AutoText::new();
         let key = key_text(key, &mut text);
         plan.matches(key, &mut self.scratch.globbed, &mut matches);
+        let mut across = SmallVec::<[u16; 2]>::new();
         for &found in &matches {
-            self.apply(app, found, offered, session, near, sink);
+            let plan = &app.plan.triggers[usize::from(found.trigger)];
+            if plan.scope == Scope::Bucket && plan.rule.is_some() {
+                across.push(found.trigger);
+            } else {
+                self.apply(app, found, offered, session, near, sink);
+            }
         }
         matches.clear();
         self.scratch.matches = matches;
+        if !across.is_empty() {
+            self.offer_across(app, across, offered, session);
+        }
     }
 
     fn apply<S: Sink>(
@@ -200,6 +228,9 @@ impl Tables {
         };
         self.states.get(state).gatherer.offer(&arrival, &mut out);
         self.carry_out(app, state, near, out, sink);
+        if let Rule::Hand(_) = rule {
+            self.note_object(app, found.trigger, state);
+        }
     }
 
     /// The state of a session's trigger, which is one that gathers; a new one if there is none.
@@ -276,13 +307,17 @@ impl Tables {
         }
         out.clear();
         self.scratch.outcome = out;
+        let at = self.states.get(state);
+        let remembered = at.gatherer.remembered();
+        app.names = app.names - at.remembered + remembered;
+        at.remembered = remembered;
         self.look_after(app, state);
         has_fired
     }
 
     /// Arms a state's timer, and tells its session whether something is pending and whether it
     /// stays open for that.
-    fn look_after(&mut self, app: &App, state: Ref<State>) {
+    pub(super) fn look_after(&mut self, app: &App, state: Ref<State>) {
         let at = state;
         let state = self.states.get(at);
         let due_ns = state
@@ -297,16 +332,19 @@ impl Tables {
             }
         }
         let is_pending = state.gatherer.is_pending();
-        if is_pending == state.is_pending {
+        let waits = app.plan.triggers[usize::from(state.trigger)].at_end == AtEnd::Wait;
+        let keeps_open = waits && is_pending || state.gatherer.is_unanswered();
+        if (is_pending, keeps_open) == (state.is_pending, state.keeps_open) {
             return;
         }
-        state.is_pending = is_pending;
         let session = &mut self.sessions[state.of];
-        session.count_pending(app, state.trigger, is_pending);
-        let waits = app.plan.triggers[usize::from(state.trigger)].at_end == AtEnd::Wait;
-        if waits && is_pending != state.keeps_open {
-            state.keeps_open = is_pending;
-            if is_pending {
+        if is_pending != state.is_pending {
+            state.is_pending = is_pending;
+            session.count_pending(app, state.trigger, is_pending);
+        }
+        if keeps_open != state.keeps_open {
+            state.keeps_open = keeps_open;
+            if keeps_open {
                 session.busy += 1;
             } else {
                 session.busy -= 1;
@@ -338,7 +376,7 @@ impl Tables {
         });
     }
 
-    fn overflow(&self, app: &App, trigger: u16) -> Failure {
+    pub(super) fn overflow(&self, app: &App, trigger: u16) -> Failure {
         let plan = &app.plan.triggers[usize::from(trigger)];
         let bucket = &app.spec.buckets[usize::from(plan.bucket)];
         let trigger = &bucket.triggers[usize::from(plan.index)];
@@ -371,6 +409,13 @@ impl Tables {
             });
             let state = self.states.get(at);
             self.timers.cancel(&mut state.timer);
+            if let Gatherer::Hand(hand) = &state.gatherer
+                && hand.owes_word()
+            {
+                let (trigger, id) = (state.trigger, state.session);
+                self.note_gone(app, trigger, id);
+            }
+            let state = self.states.get(at);
             self.sessions[session].states = state.next;
             self.states.remove(at);
         }
@@ -378,7 +423,7 @@ impl Tables {
 
     /// One invocation of each of a trigger's functions, with these inputs.
     #[inline]
-    fn fire_trigger(
+    pub(super) fn fire_trigger(
         &mut self,
         app: &mut App,
         trigger: u16,

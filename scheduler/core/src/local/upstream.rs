@@ -13,7 +13,7 @@ use crate::local::message::Delivery;
 use crate::local::session::Session;
 use crate::local::{Local, Tables};
 use crate::slab::Ref;
-use crate::spec::{AppSpec, GroupClose, OnFailure, Scope, TriggerKind};
+use crate::spec::{AppSpec, GroupClose, OnFailure, Scope, TriggerKind, TriggerSpec};
 
 /// A group that closes after a function.
 pub(super) struct AfterPlan {
@@ -21,6 +21,8 @@ pub(super) struct AfterPlan {
     pub(super) trigger: u16,
     /// It fires once without inputs where no object has come.
     fire_empty: bool,
+    /// What it starts.
+    functions: Vec<u16>,
     /// Upstream(F), by function.
     upstream: Box<[bool]>,
 }
@@ -30,6 +32,12 @@ impl AfterPlan {
     pub(super) fn waits_for(&self, function: u16) -> bool {
         self.upstream[usize::from(function)]
     }
+
+    /// Whether this group, when it fires, is something that another one waits for.
+    fn fires_into(&self, other: &Self) -> bool {
+        let is_other = self.trigger != other.trigger;
+        is_other && self.functions.iter().any(|&to| other.waits_for(to))
+    }
 }
 
 /// What a session knows of one such group.
@@ -37,18 +45,16 @@ impl AfterPlan {
 pub(super) struct After {
     /// Invocations upstream that are not finally ended, and what is pending that may become one.
     alive: u32,
-    /// Something upstream has been alive.
+    /// There has been an invocation upstream: what is merely pending may never become one.
     has_run: bool,
-    /// It has fired without inputs, which it does once, or need not any more.
-    is_done_empty: bool,
 }
 
 /// The groups of a spec that close after a function. Where one can fire into another, it comes
-/// first, also when it would fire empty and so has nothing pending that the other could see: its
-/// function's upstream is part of the other's, and smaller. Else they are in manifest order.
+/// first, also when it would fire empty and so has nothing pending that the other could see. Else
+/// they are in manifest order, and so are those of a ring, which a manifest should not have.
 pub(super) fn afters(spec: &AppSpec) -> Vec<AfterPlan> {
     let triggers = spec.buckets.iter().flat_map(|bucket| &bucket.triggers);
-    let after = |(number, trigger): (u16, &crate::spec::TriggerSpec)| match trigger.kind {
+    let after = |(number, trigger): (u16, &TriggerSpec)| match trigger.kind {
         TriggerKind::DynamicGroup {
             close: GroupClose::After(function),
             fire_empty,
@@ -56,13 +62,19 @@ pub(super) fn afters(spec: &AppSpec) -> Vec<AfterPlan> {
         } if trigger.scope == Scope::Session => Some(AfterPlan {
             trigger: number,
             fire_empty,
+            functions: trigger.functions.clone(),
             upstream: upstream(spec, function),
         }),
         _ => None,
     };
-    let mut afters: Vec<AfterPlan> = (0u16..).zip(triggers).filter_map(after).collect();
-    afters.sort_by_key(|after| after.upstream.iter().filter(|&&is_in| is_in).count());
-    afters
+    let mut left: Vec<AfterPlan> = (0u16..).zip(triggers).filter_map(after).collect();
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let is_fed = |to: &AfterPlan| left.iter().any(|from| from.fires_into(to));
+        let next = left.iter().position(|to| !is_fed(to)).unwrap_or(0);
+        ordered.push(left.remove(next));
+    }
+    ordered
 }
 
 /// Upstream of one function, by function: a search against the direction of data.
@@ -120,7 +132,6 @@ impl Session {
             let after = &mut self.afters[usize::from(group)];
             if is_alive {
                 after.alive += 1;
-                after.has_run = true;
             } else {
                 after.alive -= 1;
             }
@@ -133,6 +144,9 @@ impl Session {
         if !self.afters.is_empty() {
             let groups = &app.plan.functions[usize::from(function)].upstream_of;
             self.count_upstream(groups, is_alive);
+            for &group in groups {
+                self.afters[usize::from(group)].has_run = true;
+            }
         }
     }
 
@@ -192,29 +206,29 @@ impl Tables {
         let plan = &app.plan.afters[at];
         let (trigger, fires_empty) = (plan.trigger, plan.fire_empty);
         let after = self.sessions[session].afters[at];
+        #[cfg(feature = "planted-bugs")]
+        let after = match self.planted {
+            Some(crate::planted::Planted::ClosesTooEarly) => After {
+                alive: after.alive.saturating_sub(1),
+                ..after
+            },
+            _ => after,
+        };
         if after.alive > 0 {
             return false;
         }
         let found = self.states.find(self.sessions[session].id, trigger);
-        if let Some(state) = found {
-            self.sessions[session].afters[at].is_done_empty = true;
-            if !self.states.get(state).gatherer.is_pending() {
-                return false;
-            }
-            return self.gather(app, state, None, sink, |gatherer, out| {
-                if let Gatherer::Groups(groups) = gatherer {
-                    groups.close(out);
-                }
-            });
-        }
-        if !fires_empty || !after.has_run || after.is_done_empty {
+        let pending = found.filter(|&state| self.states.get(state).gatherer.is_pending());
+        if pending.is_none() && !(fires_empty && after.has_run) {
             return false;
         }
-        self.sessions[session].afters[at].is_done_empty = true;
         let state = self.state_of(app, session, trigger);
         self.gather(app, state, None, sink, |gatherer, out| {
             if let Gatherer::Groups(groups) = gatherer {
-                groups.fire_empty(out);
+                match pending {
+                    Some(_) => groups.close(out),
+                    None => groups.fire_empty(out),
+                }
             }
         })
     }

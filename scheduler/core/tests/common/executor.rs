@@ -1,9 +1,10 @@
 //! An executor process as the protocol wants it: an allocator's books, a count of credit, and what
 //! its open dispatch gave it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pheromone_core::event::Part;
+use pheromone_shm::events::TriggerEvent;
 use pheromone_shm::message::{Dispatch, Extent, Input, InputKey};
 
 /// What the ledger charges for an object beside its extent.
@@ -77,6 +78,7 @@ pub struct Seen {
     pub session: u64,
     pub key: OwnedKey,
     pub group: Vec<u8>,
+    pub attached: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +103,7 @@ impl Seen {
                 InputKey::Named(named) => OwnedKey::Named(named.to_vec()),
             },
             group: input.group.to_vec(),
+            attached: input.attached,
         }
     }
 
@@ -131,6 +134,7 @@ pub struct Open {
     pub deadline_ns: u64,
     pub timeout_ns: u64,
     pub has_caller: bool,
+    pub parallelism: u16,
     pub window: Option<(u64, u64)>,
     pub inputs: Vec<Seen>,
     pub request: Option<Seen>,
@@ -151,6 +155,7 @@ impl Open {
             timeout_ns: dispatch.timeout_ns,
             window: dispatch.window,
             has_caller: dispatch.has_caller,
+            parallelism: dispatch.parallelism,
             inputs,
             request: dispatch.request.as_ref().map(Seen::new),
             got: Vec::new(),
@@ -164,12 +169,44 @@ impl Open {
     }
 }
 
+/// What a custom trigger's process was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    Object(u64, Seen),
+    SessionEnd(u64),
+    SessionGone(u64),
+    Tick(u64),
+}
+
+impl Told {
+    pub fn new(event: &TriggerEvent<'_>) -> Self {
+        match event {
+            TriggerEvent::Object { number, object } => Self::Object(*number, Seen::new(object)),
+            TriggerEvent::SessionEnd { session, .. } => Self::SessionEnd(*session),
+            TriggerEvent::SessionGone { session } => Self::SessionGone(*session),
+            TriggerEvent::Tick { time_ns } => Self::Tick(*time_ns),
+        }
+    }
+
+    /// The key of an object, or what else it is.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Object(_, seen) => seen.key_text(),
+            Self::SessionEnd(_) => "end".into(),
+            Self::SessionGone(_) => "gone".into(),
+            Self::Tick(_) => "tick".into(),
+        }
+    }
+}
+
 /// A process.
 #[derive(Default)]
 pub struct Executor {
     pub incarnation: u32,
     pub core: u16,
     pub open: Option<Open>,
+    /// Of a custom trigger's process: its open call.
+    pub call: Option<Vec<Told>>,
     pub may_spin: bool,
     pub told_to_exit: bool,
     pub killed: bool,
@@ -178,9 +215,13 @@ pub struct Executor {
     pub adopting: Option<u32>,
     pub adopted: Vec<Extent>,
     pub credit_answer: Option<bool>,
+    pub persist_answer: Option<i32>,
     pub object_answer: Option<Result<Seen, i32>>,
+    pub parent_answer: Option<(u32, u64)>,
     pub refetched: Option<(u32, Vec<Seen>)>,
     pub ordinals: u32,
+    /// Functions that it has loaded.
+    pub loaded: BTreeSet<u16>,
 }
 
 impl Executor {
@@ -191,8 +232,16 @@ impl Executor {
     }
 
     pub fn close(&mut self) {
+        self.has_loaded();
         self.open = None;
+        self.call = None;
         self.ordinals = 0;
+    }
+
+    /// Its open function is loaded.
+    pub fn has_loaded(&mut self) {
+        self.loaded
+            .extend(self.open.as_ref().map(|open| open.function));
     }
 
     pub fn next_ordinal(&mut self) -> u32 {
@@ -219,6 +268,10 @@ impl Executor {
 
     pub fn take_credit_answer(&mut self) -> Option<bool> {
         self.credit_answer.take()
+    }
+
+    pub fn take_parent(&mut self) -> Option<(u32, u64)> {
+        self.parent_answer.take()
     }
 
     pub fn take_object_answer(&mut self) -> Option<Result<Seen, i32>> {

@@ -8,21 +8,23 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod app;
+pub mod cluster;
 mod executor;
 mod sink;
 
 use std::collections::{BTreeMap, HashMap};
 
 use pheromone_core::event::{
-    AppId, Death, Destination, Event, ExecutorId, Ingress, Refusal, Request, RequestId, SessionId,
+    AppId, Death, Destination, Event, ExecutorId, Ingress, Refusal, Request, RequestId, Retry,
+    SessionId,
 };
 use pheromone_core::spec::AppSpec;
 use pheromone_core::{AppStats, Core, CoreConfig, SpinPolicy};
 use pheromone_shm::message::{Ending, Extent, FromExecutor, Key, Target};
 
 use executor::{Executor, Memory};
-pub use executor::{Open, OwnedKey, Seen};
-pub use sink::{End, Ended, Recorder};
+pub use executor::{Open, OwnedKey, Seen, Told};
+pub use sink::{End, Ended, Recorder, ToWrite};
 
 /// The app that most tests have.
 pub const APP: AppId = AppId(0);
@@ -30,9 +32,14 @@ pub const APP: AppId = AppId(0);
 /// A core for each executor, spinning for good: whatever is idle is awake.
 pub const CONFIG: CoreConfig = CoreConfig {
     scheduler_index: 0,
+    schedulers: 1,
     executor_cores: 16,
     spin: SpinPolicy::Always,
+    keeps_on_disk: true,
 };
+
+/// Bytes of a `phr_failure`.
+pub const FAILURE_BYTES: u64 = 1104;
 
 /// The core and everything around it.
 pub struct World {
@@ -41,6 +48,8 @@ pub struct World {
     pub sink: Recorder,
     /// Processes asked for are started, killed ones die, leaving ones go, as soon as possible.
     pub automatic: bool,
+    /// The node writes failures as soon as it is asked to.
+    pub writes_failures: bool,
     requests: u64,
     ingress: HashMap<AppId, u32>,
 }
@@ -69,6 +78,7 @@ impl World {
             now_ns: 1_000_000_000,
             sink: Recorder::new(config),
             automatic: true,
+            writes_failures: true,
             requests: 0,
             ingress: HashMap::new(),
         }
@@ -88,6 +98,17 @@ impl World {
         self.check();
         if self.automatic {
             self.processes();
+        }
+        if self.writes_failures {
+            self.write_failures();
+        }
+    }
+
+    /// The node writes the failures that it has been asked to write.
+    pub fn write_failures(&mut self) {
+        while let Some((app, ticket, _)) = self.sink.unwritten.pop_front() {
+            let body = self.ingress(app, FAILURE_BYTES);
+            self.event(Event::FailureWritten { app, ticket, body });
         }
     }
 
@@ -110,7 +131,9 @@ impl World {
     pub fn start(&mut self, id: ExecutorId) {
         self.started(id);
         self.say(id, FromExecutor::Ready);
-        while let Some(count) = self.executor(id).adopting {
+        // One that is told to leave at once has gone by now.
+        let adopting = |world: &Self| world.sink.executors.get(&id)?.adopting;
+        while let Some(count) = adopting(self) {
             let first = self.executor(id).adopted.len() as u32;
             assert!(first < count);
             self.say(id, FromExecutor::FetchExtents { first });
@@ -192,9 +215,18 @@ impl World {
     }
 
     pub fn request(&mut self, destination: Destination<'_>, has_caller: bool) -> RequestId {
-        let body = self.ingress(APP, 10);
+        self.request_of(APP, destination, has_caller)
+    }
+
+    pub fn request_of(
+        &mut self,
+        app: AppId,
+        destination: Destination<'_>,
+        has_caller: bool,
+    ) -> RequestId {
+        let body = self.ingress(app, 10);
         let request = Request {
-            app: APP,
+            app,
             id: RequestId(0),
             destination,
             body,
@@ -212,6 +244,29 @@ impl World {
         self.sink.note_request(&request);
         self.event(Event::Request(request));
         request.id
+    }
+
+    /// Has a dead letter run again.
+    pub fn try_retry(&mut self, letter: u64, has_caller: bool) -> Result<Call, Refusal> {
+        self.requests += 1;
+        let retry = Retry {
+            app: APP,
+            id: RequestId(self.requests),
+            letter,
+            has_caller,
+            timeout_ns: None,
+        };
+        self.sink.note_retry(&retry);
+        self.event(Event::Retry(retry));
+        self.answer_of(retry.id)
+    }
+
+    pub fn retry(&mut self, letter: u64) -> Call {
+        self.try_retry(letter, true).expect("it runs again")
+    }
+
+    pub fn drop_letters(&mut self, letter: Option<u64>) {
+        self.event(Event::DropLetters { app: APP, letter });
     }
 
     pub fn try_call(&mut self, function: &str) -> Result<Call, Refusal> {
@@ -279,9 +334,20 @@ impl World {
         let function = self.function(function);
         let executors = self.sink.executors.iter();
         executors
-            .filter(|(_, executor)| executor.runs(function))
+            .filter(|(id, executor)| id.app == APP && executor.runs(function))
             .map(|(&id, _)| id)
             .collect()
+    }
+
+    /// Those that run this function for the first time in their process have loaded it.
+    pub fn load(&mut self, function: &str) {
+        let index = self.function(function);
+        for id in self.all_running(function) {
+            if !self.executor(id).loaded.contains(&index) {
+                self.executor(id).has_loaded();
+                self.say(id, FromExecutor::Loaded);
+            }
+        }
     }
 
     pub fn opened(&self, id: ExecutorId) -> &Open {
@@ -386,6 +452,7 @@ impl World {
         self.say(
             id,
             FromExecutor::Respond {
+                session: 0,
                 extent,
                 size_bytes: 8,
                 http_status: 200,
@@ -408,6 +475,24 @@ impl World {
         self.executor(id)
             .take_object_answer()
             .expect("a get is answered")
+    }
+
+    /// All that is attached to an object that is held, fetched as an executor does.
+    pub fn attached_by(&mut self, id: ExecutorId, object: u32, count: u32) -> Vec<Seen> {
+        let mut attached = Vec::new();
+        while attached.len() < count as usize {
+            let first = attached.len() as u32;
+            self.say(id, FromExecutor::FetchAttached { object, first });
+            let (at, given) = self.executor(id).refetched.take().expect("it is answered");
+            assert_eq!(at, first);
+            if given.is_empty() {
+                break;
+            }
+            let open = self.executor(id).open.as_mut().expect("it runs");
+            open.got.extend_from_slice(&given);
+            attached.extend(given);
+        }
+        attached
     }
 
     pub fn forward_by(&mut self, id: ExecutorId, object: u32, target: Target, key: Key<'_>) {
@@ -440,6 +525,43 @@ impl World {
     /// The function returns 0.
     pub fn done(&mut self, id: ExecutorId) {
         self.complete(id, 0, Ending::Returned, "");
+    }
+
+    // Custom triggers. Each acts as the trigger whose process that is.
+
+    /// The process of the first custom trigger.
+    pub fn trigger(&self) -> ExecutorId {
+        let slot = self.sink.apps[&APP].pool_slots();
+        ExecutorId { app: APP, slot }
+    }
+
+    /// What the open call of the first custom trigger tells, in short; nothing where it has none.
+    pub fn told(&self) -> Vec<String> {
+        let executor = self.sink.executors.get(&self.trigger());
+        let call = executor.and_then(|executor| executor.call.as_ref());
+        call.into_iter().flatten().map(Told::text).collect()
+    }
+
+    /// Says that these objects fire.
+    pub fn fire_by(&mut self, id: ExecutorId, function: u16, session: SessionId, numbers: &[u64]) {
+        let objects: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        self.say(
+            id,
+            FromExecutor::Fire {
+                function,
+                more: false,
+                session: session.0,
+                objects: &objects,
+            },
+        );
+    }
+
+    /// Says that these objects are dropped.
+    pub fn drop_by(&mut self, id: ExecutorId, session: SessionId, numbers: &[u64]) {
+        let objects: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let session = session.0;
+        let objects = &objects;
+        self.say(id, FromExecutor::Drop { session, objects });
     }
 
     /// The function runs, does nothing and returns 0.
@@ -499,8 +621,11 @@ impl World {
         }
     }
 
-    /// Nothing is left of any session: run at the end of tests.
+    /// Nothing is left of any session once the dead letters are dropped: run at the end of tests.
     pub fn assert_empty(&mut self) {
+        for app in self.sink.apps.keys().copied().collect::<Vec<_>>() {
+            self.event(Event::DropLetters { app, letter: None });
+        }
         for id in self.sink.starved.drain(..).collect::<Vec<_>>() {
             self.event(Event::ReleaseRoom { executor: id });
         }
@@ -510,6 +635,8 @@ impl World {
         assert_eq!(totals.invocations, 0, "invocations are left");
         assert_eq!(totals.names, 0, "names are left");
         assert_eq!(totals.trigger_states, 0, "trigger states are left");
+        assert_eq!(totals.lines, 0, "lines of serial functions are left");
+        assert_eq!(totals.gathered, 0, "objects are gathered");
         let apps: BTreeMap<AppId, ()> = self.sink.apps.keys().map(|&app| (app, ())).collect();
         for app in apps.into_keys() {
             let Some(stats) = self.core.stats(app) else {

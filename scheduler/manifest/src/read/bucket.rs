@@ -50,11 +50,14 @@ impl Context<'_> {
             trigger::type_of_field(key)
                 .map(|_| format!("put `{key}` below the line [[buckets.{name}.triggers]]"))
         });
-        places.reruns = reruns.iter().map(FieldPlaces::of).collect();
-        let reruns = reruns
+        let (reruns, rerun_places) = reruns
             .into_iter()
-            .filter_map(|section| self.rerun(section))
-            .collect();
+            .filter_map(|section| {
+                let places = FieldPlaces::of(&section);
+                Some((self.rerun(section)?, places))
+            })
+            .unzip();
+        places.reruns = rerun_places;
 
         let mut specs = Vec::with_capacity(triggers.len());
         let mut seen: HashMap<String, Place> = HashMap::new();

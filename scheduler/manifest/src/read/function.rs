@@ -142,6 +142,7 @@ fn program(
         }
     }
     let writable = section.texts("writable", "/var/NAME").unwrap_or_default();
+    let connect = section.numbers("connect", 1..=u16::MAX, 443);
     let private_memory = section.size("private_memory", MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX);
     let words = [
         ("values", Arguments::Values),
@@ -161,6 +162,7 @@ fn program(
             .iter()
             .map(|file| code::path(reader, file))
             .collect(),
+        connect: connect.unwrap_or_default(),
         private_memory_bytes: private_memory.map(|size| size.value),
         arguments: value_or(section.choice("arguments", &words), Arguments::Values),
     }

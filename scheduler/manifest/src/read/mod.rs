@@ -512,7 +512,7 @@ fn whole(
         }
     }
     if options.purpose == Purpose::Run {
-        support::judge(&spec, &programs, &places, sink);
+        support::judge(&spec, &places, sink);
     }
     Some(App {
         spec,

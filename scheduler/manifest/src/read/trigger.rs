@@ -641,6 +641,15 @@ impl Trigger<'_, '_, '_> {
             ),
             _ => {}
         }
+        if let (Scope::Bucket, Some(place)) = (self.scope, self.section.place_of("cancel_rest")) {
+            self.push(
+                Diagnostic::error("`cancel_rest` goes with scope = \"session\"")
+                    .at(&place, "a round across sessions is of no session")
+                    .help(
+                        "leave it out: it cancels invocations of the session that the round is of",
+                    ),
+            );
+        }
         let k_of_n = k.zip(n).map(|(k, n)| (k.value, n.value));
         let expire_ns = expire.map(|expire| expire.value);
         (self.context.reader.sink.errors() == errors_before).then_some(TriggerKind::Redundant {

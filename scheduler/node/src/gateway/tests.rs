@@ -7,7 +7,7 @@ use crossbeam_channel::{bounded, unbounded};
 use pheromone_core::spec::{AppSpec, Isolation, Limits, Pool};
 use pheromone_shm::doorbell::{Bell, BellRope};
 use pheromone_shm::file::create_sealed;
-use pheromone_shm::link::Link;
+use pheromone_shm::link::{Link, LinkEnd};
 
 use super::*;
 use crate::packet;
@@ -37,24 +37,29 @@ impl World {
         let bell = Bell::create().unwrap();
         let file = Link::create().unwrap();
         let link = Link::node_end(file.as_fd(), BellRope::map(bell.fd()).unwrap()).unwrap();
+        let rope = NodeRope::map(NodeRope::create().unwrap().as_fd()).unwrap();
         let (control, theirs) = packet::pair().unwrap();
         let (supervisor, orders) = SupervisorHandle::new().unwrap();
         let health = Health::default();
-        let (gateway, inbox) = GatewayHandle::new(link.rope(), health.clone());
+        let (gateway, inbox) = GatewayHandle::new(rope.clone(), health.clone());
         let setup = Setup {
-            link,
-            control,
+            ways: vec![Way::new(link, control)],
+            rope: rope.clone(),
             inbox,
             supervisor,
             outlet: Outlet::default(),
             health,
+            troubles: Troubles::default(),
+            memory: unbounded().0,
+            store: None,
+            handle: gateway.clone(),
             ready: bounded(1).0,
         };
         let (tell, hear) = unbounded();
         let mut world = Self {
             gateway,
             thread: Some(thread::spawn(move || run(setup))),
-            link: Link::scheduler_end(file.as_fd()).unwrap(),
+            link: Link::scheduler_end(file.as_fd(), rope).unwrap(),
             _control: theirs,
             _supervisor: orders,
             _bell: bell,
@@ -70,13 +75,14 @@ impl World {
         let regions = Regions::create(&spec).unwrap();
         let (done, deployed) = bounded(1);
         self.gateway.tell(Command::Deploy {
-            version: Arc::new(Version::new(APP, 1, spec, regions, None)),
+            version: Arc::new(Version::new(APP, 1, spec, 1, regions, None)),
             spec: create_sealed("test", 1).unwrap(),
             spec_bytes: 1,
             done,
         });
         deployed.recv_timeout(LONG).unwrap().unwrap();
-        self.gateway.tell(Command::Route { app: APP });
+        let (done, _) = bounded(1);
+        self.gateway.tell(Command::Route { app: APP, done });
         self.until(|message| matches!(message, ToScheduler::Control));
     }
 
@@ -282,4 +288,112 @@ fn a_response_that_cannot_be_given_fails_and_its_payloads_are_let_go() {
     });
     assert_eq!(told, ["cancel", "taken"]);
     assert_eq!(world.heard(), ("call", "failed"));
+}
+
+#[test]
+fn a_failure_is_written_where_the_scheduler_can_hand_it_on_or_refused_with_a_reason() {
+    use pheromone_core::event::Cause;
+    let mut world = World::new();
+    let failure = || Failure {
+        function: None,
+        invocation: 3,
+        attempt: 1,
+        cause: Cause::Returned {
+            status: 7,
+            message: "no".into(),
+        },
+        executor: None,
+    };
+    let (mut written, mut extents) = (0, Vec::new());
+    for ticket in 0.. {
+        world.say(&ToNode::WriteFailure {
+            app: APP,
+            ticket,
+            failure: failure(),
+        });
+        let mut refused = None;
+        world.until(|message| match *message {
+            ToScheduler::FailureWritten {
+                ticket: of,
+                offset_units,
+                len_units,
+                size_bytes,
+                ..
+            } => {
+                assert_eq!((of, size_bytes), (ticket, failure::FAILURE_BYTES as u64));
+                extents.push((offset_units, len_units));
+                true
+            }
+            ToScheduler::FailureNotWritten {
+                ticket: of, reason, ..
+            } => {
+                assert_eq!(of, ticket);
+                refused = Some(reason.to_owned());
+                true
+            }
+            ref other => panic!("{other:?}"),
+        });
+        if let Some(reason) = refused {
+            assert!(reason.contains("memory"), "{reason}");
+            break;
+        }
+        written += 1;
+    }
+    assert_eq!(written, MEMORY_BYTES / (18 * UNIT_BYTES), "as many as fit");
+    // What is released makes room again, and what is asked for an app that is gone is left.
+    world.say(&ToNode::Released {
+        app: APP,
+        extents: extents.split_off(extents.len() - 1),
+    });
+    for app in [APP + 1, APP] {
+        world.say(&ToNode::WriteFailure {
+            app,
+            ticket: u64::from(app),
+            failure: failure(),
+        });
+    }
+    world.until(|message| {
+        matches!(*message, ToScheduler::FailureWritten { ticket, .. } if ticket == u64::from(APP))
+    });
+}
+
+#[test]
+fn a_version_whose_letters_move_goes_once_its_scheduler_has_none_left() {
+    const NEXT: u16 = APP + 1;
+    let mut world = World::new();
+    let spec = spec();
+    let regions = Regions::create(&spec).unwrap();
+    world.gateway.tell(Command::Deploy {
+        version: Arc::new(Version::new(NEXT, 2, spec, 1, regions, None)),
+        spec: create_sealed("test", 1).unwrap(),
+        spec_bytes: 1,
+        done: bounded(1).0,
+    });
+    let (done, moved) = bounded(1);
+    world.gateway.tell(Command::Route { app: NEXT, done });
+    let hand_over = ToScheduler::HandOver { app: APP };
+    world.until(|message| *message == hand_over);
+    world.say(&ToNode::HandedOver { app: APP });
+    moved.recv_timeout(LONG).expect("all letters have moved");
+    // The scheduler has answered before it has heard that the last one is taken: it is asked again.
+    for dead_letters in [1, 1, 0] {
+        let mut asked = 0;
+        world.until(|message| match message {
+            ToScheduler::Stats { token, app: APP } => {
+                asked = *token;
+                true
+            }
+            ToScheduler::Remove { .. } => panic!("a letter is left"),
+            _ => false,
+        });
+        world.say(&ToNode::Stats {
+            token: asked,
+            stats: Some(AppStatsMessage {
+                dead_letters,
+                ..AppStatsMessage::default()
+            }),
+        });
+    }
+    let remove = ToScheduler::Remove { app: APP };
+    world.until(|message| *message == remove);
 }

@@ -30,6 +30,11 @@ impl Problem {
         }
     }
 
+    /// What it says.
+    pub fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
     /// Its status.
     #[cfg(test)]
     pub fn status(&self) -> StatusCode {

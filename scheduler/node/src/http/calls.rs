@@ -40,6 +40,13 @@ pub struct Wait {
     wait: Option<bool>,
 }
 
+impl Wait {
+    /// What was asked for, or this.
+    pub(super) fn or(&self, otherwise: bool) -> bool {
+        self.wait.unwrap_or(otherwise)
+    }
+}
+
 /// `POST /v1/apps/{app}`: a call of its entry.
 pub async fn call_entry(
     state: State<Arc<Shared>>,
@@ -71,6 +78,12 @@ pub async fn put_named(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let (app, bucket, key) = names_in(&uri)?;
+    put(&shared, app, bucket, Some(key), wait, headers, body).await
+}
+
+/// App, bucket and key of `/v1/apps/{app}/buckets/{bucket}/objects/{key}`.
+pub(super) fn names_in(uri: &Uri) -> Result<(String, String, Vec<u8>), Problem> {
     let segment = |at: usize| {
         let segment = uri.path().split('/').nth(at).unwrap_or_default();
         percent_decoded(segment)
@@ -78,8 +91,7 @@ pub async fn put_named(
     // A name that is no text is nobody's, and refused as any other that is not there.
     let name = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let (app, bucket) = (name(segment(APP_SEGMENT)?), name(segment(BUCKET_SEGMENT)?));
-    let key = segment(KEY_SEGMENT)?;
-    put(&shared, app, bucket, Some(key), wait, headers, body).await
+    Ok((app, bucket, segment(KEY_SEGMENT)?))
 }
 
 /// `POST /v1/apps/{app}/buckets/{bucket}`: a put under an automatic key.
@@ -108,7 +120,7 @@ async fn call(
         ));
     }
     let key = idempotency_key(&app, &headers)?;
-    let waits = wait.wait.unwrap_or(true);
+    let waits = wait.or(true);
     let taken = shared
         .room
         .take(&headers, body, limits.object_size_bytes)
@@ -171,7 +183,7 @@ async fn put(
         .room
         .take(&headers, body, limits.object_size_bytes)
         .await?;
-    let waits = wait.wait.unwrap_or(false);
+    let waits = wait.or(false);
     let request = Request {
         app,
         to,
@@ -184,17 +196,22 @@ async fn put(
     if waits {
         return await_answer(shared, request, limits).await;
     }
+    Ok(accepted(await_session(shared, request).await?))
+}
+
+/// Waits until a request for whose end nobody waits is let in.
+pub(super) async fn await_session(shared: &Arc<Shared>, request: Request) -> Result<u64, Problem> {
     let (tell, mut hear) = mpsc::unbounded_channel();
     submit(shared, request, move |reply| drop(tell.send(reply)));
     match hear.recv().await {
-        Some(Reply::Accepted { session }) => Ok(accepted(session)),
+        Some(Reply::Accepted { session }) => Ok(session),
         Some(Reply::Refused(reason)) => Err(reason.into()),
         _ => Err(stopped()),
     }
 }
 
 /// Waits for the first answer: a response, or the session's end.
-async fn await_answer(
+pub(super) async fn await_answer(
     shared: &Arc<Shared>,
     request: Request,
     limits: AppLimits,
@@ -351,7 +368,7 @@ impl Drop for CancelOnLeaving {
     }
 }
 
-fn limits_of(shared: &Shared, app: &str) -> Result<AppLimits, Problem> {
+pub(super) fn limits_of(shared: &Shared, app: &str) -> Result<AppLimits, Problem> {
     shared.node.app_limits(app).ok_or_else(|| {
         let app = app.to_owned();
         RefusalReason::NoApp { app }.into()
@@ -362,11 +379,11 @@ fn bad(sentence: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, sentence)
 }
 
-fn stopped() -> Problem {
+pub(super) fn stopped() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping")
 }
 
-fn timeout_of(headers: &HeaderMap) -> Result<Option<std::time::Duration>, Problem> {
+pub(super) fn timeout_of(headers: &HeaderMap) -> Result<Option<std::time::Duration>, Problem> {
     let Some(value) = headers.get(TIMEOUT_HEADER) else {
         return Ok(None);
     };

@@ -43,6 +43,7 @@ impl From<NodeError> for Problem {
             | NodeError::Probe { .. }
             | NodeError::Executor { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             NodeError::Stopping
+            | NodeError::NoAnswer { .. }
             | NodeError::ZygoteDied { .. }
             | NodeError::SchedulerDied { .. } => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -52,7 +53,9 @@ impl From<NodeError> for Problem {
 }
 
 /// Runs what takes long away from the threads that serve.
-async fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn away<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|_| {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -199,14 +202,28 @@ pub async fn show_metrics(State(shared): State<Arc<Shared>>) -> Result<Response,
     Ok((kind, text).into_response())
 }
 
-/// `GET /healthz`: the process serves.
-pub async fn show_health() -> &'static str {
-    "ok\n"
+/// `GET /healthz`: the process serves. Apps whose executors fail again and again are named, one a
+/// line: that is their fault, and no reason to start the node again.
+pub async fn show_health(State(shared): State<Arc<Shared>>) -> Result<String, Problem> {
+    refuse_if_stuck(&shared)?;
+    let mut text = "ok\n".to_owned();
+    for (app, trouble) in shared.node.troubles() {
+        text.push_str(&format!("app `{app}`: {trouble}\n"));
+    }
+    Ok(text)
+}
+
+fn refuse_if_stuck(shared: &Shared) -> Result<(), Problem> {
+    match shared.node.stuck() {
+        Some(stuck) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, stuck)),
+        None => Ok(()),
+    }
 }
 
 /// `GET /readyz`: the node can take requests.
 pub async fn show_readiness(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
     shared.node.check()?;
+    refuse_if_stuck(&shared)?;
     if shared.is_draining() {
         return Err(NodeError::Stopping.into());
     }
@@ -217,7 +234,7 @@ pub async fn show_readiness(State(shared): State<Arc<Shared>>) -> Result<&'stati
 pub async fn not_in_this_build() -> Problem {
     Problem::new(
         StatusCode::NOT_IMPLEMENTED,
-        "this is not in this build: streams, reading and deleting objects, sessions opened and \
-         closed by hand, dead letters and traces come later",
+        "this is not in this build: streams, sessions opened and closed by hand, and traces come \
+         later",
     )
 }

@@ -12,13 +12,19 @@ type Metric = (
     fn(&AppStats) -> u64,
 );
 
-const METRICS: [Metric; 15] = [
+const METRICS: [Metric; 26] = [
     ("sessions_open", "gauge", "Sessions open.", |it| {
         it.sessions_open
     }),
     ("sessions_total", "counter", "Sessions ever opened.", |it| {
         it.sessions_total
     }),
+    (
+        "objects_gathered",
+        "gauge",
+        "Objects that triggers hold which gather across sessions.",
+        |it| it.gathered,
+    ),
     ("objects_live", "gauge", "Objects alive.", |it| {
         it.objects_live
     }),
@@ -83,6 +89,63 @@ const METRICS: [Metric; 15] = [
         |it| it.error_events_total,
     ),
     (
+        "trigger_dropped_total",
+        "counter",
+        "Objects that triggers dropped unfired.",
+        |it| it.dropped_total,
+    ),
+    (
+        "trigger_early_total",
+        "counter",
+        "Firings that limits.inputs forced before their time.",
+        |it| it.early_total,
+    ),
+    (
+        "invocations_starved_total",
+        "counter",
+        "Invocations that waited over a second while higher priorities went first.",
+        |it| it.starved_total,
+    ),
+    (
+        "reruns_total",
+        "counter",
+        "Attempts that rerun rules began.",
+        |it| it.reruns_total,
+    ),
+    ("dead_letters", "gauge", "Dead letters there are.", |it| {
+        it.dead_letters
+    }),
+    (
+        "dead_letters_bytes",
+        "gauge",
+        "Bytes that dead letters hold.",
+        |it| it.dead_letters_bytes,
+    ),
+    (
+        "dead_letters_total",
+        "counter",
+        "Invocations that were out of attempts.",
+        |it| it.dead_letters_total,
+    ),
+    (
+        "dead_letters_pushed_out_total",
+        "counter",
+        "Dead letters that made room for newer ones.",
+        |it| it.dead_letters_pushed_out_total,
+    ),
+    (
+        "dead_letters_retried_total",
+        "counter",
+        "Dead letters that were retried.",
+        |it| it.dead_letters_retried_total,
+    ),
+    (
+        "dead_letters_dropped_total",
+        "counter",
+        "Dead letters that were dropped.",
+        |it| it.dead_letters_dropped_total,
+    ),
+    (
         "missed_wakes_total",
         "counter",
         "Sleeps of the scheduler that found work nobody had woken it for.",
@@ -138,7 +201,9 @@ mod tests {
             version: 2,
             deployed: SystemTime::now(),
             leaving: false,
+            schedulers: vec![0],
             executors: Vec::new(),
+            trouble: None,
             stats,
         }
     }

@@ -33,7 +33,8 @@ use super::patience::Patient;
 use super::results::Results;
 use super::rights::{Peer, Rights, Token, TokenError};
 use super::unread::Unread;
-use super::{Deployer, calls, manage};
+use super::{Deployer, calls, letters, manage, objects};
+use crate::error::NodeError;
 use crate::gateway::GatewayHandle;
 use crate::node::Node;
 
@@ -108,6 +109,9 @@ pub enum ServeError {
         /// Which.
         path: PathBuf,
     },
+    /// An app's functions may connect there.
+    #[error(transparent)]
+    Reached(NodeError),
     /// The token is none.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -180,7 +184,9 @@ impl Server {
         let inside = runtime.enter();
         let mut listeners = Vec::new();
         for address in &config.listen {
-            listeners.push(listen(*address)?);
+            let (listener, address) = listen(*address)?;
+            node.listens(address.port()).map_err(ServeError::Reached)?;
+            listeners.push((listener, address));
         }
         let addresses = listeners
             .iter()
@@ -338,8 +344,8 @@ fn router(shared: &Arc<Shared>) -> Router {
         .route(
             "/v1/apps/{app}/buckets/{bucket}/objects/{key}",
             put(calls::put_named)
-                .get(manage::not_in_this_build)
-                .delete(manage::not_in_this_build),
+                .get(objects::get)
+                .delete(objects::delete),
         )
         .route(
             "/v1/apps/{app}/buckets/{bucket}/stream",
@@ -363,12 +369,22 @@ fn router(shared: &Arc<Shared>) -> Router {
             delete(manage::cancel_session).get(manage::show_session),
         )
         .route("/v1/sessions/{id}/trace", get(manage::not_in_this_build))
-        .route("/v1/dead-letters", get(manage::not_in_this_build))
+        .route("/v1/dead-letters", get(letters::list_all))
         .route(
             "/v1/apps/{app}/dead-letters",
-            get(manage::not_in_this_build)
-                .post(manage::not_in_this_build)
-                .delete(manage::not_in_this_build),
+            get(letters::list).delete(letters::drop_all),
+        )
+        .route(
+            "/v1/apps/{app}/dead-letters/retry",
+            post(letters::retry_all),
+        )
+        .route(
+            "/v1/apps/{app}/dead-letters/{id}",
+            delete(letters::drop_one),
+        )
+        .route(
+            "/v1/apps/{app}/dead-letters/{id}/retry",
+            post(letters::retry_one),
         )
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(shared),

@@ -10,7 +10,6 @@ fn rule(count: u32, linger_ns: Option<u64>, per_group: bool) -> BatchRule {
         count,
         linger_ns,
         per_group,
-        inputs_max: 1 << 20,
     }
 }
 
@@ -90,16 +89,6 @@ fn groups_have_batches_and_lingers_of_their_own() {
 }
 
 #[test]
-fn a_batch_never_holds_more_than_an_invocation_takes() {
-    let mut batch = Driver::new(Rule::Batch(BatchRule {
-        inputs_max: 2,
-        ..rule(5, None, false)
-    }));
-    batch.offer_in("");
-    assert_eq!(batch.offer_in("").items(), [[0, 1]]);
-}
-
-#[test]
 fn a_linger_past_the_end_of_time_never_runs_out() {
     let mut batch = batch(2, Some(u64::MAX), false);
     batch.offer_at(100, "");
@@ -131,12 +120,11 @@ enum Op {
 }
 
 fn life() -> impl Strategy<Value = (BatchRule, Vec<Op>)> {
-    let rule = (1u32..5, prop::option::of(0u64..30), any::<bool>(), 1u32..5).prop_map(
-        |(count, linger_ns, per_group, inputs_max)| BatchRule {
+    let rule = (1u32..5, prop::option::of(0u64..30), any::<bool>()).prop_map(
+        |(count, linger_ns, per_group)| BatchRule {
             count,
             linger_ns,
             per_group,
-            inputs_max,
         },
     );
     let op = prop_oneof![
@@ -195,8 +183,7 @@ impl Oracle {
             .iter()
             .filter(|pending| pending.1 == group)
             .count();
-        let enough = self.rule.count.min(self.rule.inputs_max) as usize;
-        if count == enough || self.rule.linger_ns == Some(0) {
+        if count == self.rule.count as usize || self.rule.linger_ns == Some(0) {
             self.fire(&group, &mut said);
         }
         said

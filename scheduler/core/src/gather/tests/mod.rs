@@ -3,6 +3,7 @@
 
 mod batch;
 mod groups;
+mod hand;
 mod joins;
 mod rounds;
 mod rule;

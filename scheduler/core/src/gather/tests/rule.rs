@@ -2,6 +2,7 @@
 
 use super::{Driver, Said};
 use crate::gather::WindowsRule;
+use crate::gather::hand::HandRule;
 use crate::gather::outcome::{Complaint, Refusal};
 use crate::gather::{BatchRule, Gatherer, GroupsRule, JoinsRule, RoundsRule, Rule, Sources};
 use crate::spec::{AtEnd, GroupClose, Keep, NameMatch, Scope, TriggerKind, TriggerSpec};
@@ -27,18 +28,19 @@ fn triggers_that_keep_nothing_gather_nothing() {
     assert_eq!(in_session(TriggerKind::Immediate), None);
     let key = NameMatch::Key("k".to_owned());
     assert_eq!(in_session(TriggerKind::ByName(key)), None);
-    let custom = TriggerKind::Custom {
-        config: Vec::new(),
-        timeout_ns: 1,
-        keep: false,
-    };
-    assert_eq!(in_session(custom), None);
 }
 
 #[test]
 fn a_rule_has_what_the_spec_says() {
     let keys = vec!["a".to_owned(), "b".to_owned()];
     assert_eq!(in_session(TriggerKind::BySet { keys }), Some(Rule::Set(2)));
+    let custom = TriggerKind::Custom {
+        config: Vec::new(),
+        timeout_ns: 1,
+        keep: true,
+    };
+    let expected = HandRule { keep: true };
+    assert_eq!(in_session(custom), Some(Rule::Hand(expected)));
     let batch = TriggerKind::ByBatchSize {
         count: 3,
         linger_ns: Some(4),
@@ -48,7 +50,6 @@ fn a_rule_has_what_the_spec_says() {
         count: 3,
         linger_ns: Some(4),
         per_group: true,
-        inputs_max: 7,
     };
     assert_eq!(in_session(batch), Some(Rule::Batch(expected)));
     let windows = TriggerKind::ByTime {

@@ -1,0 +1,243 @@
+//! The durable store: the journal as the gateway uses it.
+//!
+//! Schedulers say what is to be written and looked for; the gateway hands it on here and is told by
+//! commands what has become of it. The journal reads payloads from the regions' files itself, and
+//! a thread of its own reads found ones from disk into the ingress region, so the gateway never
+//! waits for a disk.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use pheromone_core::spec::Retain;
+use pheromone_journal::{
+    Delete, Entry, Journal, Name, Object, Options, Payload, Recovered, Stored, WriteError,
+};
+use pheromone_scheduler::protocol::WriteMessage;
+use pheromone_shm::message::Extent;
+
+use crate::app::Version;
+use crate::error::NodeError;
+use crate::gateway::{Command, GatewayHandle};
+
+/// Between two looks for objects that have been retained long enough.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What is to outlive the node.
+pub struct Store {
+    journal: Arc<Journal>,
+    /// Tells this life of the node from those before, whose session ids are the same numbers.
+    epoch: u64,
+    reads: Sender<Read>,
+}
+
+/// A scheduler's question, to which the answer goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// Which scheduler.
+    pub scheduler: u8,
+    /// Which version of an app.
+    pub app: u16,
+    /// Comes back in the answer.
+    pub ticket: u64,
+}
+
+/// A durable object that has been read into the ingress region, or could not be.
+#[derive(Debug)]
+pub struct Found {
+    /// Where it was to be read to.
+    pub extent: Extent,
+    /// Payload bytes.
+    pub size_bytes: u64,
+    /// The session that sent it.
+    pub session: u64,
+    /// Its group; empty for none.
+    pub group: Vec<u8>,
+    /// Why it could not be read, as a sentence.
+    pub failed: Option<String>,
+}
+
+/// A payload to be read from disk.
+struct Read {
+    question: Question,
+    stored: Stored,
+    into: Arc<OwnedFd>,
+    extent: Extent,
+}
+
+impl Store {
+    /// Opens the journal in a directory. What it holds of the time before comes back.
+    ///
+    /// # Errors
+    /// Another node has it, its format is another, or the disk refuses.
+    pub fn open(directory: &Path, gateway: GatewayHandle) -> Result<(Self, Recovered), NodeError> {
+        let opened = Journal::open(directory, Options::default());
+        let (journal, recovered) = opened.map_err(|error| NodeError::Journal {
+            reason: error.to_string(),
+        })?;
+        let journal = Arc::new(journal);
+        let (reads, to_read) = unbounded();
+        let expiring = Arc::clone(&journal);
+        thread::Builder::new()
+            .name("phr-store".into())
+            .spawn(move || read(&to_read, &expiring, &gateway))
+            .map_err(NodeError::system("start a thread".to_owned()))?;
+        let store = Self {
+            journal,
+            epoch: now_ns(),
+            reads,
+        };
+        Ok((store, recovered))
+    }
+
+    /// Writes an object; the gateway hears of it by [`Command::Written`].
+    pub fn write(
+        &self,
+        question: Question,
+        version: &Version,
+        message: &WriteMessage<'_>,
+        gateway: &GatewayHandle,
+    ) {
+        let gateway = gateway.clone();
+        let done = move |result: Result<_, WriteError>| {
+            gateway.tell(Command::Written {
+                question,
+                result: result.map(|_| ()),
+            });
+        };
+        let Some(file) = version.regions.shared(message.region) else {
+            return done(Err(WriteError::Closed));
+        };
+        let bucket = &version.spec.buckets[usize::from(message.bucket)].name;
+        let retain_until_ns = match message.retain {
+            Retain::ForNs(ns) => Some(now_ns().saturating_add(ns)),
+            Retain::Forever => None,
+        };
+        let object = Object {
+            name: Name::new(version.name(), bucket, message.key),
+            group: message.group.to_vec(),
+            session: self.session(message.session),
+            invocation: message.author,
+            // The core absorbs what a further attempt repeats; whatever it has written is a send of
+            // its own, also the second one of the same name.
+            ordinal: message.ticket,
+            retain_until_ns,
+            replace: message.replace,
+        };
+        let extent = Extent {
+            offset_units: message.offset_units,
+            len_units: 0,
+        };
+        let payload = Payload::File {
+            file,
+            offset: extent.offset_bytes(),
+            length: message.size_bytes,
+        };
+        self.journal
+            .submit(Entry::Object(object), payload, Box::new(done));
+    }
+
+    /// The object of a name that has not been retained long enough.
+    pub fn find(&self, version: &Version, bucket: u16, key: &[u8]) -> Option<Stored> {
+        let bucket = &version.spec.buckets[usize::from(bucket)].name;
+        self.find_by_name(version.name(), bucket, key)
+    }
+
+    /// The same, by the names of app and bucket.
+    pub fn find_by_name(&self, app: &str, bucket: &str, key: &[u8]) -> Option<Stored> {
+        let found = self.journal.find(app, bucket, key)?;
+        let until_ns = found.object.retain_until_ns;
+        until_ns
+            .is_none_or(|until| until > now_ns())
+            .then_some(found)
+    }
+
+    /// Reads a found object into an extent of the ingress region that has room for it; the gateway
+    /// hears of it by [`Command::Loaded`].
+    pub fn read(&self, question: Question, stored: Stored, into: Arc<OwnedFd>, extent: Extent) {
+        let read = Read {
+            question,
+            stored,
+            into,
+            extent,
+        };
+        // Its thread is there as long as this is.
+        let _ = self.reads.send(read);
+    }
+
+    /// Deletes an object, if there is one.
+    pub fn delete(&self, version: &Version, bucket: u16, key: &[u8]) {
+        let bucket = &version.spec.buckets[usize::from(bucket)].name;
+        if self.journal.find(version.name(), bucket, key).is_none() {
+            return;
+        }
+        let name = Name::new(version.name(), bucket, key);
+        let entry = Entry::Delete(Delete { name });
+        // `phr_delete` returns before; a disk that refuses is counted by the journal.
+        self.journal.submit(entry, Payload::Empty, Box::new(|_| {}));
+    }
+
+    /// The same, by the names of app and bucket; `done` is told once it is gone for good.
+    pub fn delete_by_name(
+        &self,
+        app: &str,
+        bucket: &str,
+        key: &[u8],
+        done: impl FnOnce(Result<(), String>) + Send + 'static,
+    ) {
+        let name = Name::new(app, bucket, key);
+        let entry = Entry::Delete(Delete { name });
+        let done = |result: Result<_, WriteError>| {
+            done(result.map(|_| ()).map_err(|error| error.to_string()));
+        };
+        self.journal.submit(entry, Payload::Empty, Box::new(done));
+    }
+
+    fn session(&self, session: u64) -> u128 {
+        u128::from(self.epoch) << 64 | u128::from(session)
+    }
+}
+
+/// Reads what is found, and now and then has expire what has been retained long enough.
+fn read(reads: &Receiver<Read>, journal: &Journal, gateway: &GatewayHandle) {
+    loop {
+        match reads.recv_timeout(EXPIRY_INTERVAL) {
+            Ok(read) => gateway.tell(read.carry_out()),
+            Err(RecvTimeoutError::Timeout) => journal.expire(now_ns(), Box::new(|_| {})),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+impl Read {
+    fn carry_out(self) -> Command {
+        let size_bytes = self.stored.payload.size_bytes();
+        let offset = self.extent.offset_bytes();
+        let copied = self.stored.payload.copy_to(&self.into, offset);
+        let failed = copied.err().map(|error| error.to_string()).or_else(|| {
+            // The zero byte that follows every payload.
+            let sealed = rustix::io::pwrite(&self.into, &[0], offset + size_bytes);
+            sealed.err().map(|error| error.to_string())
+        });
+        Command::Loaded {
+            question: self.question,
+            found: Found {
+                extent: self.extent,
+                size_bytes,
+                session: self.stored.object.session as u64,
+                group: self.stored.object.group.clone(),
+                failed,
+            },
+        }
+    }
+}
+
+/// Time that goes on while the node does not run.
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
