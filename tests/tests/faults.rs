@@ -7,9 +7,7 @@
 //! `PHEROMONE_VOLUME=1000 cargo test --package pheromone-tests --test faults`.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
@@ -47,26 +45,6 @@ fn bystander() -> App {
         "bystander",
         "entry = \"echo\"\nexecutors = { min = 1, max = 1 }\n[functions.echo]\n",
     )
-}
-
-/// Bytes of pages that the node's shared memory files hold, control memory of its processes among
-/// them.
-fn held_bytes(server: &Server) -> u64 {
-    let pid = server.running().pid();
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return 0;
-    };
-    let mut files = HashMap::new();
-    for entry in entries.flatten() {
-        let target = fs::read_link(entry.path()).unwrap_or_default();
-        if let (true, Ok(file)) = (
-            target.to_string_lossy().contains("memfd:"),
-            fs::metadata(entry.path()),
-        ) {
-            files.insert(file.ino(), file.blocks() * 512);
-        }
-    }
-    files.values().sum()
 }
 
 fn is_at_rest(server: &Server, app: &str) -> bool {
@@ -303,19 +281,19 @@ function = "eats"
         ),
     );
     let server = Server::start(&[&app]);
-    let before = held_bytes(&server);
+    let before = server.counter("hoarder", "held_bytes");
     let mut client = server.unix();
     let call = "/v1/apps/hoarder/functions/hoards?wait=false";
     assert_eq!(client.post(call, "x").status, 202);
     until("everything has been sent", || {
-        held_bytes(&server) >= before + mib * MIB
+        server.counter("hoarder", "held_bytes") >= before + mib * MIB
     });
     fs::write(app.path("eat"), "").expect("let it be eaten");
     let dies = |server: &Server| server.counter("hoarder", "objects_live") <= 1;
     until("it is dead", || dies(&server));
     let since = Instant::now();
     until("its memory is back", || {
-        held_bytes(&server) < before + 16 * MIB
+        server.counter("hoarder", "held_bytes") < before + 16 * MIB
     });
     println!("back after {} ms", since.elapsed().as_millis());
     assert_eq!(
@@ -348,14 +326,14 @@ waiters = 1
     );
     let bystander = bystander();
     let server = Server::start(&[&app, &bystander]);
-    let before = held_bytes(&server);
+    let before = server.counter("stray", "held_bytes");
     let mut client = server.unix();
     let answer = client.post("/v1/apps/stray/functions/strays", "x");
     assert!(answer.status >= 500, "{}", answer.status);
     let text = answer.text();
     assert!(text.contains("MiB of shared memory"), "{text}");
     until("what it read into being is gone", || {
-        held_bytes(&server) < before + 16 * MIB
+        server.counter("stray", "held_bytes") < before + 16 * MIB
     });
     let echo = client.post("/v1/apps/stray/functions/echo", "goes on");
     assert_eq!(echo.is(200).text(), "goes on");

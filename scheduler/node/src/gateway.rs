@@ -1026,6 +1026,7 @@ impl Gateway {
                 let gate = self.apps.get(&app);
                 let condition = stats.zip(gate).map(|(stats, gate)| Condition {
                     stats: AppStats {
+                        held_bytes: gate.version.regions.held_in_all(),
                         ingress_bytes: gate.ingress_bytes,
                         requests_open: gate.requests_open,
                         ..AppStats::from(stats)

@@ -85,6 +85,13 @@ impl Regions {
         stat.map_or(0, |stat| stat.st_blocks as u64 * 512)
     }
 
+    /// Bytes of pages that all of them hold.
+    pub fn held_in_all(&self) -> u64 {
+        (0..self.count())
+            .map(|region| self.held_bytes(region))
+            .sum()
+    }
+
     /// Gives the pages of an extent of whole pages back. They stay where the machine refuses.
     pub fn punch(&self, region: u16, extent: Extent) {
         let first = u64::from(extent.offset_units);

@@ -78,6 +78,8 @@ pub struct AppStats {
     pub invocations_total: u64,
     /// Bytes charged to live objects and open sessions.
     pub used_bytes: u64,
+    /// Bytes of pages that its shared memory holds: live objects, and what is kept for the next.
+    pub held_bytes: u64,
     /// Executor processes alive.
     pub executors: u64,
     /// Of them idle.
@@ -141,6 +143,7 @@ impl From<AppStatsMessage> for AppStats {
             dead_letters_retried_total: from.dead_letters_retried_total,
             dead_letters_dropped_total: from.dead_letters_dropped_total,
             missed_wakes_total: from.missed_wakes_total,
+            held_bytes: 0,
             ingress_bytes: 0,
             requests_open: 0,
         }

@@ -12,7 +12,7 @@ type Metric = (
     fn(&AppStats) -> u64,
 );
 
-const METRICS: [Metric; 26] = [
+const METRICS: [Metric; 27] = [
     ("sessions_open", "gauge", "Sessions open.", |it| {
         it.sessions_open
     }),
@@ -54,6 +54,12 @@ const METRICS: [Metric; 26] = [
         "gauge",
         "Bytes charged to live objects and open sessions.",
         |it| it.used_bytes,
+    ),
+    (
+        "held_bytes",
+        "gauge",
+        "Bytes of pages that its shared memory holds.",
+        |it| it.held_bytes,
     ),
     (
         "ingress_bytes",
