@@ -1,13 +1,14 @@
 //! Whether a library loads and has the functions and custom triggers that a manifest names, found
 //! out in a process of its own: user code is never loaded into the command itself.
 //!
-//! The command starts itself again as `__probe LIBRARY ORIGIN KIND SYMBOL ...`; that process gives
-//! up what it can, loads the library, looks, and says what it found on the pipe that was its
-//! stdout.
+//! The command starts itself again as `__probe LIBRARY ORIGIN KIND SYMBOL ...`, in the directory in
+//! which the functions will run; that process reads how it is to be shut in, gives up what it can,
+//! enters the sandbox of the app's executors, loads the library, looks, and says what it found on
+//! the pipe that was its stdout.
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::library::{LoadError, Loaded};
+use crate::sandbox::{self, Sandbox};
 
 /// First argument of the process that looks.
 pub const PROBE_ARGUMENT: &str = "__probe";
@@ -175,15 +177,33 @@ fn list(errors: &[SymbolError]) -> String {
         .join("\n")
 }
 
-/// What the looking process says: whether the library loads, then what is wrong with each symbol.
+/// What the looking process says.
 #[derive(Serialize, Deserialize)]
-struct Report(Result<Vec<Option<LoadError>>, LoadError>);
+enum Report {
+    /// It could not be shut in: why.
+    Open(String),
+    /// Whether the library loads, then what is wrong with each symbol.
+    Looked(Result<Vec<Option<LoadError>>, LoadError>),
+}
+
+/// As what a library is looked at.
+#[derive(Clone, Debug)]
+pub struct Surroundings<'a> {
+    /// Where its functions will run.
+    pub directory: &'a Path,
+    /// How they will be shut in: constructors do no more here than they may there.
+    pub sandbox: &'a Sandbox,
+}
 
 /// Looks at a library. It is named in errors as it is given here.
 ///
 /// # Errors
 /// The first cause that makes it unusable, or everything that is wrong with its symbols.
-pub fn probe_symbols(library: &Path, symbols: &[Symbol<'_>]) -> Result<(), ProbeError> {
+pub fn probe_symbols(
+    library: &Path,
+    symbols: &[Symbol<'_>],
+    surroundings: &Surroundings<'_>,
+) -> Result<(), ProbeError> {
     let users = || Users::of(symbols);
     let machine = |reason| ProbeError::Machine {
         users: users(),
@@ -191,7 +211,7 @@ pub fn probe_symbols(library: &Path, symbols: &[Symbol<'_>]) -> Result<(), Probe
         reason,
     };
     let absolute = std::path::absolute(library).map_err(machine)?;
-    let mut child = start(library, &absolute, symbols).map_err(machine)?;
+    let mut child = start(library, &absolute, symbols, surroundings).map_err(machine)?;
     let report = read_report(&mut child);
     if report.is_none() {
         end_group(&child);
@@ -204,11 +224,12 @@ pub fn probe_symbols(library: &Path, symbols: &[Symbol<'_>]) -> Result<(), Probe
         });
     };
     match postcard::from_bytes::<Report>(&report) {
-        Ok(Report(Err(error))) => Err(ProbeError::Load {
+        Ok(Report::Open(reason)) => Err(machine(std::io::Error::other(reason))),
+        Ok(Report::Looked(Err(error))) => Err(ProbeError::Load {
             users: users(),
             error,
         }),
-        Ok(Report(Ok(found))) => judge(symbols, found),
+        Ok(Report::Looked(Ok(found))) => judge(symbols, found),
         Err(_) => Err(ProbeError::Crashed {
             users: users(),
             library: library.to_owned(),
@@ -235,19 +256,30 @@ fn judge(symbols: &[Symbol<'_>], found: Vec<Option<LoadError>>) -> Result<(), Pr
     }
 }
 
-fn start(library: &Path, absolute: &Path, symbols: &[Symbol<'_>]) -> std::io::Result<Child> {
-    Command::new(std::env::current_exe()?)
+fn start(
+    library: &Path,
+    absolute: &Path,
+    symbols: &[Symbol<'_>],
+    surroundings: &Surroundings<'_>,
+) -> std::io::Result<Child> {
+    let sandbox = postcard::to_stdvec(surroundings.sandbox).map_err(std::io::Error::other)?;
+    let mut child = Command::new(std::env::current_exe()?)
         .arg(PROBE_ARGUMENT)
         .arg(absolute)
         .arg(library)
         .args(symbols.iter().flat_map(Symbol::arguments))
         .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
+        .current_dir(surroundings.directory)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0)
-        .spawn()
+        .spawn()?;
+    // It reads this before it does anything else. If it dies first, its report will be missing.
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = stdin.write_all(&sandbox);
+    }
+    Ok(child)
 }
 
 /// Everything that the child says until it closes its pipe; `None` when it takes too long.
@@ -306,7 +338,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(2);
     };
     let path = PathBuf::from(path);
-    let Ok(mut pipe) = take_stdout() else {
+    let (Ok(mut pipe), Ok(sandbox)) = (take_stdout(), read_sandbox()) else {
         return ExitCode::from(70);
     };
     give_up_rights(&path);
@@ -314,11 +346,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let symbols: Vec<String> = arguments
         .map(|symbol| symbol.to_string_lossy().into_owned())
         .collect();
-    let report = Report(look(&path, &origin, &symbols));
+    // No memory of an app is mapped here.
+    let report = match sandbox::enter(&sandbox, &(0..0)) {
+        Ok(()) => Report::Looked(look(&path, &origin, &symbols)),
+        Err(error) => Report::Open(error.to_string()),
+    };
     let Ok(bytes) = postcard::to_stdvec(&report) else {
         return ExitCode::from(70);
     };
-    let written = std::io::Write::write_all(&mut pipe, &bytes);
+    let written = pipe.write_all(&bytes);
     // Destructors of the library have not been asked for, and may hang.
     // SAFETY: _exit has no conditions.
     unsafe { libc::_exit(if written.is_ok() { 0 } else { 70 }) }
@@ -338,6 +374,13 @@ fn look(
             .err(),
     };
     Ok(symbols.as_chunks().0.iter().map(wrong).collect())
+}
+
+/// How to be shut in, from stdin, which is empty then.
+fn read_sandbox() -> std::io::Result<Sandbox> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes)?;
+    postcard::from_bytes(&bytes).map_err(std::io::Error::other)
 }
 
 /// The report's pipe moves away from stdout, to which constructors may print.

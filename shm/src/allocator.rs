@@ -16,7 +16,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::{
-    PAGE_UNITS, POPULATE_UNITS, PUNCH_UNITS, QUICK_UNITS_MAX, QUICK_UNITS_TOTAL_MAX, WARM_UNITS_MAX,
+    HUGE_PAGE_UNITS, PAGE_UNITS, POPULATE_UNITS, PUNCH_UNITS, QUICK_UNITS_MAX,
+    QUICK_UNITS_TOTAL_MAX, WARM_UNITS_MAX,
 };
 use crate::message::Extent;
 
@@ -335,10 +336,19 @@ impl<P: Pages> Allocator<P> {
     }
 
     /// Takes an extent from the start of a cold one: populates its pages, and some more for a
-    /// short one, and keeps what is left of them warm.
+    /// short one or to fill a huge page, and keeps what is left of them warm.
     fn warm_up(&mut self, fit: Extent, len: u32) -> Result<Extent, AllocError> {
         let needed = len.next_multiple_of(PAGE_UNITS);
-        let wanted = needed.max(POPULATE_UNITS).min(fit.len_units);
+        let wanted = if len < HUGE_PAGE_UNITS / 2 {
+            needed.max(POPULATE_UNITS)
+        } else {
+            // Up to the end of a huge page, so that those behind each other share one.
+            let end = (fit.offset_units.saturating_add(needed))
+                .checked_next_multiple_of(HUGE_PAGE_UNITS)
+                .unwrap_or(u32::MAX);
+            end - fit.offset_units
+        };
+        let wanted = wanted.min(fit.len_units);
         let mut pages = Extent {
             offset_units: fit.offset_units,
             len_units: wanted,

@@ -475,18 +475,7 @@ impl SchedulerEnd {
     /// executor takes some in this moment, or lies about how much it has taken.
     pub fn withdraw_releases(&mut self, whole: &mut Vec<Extent>, punched: &mut Vec<Extent>) {
         self.flush_releases();
-        let end = self.release.position();
-        let index = &self.release_consumed[0];
-        let first = index.load(Ordering::Relaxed);
-        if first >= end || end - first > RELEASE_SLOTS as u64 {
-            return;
-        }
-        // Whoever moves the index owns the slots that it has moved over.
-        let moved = index.compare_exchange(first, end, Ordering::AcqRel, Ordering::Relaxed);
-        if moved.is_err() {
-            return;
-        }
-        for position in first..end {
+        for position in self.release.withdraw(&self.release_consumed[0]) {
             let slot = self.release.written(position);
             let extents = slot.map(wire::word_extent);
             let (into, extents) = match extents.split_first() {
@@ -790,27 +779,13 @@ impl ExecutorEnd {
         }
     }
 
-    /// Takes the next slot of the release ring. It is this side's only if nobody has withdrawn it:
-    /// whoever moves the index owns the slot.
+    /// Takes the next slot of the release ring, where it has not been withdrawn.
     #[inline]
     fn take_releases(&mut self) -> bool {
         self.released_next = RELEASES_PER_SLOT;
         let index = &self.release_consumed[0];
-        loop {
-            let position = self.release.position();
-            let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-            if !self.release.pop_plain(&mut self.released) {
-                let moved_to = index.load(failure);
-                if moved_to == position {
-                    return false;
-                }
-                self.release.move_to(moved_to);
-                continue;
-            }
-            match index.compare_exchange(position, position + 1, success, failure) {
-                Ok(_) => break,
-                Err(moved_to) => self.release.move_to(moved_to),
-            }
+        if !self.release.claim_plain(&mut self.released, index) {
+            return false;
         }
         self.released_next = usize::from(self.released[0] == wire::extent_word(PUNCHED));
         true

@@ -11,6 +11,8 @@ use crate::wire::{ARGS_BYTES, INLINE_BYTES_MAX, INPUT_BYTES_MAX, MESSAGE_SLOTS_M
 pub const PAGE_BYTES: usize = 4096;
 /// A huge page.
 pub const HUGE_PAGE_BYTES: u64 = 2 << 20;
+/// Units of a huge page.
+pub const HUGE_PAGE_UNITS: u32 = (HUGE_PAGE_BYTES / UNIT_BYTES) as u32;
 /// Ring bases are spread over this many cache sets, one line apart, so that polling hundreds of
 /// rings does not thrash one set (measured: 255 idle rings cost 20 ns coloured, 600 not).
 pub const COLOURS: usize = PAGE_BYTES / SLOT_BYTES;

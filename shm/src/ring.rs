@@ -13,7 +13,7 @@
 //! FastForward (Giacomoni et al., PPoPP 2008) and LMAX's Disruptor.
 
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::wire::{MESSAGE_SLOTS_MAX, SLOT_DATA_BYTES};
@@ -218,6 +218,21 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
         self.position
     }
 
+    /// Takes back what a consumer that [claims](Consumer::claim_plain) has not taken: the positions
+    /// of slots that are nobody else's from now on, to be read by [`Producer::written`]. None where
+    /// the consumer takes some in this moment, or lies about how much it has taken.
+    pub fn withdraw(&mut self, consumer_index: &AtomicU64) -> Range<u64> {
+        let end = self.position;
+        let first = consumer_index.load(Ordering::Relaxed);
+        if first >= end || end - first > self.slots.len() as u64 {
+            return end..end;
+        }
+        // Whoever moves the index owns the slots that it has moved over.
+        let moved =
+            consumer_index.compare_exchange(first, end, Ordering::AcqRel, Ordering::Relaxed);
+        if moved.is_ok() { first..end } else { end..end }
+    }
+
     /// The data of a slot written before, one of the last that the ring has room for. It is
     /// whatever is there now: only of use where nobody else can write.
     pub fn written(&self, position: u64) -> SlotData {
@@ -319,9 +334,27 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         true
     }
 
-    /// Goes on reading at this position: the slots before it have been withdrawn.
-    pub fn move_to(&mut self, position: u64) {
-        self.position = position;
+    /// The same where the producer may [withdraw](Producer::withdraw) what has not been taken: the
+    /// slot is this side's only if it is the one that moves the index over it.
+    #[inline]
+    pub fn claim_plain(&mut self, out: &mut SlotData, consumer_index: &AtomicU64) -> bool {
+        loop {
+            let position = self.position;
+            let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+            let moved = if self.pop_plain(out) {
+                consumer_index.compare_exchange(position, position + 1, success, failure)
+            } else {
+                // Nothing is there, or it has been withdrawn and its slot used again.
+                match consumer_index.load(failure) {
+                    still if still == position => return false,
+                    moved_to => Err(moved_to),
+                }
+            };
+            match moved {
+                Ok(_) => return true,
+                Err(moved_to) => self.position = moved_to,
+            }
+        }
     }
 
     /// Lets the producer use the slots taken so far again.

@@ -120,6 +120,63 @@ fn taking_without_acquire_is_noticed() {
     must_fail(|| messages_arrive::<RelaxedTake>(&[2]));
 }
 
+/// A producer sends three slots through a ring of two and takes back what it can, while the
+/// consumer takes what it can by `take`: each slot ends up with one of them.
+fn each_slot_has_one_owner(
+    take: fn(&mut Consumer<Arc<[Slot]>>, &mut SlotData, &AtomicU64) -> bool,
+) {
+    const COUNT: u64 = 3;
+    let (memory, index) = (slots(2), Arc::new(AtomicU64::new(0)));
+    let mut producer = Producer::<_, SoundRing>::new(Arc::clone(&memory), 7);
+    let their_index = Arc::clone(&index);
+    let sender = thread::spawn(move || {
+        let mut withdrawn = Vec::new();
+        for sent in 1..=COUNT {
+            while producer.push_plain(&data(sent), &their_index).is_err() {
+                thread::yield_now();
+            }
+            if sent != 1 {
+                let positions = producer.withdraw(&their_index);
+                withdrawn.extend(positions.map(|at| number(&producer.written(at))));
+            }
+        }
+        (producer, withdrawn)
+    });
+    let mut consumer = Consumer::<_, SoundRing>::new(memory, 7);
+    let mut out = [0; 7];
+    let mut owned = Vec::new();
+    if take(&mut consumer, &mut out, &index) {
+        owned.push(number(&out));
+    }
+    let (mut producer, withdrawn) = sender.join().unwrap();
+    owned.extend(withdrawn);
+    owned.extend(
+        producer
+            .withdraw(&index)
+            .map(|at| number(&producer.written(at))),
+    );
+    owned.sort_unstable();
+    assert_eq!(owned, [1, 2, 3]);
+}
+
+#[test]
+fn what_is_withdrawn_is_not_taken_and_what_is_taken_not_withdrawn() {
+    explore(|| each_slot_has_one_owner(Consumer::claim_plain));
+}
+
+#[test]
+fn taking_without_a_claim_is_noticed() {
+    must_fail(|| {
+        each_slot_has_one_owner(|consumer, out, index| {
+            let taken = consumer.pop_plain(out);
+            if taken {
+                consumer.publish_index(index);
+            }
+            taken
+        });
+    });
+}
+
 struct Sound;
 impl Steps for Sound {}
 

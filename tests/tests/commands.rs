@@ -110,7 +110,7 @@ next = ["nowhere"]
 fn check_of_the_host_lists_what_it_offers() {
     let app = App::new("");
     let text = app.command(["check", "--host"]).finish().exits(0).text();
-    for what in ["memfd", "seccomp", "io_uring", "namespaces"] {
+    for what in ["memfd", "seccomp", "io_uring", "tmpfs"] {
         assert!(text.contains(what), "no {what} in:\n{text}");
     }
 }

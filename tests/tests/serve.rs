@@ -429,13 +429,15 @@ isolation = "none"
     server.stop().exits(0);
 }
 
-/// Descriptors of memory that the node and all of its processes hold.
-fn memfds(server: &Server) -> usize {
+/// Descriptors of memory that the node and all of its processes hold: memfds, or files on a tmpfs of
+/// the app's own.
+fn memory_files(server: &Server) -> usize {
     let processes = server.running().processes();
     let all = processes
         .iter()
         .flat_map(pheromone_tests::Process::descriptors);
-    all.filter(|target| target.contains("memfd:")).count()
+    all.filter(|target| target.contains("memfd:") || target.starts_with("/pheromone-"))
+        .count()
 }
 
 #[test]
@@ -453,12 +455,12 @@ fn deploying_and_removing_leaves_nothing_in_the_node() {
     };
     cycle();
     cycle();
-    let before = memfds(&server);
+    let before = memory_files(&server);
     for _ in 0..5 {
         cycle();
     }
     until("the memory of removed apps is gone", || {
-        memfds(&server) <= before
+        memory_files(&server) <= before
     });
     server.stop().exits(0);
 }
@@ -467,12 +469,12 @@ fn deploying_and_removing_leaves_nothing_in_the_node() {
 fn replacing_an_app_leaves_nothing_of_its_old_version_though_nobody_asks() {
     let server = Server::start(&[]);
     server.deploy(&version("first")).exits(0);
-    let before = memfds(&server);
+    let before = memory_files(&server);
     for _ in 0..5 {
         server.deploy(&version("next")).exits(0);
     }
     until("the memory of old versions is gone", || {
-        memfds(&server) <= before
+        memory_files(&server) <= before
     });
     server.stop().exits(0);
 }

@@ -1,6 +1,9 @@
 //! Looking at a library without loading it into this process.
 
-use pheromone_executor::probe::{ProbeError, Symbol, probe_symbols};
+use std::path::Path;
+
+use pheromone_executor::probe::{ProbeError, Surroundings, Symbol, probe_symbols};
+use pheromone_executor::sandbox::{Level, Offers, Sandbox};
 
 use crate::Test;
 use crate::harness::{library, library_of};
@@ -11,10 +14,27 @@ pub const TESTS: &[Test] = &[
     ("each_wrong_library_is_named_with_its_cause", wrong),
     ("a_constructor_that_crashes_or_exits_is_told", crashing),
     ("a_constructor_that_hangs_is_ended", hanging),
+    ("constructors_are_shut_in_as_executors_are", shut_in),
 ];
 
 fn function<'a>(name: &'a str, symbol: &'a str) -> Symbol<'a> {
     Symbol::Function { name, symbol }
+}
+
+fn probe(library: &Path, symbols: &[Symbol<'_>]) -> Result<(), ProbeError> {
+    probe_under(&Sandbox::default(), library, symbols)
+}
+
+fn probe_under(
+    sandbox: &Sandbox,
+    library: &Path,
+    symbols: &[Symbol<'_>],
+) -> Result<(), ProbeError> {
+    let surroundings = Surroundings {
+        directory: Path::new("/"),
+        sandbox,
+    };
+    probe_symbols(library, symbols, &surroundings)
 }
 
 fn good() {
@@ -27,13 +47,13 @@ fn good() {
             symbol: "decide",
         },
     ];
-    probe_symbols(&library("loading.c"), &symbols).expect("a good library");
-    probe_symbols(&library("loading.c"), &[]).expect("a good library");
+    probe(&library("loading.c"), &symbols).expect("a good library");
+    probe(&library("loading.c"), &[]).expect("a good library");
 }
 
 fn wrong() {
     for (path, symbol, sentence) in wrong_libraries() {
-        let error = probe_symbols(&path, &[function("count", symbol)]).expect_err("it is wrong");
+        let error = probe(&path, &[function("count", symbol)]).expect_err("it is wrong");
         let said = error.to_string();
         let sentence = sentence.replace("NAME", &path.display().to_string());
         assert!(said.contains(&sentence), "{said} for {sentence}");
@@ -41,9 +61,7 @@ fn wrong() {
     }
     let (path, _, _) = &wrong_libraries()[1];
     let six = ["a", "b", "c", "d", "e", "f"].map(|name| function(name, name));
-    let said = probe_symbols(path, &six)
-        .expect_err("it is wrong")
-        .to_string();
+    let said = probe(path, &six).expect_err("it is wrong").to_string();
     assert!(
         said.starts_with("functions `a`, `b`, `c`, `d` and 2 more: "),
         "{said}"
@@ -62,7 +80,7 @@ fn wrong() {
             symbol: "absent",
         },
     ];
-    let error = probe_symbols(&library("loading.c"), &symbols).expect_err("five are wrong");
+    let error = probe(&library("loading.c"), &symbols).expect_err("five are wrong");
     let ProbeError::Symbols(errors) = error else {
         panic!("{error}")
     };
@@ -120,13 +138,13 @@ fn crashing() {
         ("constructor-exits.c", "exit(3);", "exit(3)"),
     ] {
         let library = constructor(name, body);
-        let error = probe_symbols(&library, &[function("f", "f")])
+        let error = probe(&library, &[function("f", "f")])
             .expect_err("it crashes")
             .to_string();
         assert!(error.contains(&format!("crashed ({how})")), "{error}");
         assert!(error.contains(name.trim_end_matches(".c")), "{error}");
     }
-    probe_symbols(
+    probe(
         &constructor("constructor-prints.c", "puts(\"noise\");"),
         &[function("f", "f")],
     )
@@ -135,6 +153,24 @@ fn crashing() {
 
 fn hanging() {
     let library = constructor("constructor-hangs.c", "for (;;) sleep(1);");
-    let error = probe_symbols(&library, &[function("f", "f")]).expect_err("it hangs");
+    let error = probe(&library, &[function("f", "f")]).expect_err("it hangs");
     assert!(matches!(error, ProbeError::Hung { .. }), "{error}");
+}
+
+fn shut_in() {
+    let sandbox = Sandbox {
+        level: Level::Standard,
+        ..Sandbox::default()
+    };
+    let missing = Offers::here().missing(sandbox.level);
+    if !missing.is_empty() {
+        println!("left out: this machine lacks {}", missing.join(", "));
+        return;
+    }
+    let body = "extern int socket(int, int, int); if (socket(2, 1, 0) >= 0) abort();";
+    let library = constructor("constructor-connects.c", body);
+    let symbols = [function("f", "f")];
+    probe_under(&sandbox, &library, &symbols).expect("it has no socket");
+    let error = probe(&library, &symbols).expect_err("it has one");
+    assert!(matches!(error, ProbeError::Crashed { .. }), "{error}");
 }

@@ -4,9 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use pheromone_executor::probe::probe_symbols;
-use pheromone_manifest::{App, BuildOptions, Built, Diagnostics, Severity, build};
-use pheromone_node::symbols_of;
+use pheromone_executor::sandbox::Offers;
+use pheromone_manifest::{App, BuildOptions, Diagnostics, Severity, build};
 use serde::Serialize;
 
 use crate::exit::{Failure, Status};
@@ -47,6 +46,36 @@ struct Report {
     findings: Vec<Finding>,
 }
 
+impl Report {
+    /// What the manifest alone does not tell.
+    fn add(&mut self, severity: Severity, message: String, is_quiet: bool) {
+        let headline = match severity {
+            Severity::Error => terminal::error_headline(),
+            Severity::Warning => terminal::warning_headline(),
+        };
+        if !is_quiet {
+            let _ = writeln!(std::io::stderr(), "{headline}{message}\n");
+        }
+        match severity {
+            Severity::Error => self.errors += 1,
+            Severity::Warning => self.warnings += 1,
+        }
+        self.findings.push(Finding {
+            severity: word(severity),
+            message,
+            line: None,
+            help: Vec::new(),
+        });
+    }
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    }
+}
+
 /// `pheromone check`.
 pub fn execute(options: Options) -> Result<Status, Failure> {
     let Some(path) = options.manifest else {
@@ -61,18 +90,13 @@ pub fn execute(options: Options) -> Result<Status, Failure> {
     }
     let mut report = report_of(&path.display().to_string(), &diagnostics);
     if let Some(app) = &app {
-        for message in wrong_code(app) {
-            if !options.json {
-                let headline = terminal::error_headline();
-                let _ = writeln!(std::io::stderr(), "{headline}{message}\n");
-            }
-            report.errors += 1;
-            report.findings.push(Finding {
-                severity: "error",
-                message,
-                line: None,
-                help: Vec::new(),
-            });
+        let offers = Offers::here();
+        if let Err(lacking) = pheromone_node::refuse_unprotected(app, &offers) {
+            // It may run on another machine.
+            report.add(Severity::Warning, lacking.to_string(), options.json);
+        }
+        for message in wrong_code(app, &offers) {
+            report.add(Severity::Error, message, options.json);
         }
     }
     if options.json {
@@ -97,10 +121,7 @@ fn show(diagnostics: &Diagnostics) {
 
 fn report_of(manifest: &str, diagnostics: &Diagnostics) -> Report {
     let findings = diagnostics.iter().map(|diagnostic| Finding {
-        severity: match diagnostic.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        },
+        severity: word(diagnostic.severity),
         message: diagnostic.title.clone(),
         line: diagnostic
             .place
@@ -118,22 +139,14 @@ fn report_of(manifest: &str, diagnostics: &Diagnostics) -> Report {
 
 /// What is wrong with the code of an app whose manifest is right: it is compiled, and each library
 /// is looked at in a process of its own.
-fn wrong_code(app: &App) -> Vec<String> {
+fn wrong_code(app: &App, offers: &Offers) -> Vec<String> {
     match build(app, &BuildOptions::default()) {
-        Ok(built) => wrong_symbols(app, &built),
+        Ok(built) => {
+            let wrong = pheromone_node::probe(app, &built, offers);
+            wrong.iter().map(ToString::to_string).collect()
+        }
         Err(error) => vec![error.to_string()],
     }
-}
-
-fn wrong_symbols(app: &App, built: &Built) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (program, library) in built.libraries.iter().enumerate() {
-        let symbols = symbols_of(app, program);
-        if let Err(error) = probe_symbols(library, &symbols) {
-            wrong.push(error.to_string());
-        }
-    }
-    wrong
 }
 
 fn conclusion(report: &Report, app: Option<&App>) -> String {

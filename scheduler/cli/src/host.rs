@@ -1,19 +1,14 @@
 //! `pheromone check --host`: what this machine offers, found out by trying, and what each missing
 //! thing takes away.
-//!
-//! Whatever changes the process that tries it (namespaces, mounts) is tried in a process of its
-//! own, which is this program under [`TRIAL_ARGUMENT`].
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use pheromone_executor::sandbox::{Level, Offers};
+use pheromone_shm::file::Tmpfs;
+use pheromone_shm::limits::PAGE_BYTES;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 use serde::Serialize;
@@ -21,9 +16,6 @@ use serde::Serialize;
 use crate::bytes;
 use crate::exit::{Failure, Status};
 use crate::terminal::{self, Paint};
-
-/// First argument of the process that tries something.
-pub const TRIAL_ARGUMENT: &str = "__trial";
 
 /// Descriptors below which the number of executors is soon limited: each takes a few.
 const DESCRIPTORS_WANTED: u64 = 4096;
@@ -124,21 +116,7 @@ fn look() -> Vec<Finding> {
         cores(),
         compiler(),
         user(),
-        trial(
-            "user namespaces",
-            "user",
-            "only root can mount a tmpfs per app or make a PID namespace",
-        ),
-        trial(
-            "PID namespaces",
-            "pid",
-            "a process that a function has started may outlive a kill -9 of the node",
-        ),
-        trial(
-            "tmpfs mount",
-            "mount",
-            "the kernel does not bound an app's memory: the node compares and punches instead",
-        ),
+        tmpfs(),
         seccomp(),
         landlock(),
         levels(),
@@ -269,65 +247,12 @@ fn user() -> Finding {
     }
 }
 
-fn trial(what: &'static str, name: &str, lost: &'static str) -> Finding {
+fn tmpfs() -> Finding {
     Finding::tried(
-        what,
-        try_elsewhere(name).map(|()| "possible".to_owned()),
-        lost,
-    )
-}
-
-/// Tries something in a process of its own.
-fn try_elsewhere(name: &str) -> io::Result<()> {
-    let status = Command::new(std::env::current_exe()?)
-        .args([TRIAL_ARGUMENT, name])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
-    match status.code() {
-        Some(0) => Ok(()),
-        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-        None => Err(io::Error::other(status.to_string())),
-    }
-}
-
-/// The process that tries: its exit status is 0, or the error's number.
-pub fn trial_process(name: Option<OsString>) -> ExitCode {
-    let tried = match name.as_deref().and_then(|name| name.to_str()) {
-        Some("user") => unshare(CloneFlags::CLONE_NEWUSER),
-        Some("pid") => enter(CloneFlags::CLONE_NEWPID),
-        Some("mount") => enter(CloneFlags::CLONE_NEWNS).and_then(|()| mount_tmpfs()),
-        _ => Err(nix::Error::EINVAL),
-    };
-    match tried {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(u8::try_from(error as i32).unwrap_or(u8::MAX)),
-    }
-}
-
-/// As the zygote would: with root's rights, or else in a user namespace.
-fn enter(flags: CloneFlags) -> nix::Result<()> {
-    unshare(flags).or_else(|_| unshare(flags | CloneFlags::CLONE_NEWUSER))
-}
-
-fn mount_tmpfs() -> nix::Result<()> {
-    let nothing: Option<&str> = None;
-    // What is mounted here must not reach the machine's own mounts.
-    mount(
-        nothing,
-        "/",
-        nothing,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        nothing,
-    )?;
-    let target = std::env::temp_dir();
-    mount(
-        Some("tmpfs"),
-        &target,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("size=64k"),
+        "own tmpfs",
+        Tmpfs::new(PAGE_BYTES as u64)
+            .map(|_| "one for each app, with huge pages where the kernel has them".to_owned()),
+        "the kernel does not bound an app's memory: the node compares and punches",
     )
 }
 
@@ -478,6 +403,9 @@ fn huge_pages() -> Finding {
     let lost = "large objects lie in pages of 4 KiB: more time at their first touch";
     let modes = read("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
     match modes.as_deref().and_then(chosen) {
+        Some(mode) if mode != "deny" && Tmpfs::new(PAGE_BYTES as u64).is_ok() => {
+            Finding::new("huge pages", Offer::Yes, "on an app's own tmpfs", lost)
+        }
         Some(mode @ ("always" | "advise" | "within_size")) => Finding::new(
             "huge pages",
             Offer::Yes,
@@ -608,11 +536,11 @@ mod tests {
 
     #[test]
     fn looking_never_fails_whatever_the_machine() {
-        // Without the trials, which start this program again: in a test that is the test itself.
         for finding in [
             memfd(),
             proc(),
             pidfd(),
+            tmpfs(),
             seccomp(),
             landlock(),
             cgroup(),

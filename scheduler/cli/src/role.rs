@@ -6,8 +6,6 @@ use std::process::ExitCode;
 
 use pheromone_executor::{probe, zygote};
 
-use crate::host;
-
 /// The role that this process was started for; `None`: it is the command.
 pub fn play() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
@@ -17,7 +15,6 @@ pub fn play() -> Option<ExitCode> {
         "__zygote" => Some(zygote::main()),
         probe::PROBE_ARGUMENT => Some(probe::main(arguments)),
         pheromone_bench::FLOOR_ARGUMENT => Some(pheromone_bench::floor_main(arguments)),
-        host::TRIAL_ARGUMENT => Some(host::trial_process(arguments.next())),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! One deployed version of an app, as every part of the node sees it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -8,10 +9,11 @@ use std::time::SystemTime;
 use pheromone_core::event::AppId;
 use pheromone_core::share::Division;
 use pheromone_core::spec::{AppSpec, BucketSpec, GroupClose, Scope, TriggerKind, TriggerSpec};
-use pheromone_executor::probe::Symbol;
+use pheromone_executor::probe::{ProbeError, Surroundings, Symbol, probe_symbols};
 use pheromone_executor::protocol::{
     Arguments, FunctionProgram, Program, Steering, TriggerCode, TriggerProgram,
 };
+use pheromone_executor::sandbox::{Offers, Sandbox};
 use pheromone_manifest::{App, Built, type_word};
 
 use crate::error::NodeError;
@@ -129,8 +131,34 @@ impl Version {
     }
 }
 
+/// Looks whether each library has what its functions and triggers need, in processes of their own,
+/// shut in as the app's executors will be. Where the machine cannot do that, such an app would be
+/// refused here; then the looking processes give up what they can. Answers with what is wrong.
+pub fn probe(app: &App, built: &Built, offers: &Offers) -> Vec<ProbeError> {
+    let can_be_shut_in = isolation::refuse_unprotected(app, offers).is_ok();
+    let look = |(program, library): (usize, &PathBuf)| {
+        let symbols = symbols_of(app, program);
+        let sandbox = match library.parent() {
+            Some(libraries) if can_be_shut_in => isolation::sandbox(app, libraries),
+            _ => Sandbox::default(),
+        };
+        let surroundings = Surroundings {
+            directory: &app.directory,
+            sandbox: &sandbox,
+        };
+        let looked_at = !symbols.is_empty();
+        looked_at.then(|| probe_symbols(library, &symbols, &surroundings).err())?
+    };
+    built
+        .libraries
+        .iter()
+        .enumerate()
+        .filter_map(look)
+        .collect()
+}
+
 /// What the library of an app's program should have.
-pub fn symbols_of(app: &App, program: usize) -> Vec<Symbol<'_>> {
+fn symbols_of(app: &App, program: usize) -> Vec<Symbol<'_>> {
     let functions = app.functions.iter().zip(&app.spec.functions);
     let functions = functions
         .filter(|(code, _)| code.program == program)

@@ -41,11 +41,12 @@ mod way;
 mod wiring;
 mod zygote;
 
-pub use app::{EXECUTOR_UID_FIRST, EXECUTOR_UID_LAST, symbols_of};
+pub use app::{EXECUTOR_UID_FIRST, EXECUTOR_UID_LAST, probe};
 pub use config::{Idle, NodeConfig};
 pub use error::NodeError;
 pub use gateway::{ReplyTo, SESSIONS_LISTED_MAX};
 pub use headers::HEADERS_BYTES_MAX;
+pub use isolation::refuse_unprotected;
 pub use letters::DeadLetter;
 pub use node::{AppLimits, Node};
 pub use output::{Output, OutputKind};

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pheromone_shm::allocator::whole_pages;
-use pheromone_shm::limits::WARM_UNITS_MAX;
 use pheromone_shm::message::{Extent, UNIT_BYTES};
 
 use crate::app::Version;
 use crate::gateway::{Command, GatewayHandle};
 use crate::output::Outlet;
+use crate::regions::limit_bytes;
 use crate::status::Roster;
 use crate::supervisor::{Order, SupervisorHandle};
 
@@ -29,9 +29,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Between two looks where nothing has changed for [`QUIET_LOOKS`] of them.
 const LOOK_QUIET: Duration = Duration::from_millis(250);
 const QUIET_LOOKS: u32 = 20;
-/// What an app may hold beyond its memory: free memory that stays populated, and pages of which
-/// only a part is used.
-const SLACK_BYTES: u64 = 64 << 20;
 /// Memory in a region that nobody owns which is worth a sweep.
 const SWEEP_BYTES: u64 = 64 << 10;
 /// How long a sweep, or the deaths of an app's executors, may take before it is looked at again.
@@ -96,6 +93,8 @@ struct Watched {
     quiet: u32,
     /// By slot without a process: when it has been asked to be swept, and what it held after.
     swept: HashMap<u16, Swept>,
+    /// It held too much when it was last looked at.
+    was_over: bool,
     /// When its executors have last been killed for what it held.
     killed: Option<Instant>,
 }
@@ -151,6 +150,7 @@ impl Memory {
                     held_bytes: 0,
                     quiet: 0,
                     swept: HashMap::new(),
+                    was_over: false,
                     killed: None,
                     version,
                 };
@@ -166,11 +166,7 @@ impl Memory {
                 incarnation,
                 extents,
             } => {
-                for &(offset_units, len_units) in &extents {
-                    let extent = Extent {
-                        offset_units,
-                        len_units,
-                    };
+                for extent in joined(&extents) {
                     self.punch(&version, slot, extent);
                 }
                 self.setup.gateway.tell(Command::Punched {
@@ -284,10 +280,13 @@ impl Watched {
         } else {
             0
         };
-        let limit_bytes = limit_bytes(&version);
+        let limit_bytes = limit_bytes(&version.spec);
         let is_over = held_bytes > limit_bytes || ingress_bytes > limit_bytes;
+        // Objects that have died are no longer charged, and are punched a moment later: others may
+        // have had as much meanwhile. Who reads holes is over at the next look as well.
+        let stays_over = std::mem::replace(&mut self.was_over, is_over) && is_over;
         let is_late = self.killed.is_none_or(|at| now - at >= AGAIN);
-        if !is_over || !is_late || alive.is_empty() {
+        if !stays_over || !is_late || alive.is_empty() {
             return;
         }
         self.killed = Some(now);
@@ -320,13 +319,24 @@ impl Watched {
     }
 }
 
-/// What an app may hold in all: its memory, and what its executors keep populated beyond that.
-fn limit_bytes(version: &Version) -> u64 {
-    let warm_bytes = WARM_UNITS_MAX * UNIT_BYTES * u64::from(version.spec.executor_slots());
-    version
-        .spec
-        .memory_bytes
-        .saturating_add(warm_bytes.max(SLACK_BYTES))
+/// The same memory in as few extents as it has: pages that two of them share go, too, and a huge
+/// page need not be split.
+fn joined(extents: &[(u32, u32)]) -> Vec<Extent> {
+    let mut sorted = extents.to_vec();
+    sorted.sort_unstable();
+    let mut joined: Vec<Extent> = Vec::new();
+    for (offset_units, len_units) in sorted {
+        match joined.last_mut() {
+            Some(last) if last.end_units() == u64::from(offset_units) => {
+                last.len_units += len_units;
+            }
+            _ => joined.push(Extent {
+                offset_units,
+                len_units,
+            }),
+        }
+    }
+    joined
 }
 
 fn too_much(version: &Version, held_bytes: u64, slot: u16) -> String {
@@ -337,7 +347,23 @@ fn too_much(version: &Version, held_bytes: u64, slot: u16) -> String {
          read, or written, beyond the ends of objects: its executors are killed and replaced",
         version.name(),
         mib(held_bytes),
-        mib(limit_bytes(version)),
+        mib(limit_bytes(&version.spec)),
         mib(version.spec.memory_bytes),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_behind_each_other_are_punched_as_one() {
+        let pairs = |extents: Vec<Extent>| -> Vec<(u32, u32)> {
+            let pairs = extents.iter();
+            pairs.map(|it| (it.offset_units, it.len_units)).collect()
+        };
+        assert_eq!(pairs(joined(&[])), []);
+        let apart = [(64, 10), (0, 32), (32, 16), (74, 1)];
+        assert_eq!(pairs(joined(&apart)), [(0, 48), (64, 11)]);
+    }
 }

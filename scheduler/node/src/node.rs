@@ -16,7 +16,7 @@ use pheromone_manifest::{App, Built};
 use pheromone_shm::file::create_sealed;
 use serde::Serialize;
 
-use crate::app::{self, Uids, Version, symbols_of};
+use crate::app::{self, Uids, Version, probe};
 use crate::child::Subreaper;
 use crate::config::NodeConfig;
 use crate::error::NodeError;
@@ -294,7 +294,12 @@ impl Node {
         self.refuse_unkept(app)?;
         isolation::refuse_unprotected(app, &self.offers)?;
         self.ports().connects(app)?;
-        self.probe(app, built)?;
+        if let Some(wrong) = probe(app, built, &self.offers).first() {
+            return Err(NodeError::Probe {
+                app: app.spec.name.clone(),
+                reason: wrong.to_string(),
+            });
+        }
         let clamped = Limit::here().and_then(|limit| limit.clamp(app));
         let app = match &clamped {
             Some((less, said)) => {
@@ -364,24 +369,6 @@ impl Node {
             }),
             None => Ok(()),
         }
-    }
-
-    /// Looks whether each library has what its functions and triggers need, in a process of its
-    /// own.
-    fn probe(&self, app: &App, built: &Built) -> Result<(), NodeError> {
-        for (program, library) in built.libraries.iter().enumerate() {
-            let symbols = symbols_of(app, program);
-            if symbols.is_empty() {
-                continue;
-            }
-            pheromone_executor::probe::probe_symbols(library, &symbols).map_err(|error| {
-                NodeError::Probe {
-                    app: app.spec.name.clone(),
-                    reason: error.to_string(),
-                }
-            })?;
-        }
-        Ok(())
     }
 
     /// Creates a version's memory, copies its libraries, and tells everybody of it.

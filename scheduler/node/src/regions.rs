@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use pheromone_core::spec::AppSpec;
 use pheromone_shm::allocator::{Pages, PagesError};
-use pheromone_shm::limits::PAGE_UNITS;
+use pheromone_shm::file::{Tmpfs, create_sealed};
+use pheromone_shm::limits::{PAGE_UNITS, WARM_UNITS_MAX};
 use pheromone_shm::message::{Extent, UNIT_BYTES};
 use rustix::fs::FallocateFlags;
 
@@ -19,6 +20,13 @@ use rustix::fs::FallocateFlags;
 const SPAN_BYTES_MIN: u64 = 64 << 20;
 /// Largest span: an offset is a `u32` of units.
 const SPAN_BYTES_MAX: u64 = (1 << 32) * UNIT_BYTES;
+
+/// What an app may hold beyond its memory: free memory that stays populated, and pages of which
+/// only a part is used.
+const SLACK_BYTES: u64 = 64 << 20;
+/// The kernel's limit, in limits of what an app may hold: all objects, as many again that have died
+/// and are not punched yet, and requests. Who stays within the ledger never comes to it.
+const TMPFS_LIMITS: u64 = 3;
 
 /// An app's region files.
 #[derive(Debug)]
@@ -28,22 +36,26 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// Sparse, sealed memfds for an app of this shape.
+    /// Sparse files for an app of this shape: on a tmpfs of its own where this process may have
+    /// one, else sealed memfds.
     ///
     /// # Errors
     /// Whatever the system gives; most likely too many open files.
     pub fn create(spec: &AppSpec) -> io::Result<Self> {
         let span_bytes = span_bytes(spec.memory_bytes);
-        let files = (0..region_count(spec))
-            .map(|region| {
-                pheromone_shm::file::create_sealed(
-                    &format!("pheromone-{}-{region}", spec.name),
-                    span_bytes,
-                )
-                .map(Arc::new)
-            })
-            .collect::<io::Result<_>>()?;
-        Ok(Self { files, span_bytes })
+        let tmpfs = Tmpfs::new(limit_bytes(spec).saturating_mul(TMPFS_LIMITS)).ok();
+        let create = |region| {
+            let name = format!("pheromone-{}-{region}", spec.name);
+            match &tmpfs {
+                Some(tmpfs) => tmpfs.create(&name, span_bytes),
+                None => create_sealed(&name, span_bytes),
+            }
+        };
+        let files = (0..region_count(spec)).map(|region| create(region).map(Arc::new));
+        Ok(Self {
+            files: files.collect::<io::Result<_>>()?,
+            span_bytes,
+        })
     }
 
     /// Bytes of each.
@@ -183,6 +195,14 @@ pub fn region_count(spec: &AppSpec) -> u16 {
     spec.executor_slots().saturating_add(1)
 }
 
+/// What an app's regions may hold in all: its memory, and what its executors keep populated beyond
+/// that.
+pub fn limit_bytes(spec: &AppSpec) -> u64 {
+    let warm_bytes = WARM_UNITS_MAX * UNIT_BYTES * u64::from(spec.executor_slots());
+    let slack_bytes = warm_bytes.max(SLACK_BYTES);
+    spec.memory_bytes.saturating_add(slack_bytes)
+}
+
 /// A power of two, twice the quota: room for fragments around as many bytes as may live.
 pub fn span_bytes(memory_bytes: u64) -> u64 {
     memory_bytes
@@ -279,9 +299,29 @@ mod tests {
     #[test]
     fn a_region_can_be_neither_cut_nor_written_through_the_readers_descriptor() {
         let regions = Regions::create(&spec(1 << 20)).unwrap();
-        assert!(rustix::fs::ftruncate(regions.file(0).unwrap(), 0).is_err());
         let reader = regions.read_only(0).unwrap();
+        assert!(rustix::fs::ftruncate(&reader, 0).is_err());
         assert!(rustix::io::pwrite(&reader, b"x", 0).is_err());
+    }
+
+    #[test]
+    fn the_kernel_ends_what_goes_far_beyond_an_apps_memory_where_it_has_a_tmpfs() {
+        let spec = spec(1 << 20);
+        if let Err(error) = Tmpfs::new(4096) {
+            println!("left out: {error}");
+            return;
+        }
+        let regions = Regions::create(&spec).unwrap();
+        let most = limit_bytes(&spec) * TMPFS_LIMITS;
+        let block = vec![1; 1 << 20];
+        let written = (0..regions.count())
+            .flat_map(|region| (0..span_bytes(1 << 20) >> 20).map(move |at| (region, at << 20)))
+            .take_while(|&(region, at)| {
+                rustix::io::pwrite(regions.file(region).unwrap(), &block, at)
+                    .is_ok_and(|count| count == block.len())
+            });
+        assert_eq!(written.count() as u64, most >> 20);
+        assert_eq!(regions.held_in_all(), most);
     }
 
     #[test]

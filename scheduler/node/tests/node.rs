@@ -252,7 +252,10 @@ fn nothing_is_left() {
         .unwrap()
         .flatten()
         .filter_map(|entry| std::fs::read_link(entry.path()).ok())
-        .filter(|target| target.to_string_lossy().contains("memfd:"))
+        .filter(|target| {
+            let target = target.to_string_lossy();
+            target.contains("memfd:") || target.starts_with("/pheromone-")
+        })
         .collect();
     assert_eq!(memfds, Vec::<PathBuf>::new());
     let left: Vec<_> = std::fs::read_dir(std::env::temp_dir())
