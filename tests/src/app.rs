@@ -114,6 +114,7 @@ pub struct Command {
     input: Vec<u8>,
     environment: Vec<(OsString, OsString)>,
     watch_memory: bool,
+    launcher: Option<PathBuf>,
 }
 
 impl Command {
@@ -132,6 +133,7 @@ impl Command {
             input: Vec::new(),
             environment: Vec::new(),
             watch_memory: false,
+            launcher: None,
         }
     }
 
@@ -167,6 +169,12 @@ impl Command {
         self
     }
 
+    /// By a program that is given it with its arguments, and becomes it.
+    pub fn launched_by(mut self, launcher: &Path) -> Self {
+        self.launcher = Some(launcher.to_path_buf());
+        self
+    }
+
     /// Starts it. Its temporary files go to a directory that must be empty when it has ended.
     pub fn start(self) -> Running {
         processes::adopt_orphans();
@@ -179,8 +187,12 @@ impl Command {
         fs::write(&stdin, &self.input).expect("write standard input");
         fs::create_dir(&scratch).expect("create the directory for temporary files");
         fs::set_permissions(&scratch, Permissions::from_mode(0o1777)).expect("open it");
-        let mut command = process::Command::new(pheromone());
+        let mut command = match &self.launcher {
+            Some(launcher) => process::Command::new(launcher),
+            None => process::Command::new(pheromone()),
+        };
         command
+            .args(self.launcher.is_some().then(pheromone))
             .args(&self.arguments)
             .current_dir(&self.directory)
             .env_clear()

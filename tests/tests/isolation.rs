@@ -14,6 +14,8 @@ const ISOLATION: &str = include_str!("../functions/isolation.c");
 const HOSTILE: &str = include_str!("../functions/hostile.c");
 const CHAINS: &str = include_str!("../functions/chains.c");
 
+/// What starts a command as on a machine without Landlock.
+const BLIND: &str = "without_landlock.c";
 /// How many threads the bomb starts where nothing stops it.
 const THREADS_MAX: u64 = 6000;
 /// `private_memory` of the hostile app.
@@ -433,6 +435,36 @@ fn a_level_that_the_machine_lacks_is_refused_with_what_is_missing() {
         };
         run.complains(&["isolation `strict`", missing, "check --host"]);
     }
+}
+
+#[test]
+fn without_landlock_standard_goes_on_and_strict_is_refused_and_check_says_so() {
+    if !here("seccomp") {
+        println!("left out: {BLIND} needs seccomp filters");
+        return;
+    }
+    let standard = chain_app("standard");
+    let source = standard.path(BLIND);
+    fs::write(&source, include_str!("../launchers/without_landlock.c")).expect("write it");
+    let launcher = standard.path("launcher");
+    let compiled = std::process::Command::new("cc")
+        .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
+        .args([&launcher, &source])
+        .status();
+    assert!(compiled.expect("start cc").success());
+
+    let run = standard.run_on("3").launched_by(&launcher).finish();
+    run.exits(0).prints("arrived");
+    let host = standard.command(["check", "--host"]).launched_by(&launcher);
+    let host = host.finish().exits(0).text();
+    assert!(host.contains("files only by their permissions"), "{host}");
+
+    let strict = chain_app("strict");
+    let lacks = ["isolation `strict`", "Landlock"];
+    let run = strict.run_on("3").launched_by(&launcher).finish();
+    run.exits(1).complains(&lacks);
+    let check = strict.command(["check", "app.toml"]).launched_by(&launcher);
+    check.finish().exits(0).complains(&lacks);
 }
 
 #[test]

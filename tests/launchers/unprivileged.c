@@ -1,5 +1,5 @@
 /*
- * launcher.c - runs a command as in a container without privileges.
+ * unprivileged.c - runs a command as in a container without privileges.
  *
  *     launcher COMMAND [ARGUMENT ...]
  *
