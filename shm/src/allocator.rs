@@ -21,6 +21,9 @@ use crate::limits::{
 };
 use crate::message::Extent;
 
+/// Shortest extent for which whole huge pages are populated: half of one.
+const HUGE_FROM_UNITS: u32 = HUGE_PAGE_UNITS / 2;
+
 /// The pages behind a region.
 pub trait Pages {
     /// Makes sure that all pages of an extent exist and can be written.
@@ -327,7 +330,11 @@ impl<P: Pages> Allocator<P> {
             return Ok(Some(extent));
         }
         if let Some(fit) = self.cold.best_fit(len) {
-            return self.warm_up(fit, len).map(Some);
+            return match self.warm_before(fit, len) {
+                Some(start) => self.take_joined(start, len),
+                None => self.warm_up(fit, len),
+            }
+            .map(Some);
         }
         match self.joined(len) {
             Some(start) => self.take_joined(start, len).map(Some),
@@ -335,32 +342,21 @@ impl<P: Pages> Allocator<P> {
         }
     }
 
+    /// Where a long extent begins that uses up the warm memory right before a cold extent: so that
+    /// those made one after the other lie without gaps in the huge pages that were populated for
+    /// them.
+    fn warm_before(&self, fit: Extent, len: u32) -> Option<u32> {
+        let before = self.warm.by_place.range(..fit.offset_units).next_back();
+        let (&offset, &units) = before.filter(|_| len >= HUGE_FROM_UNITS)?;
+        (offset + units == fit.offset_units).then_some(offset)
+    }
+
     /// Takes an extent from the start of a cold one: populates its pages, and some more for a
     /// short one or to fill a huge page, and keeps what is left of them warm.
     fn warm_up(&mut self, fit: Extent, len: u32) -> Result<Extent, AllocError> {
         let needed = len.next_multiple_of(PAGE_UNITS);
-        let wanted = if len < HUGE_PAGE_UNITS / 2 {
-            needed.max(POPULATE_UNITS)
-        } else {
-            // Up to the end of a huge page, so that those behind each other share one.
-            let end = (fit.offset_units.saturating_add(needed))
-                .checked_next_multiple_of(HUGE_PAGE_UNITS)
-                .unwrap_or(u32::MAX);
-            end - fit.offset_units
-        };
-        let wanted = wanted.min(fit.len_units);
-        let mut pages = Extent {
-            offset_units: fit.offset_units,
-            len_units: wanted,
-        };
-        if let Err(error) = self.pages.populate(pages) {
-            if wanted == needed {
-                return Err(error.into());
-            }
-            pages.len_units = needed;
-            self.pages.populate(pages)?;
-        }
-        self.cold.take(pages);
+        let wanted = self.populate_units(fit, needed, len);
+        let pages = self.heat(fit.offset_units, needed, wanted)?;
         if pages.len_units > len {
             self.warm.insert(Extent {
                 offset_units: pages.offset_units + len,
@@ -371,6 +367,44 @@ impl<P: Pages> Allocator<P> {
             offset_units: pages.offset_units,
             len_units: len,
         })
+    }
+
+    /// How much of a cold extent is populated for an extent of `len` units that needs so much of
+    /// its start.
+    fn populate_units(&self, cold: Extent, needed: u32, len: u32) -> u32 {
+        let wanted = if len < HUGE_FROM_UNITS {
+            needed.max(POPULATE_UNITS)
+        } else {
+            let end = (cold.offset_units.saturating_add(needed))
+                .checked_next_multiple_of(HUGE_PAGE_UNITS)
+                .unwrap_or(u32::MAX);
+            let wanted = end - cold.offset_units;
+            let warm_units = self.warm.units + u64::from(wanted - needed);
+            if warm_units > self.warm_units_max {
+                needed
+            } else {
+                wanted
+            }
+        };
+        wanted.min(cold.len_units)
+    }
+
+    /// Populates the start of a cold extent, `wanted` units where the machine has them, and takes
+    /// it out of the books.
+    fn heat(&mut self, start: u32, needed: u32, wanted: u32) -> Result<Extent, AllocError> {
+        let mut pages = Extent {
+            offset_units: start,
+            len_units: wanted,
+        };
+        if let Err(error) = self.pages.populate(pages) {
+            if wanted == needed {
+                return Err(error.into());
+            }
+            pages.len_units = needed;
+            self.pages.populate(pages)?;
+        }
+        self.cold.take(pages);
+        Ok(pages)
     }
 
     /// The start of the first run of warm and cold extents, one behind the other, that is long
@@ -419,15 +453,16 @@ impl<P: Pages> Allocator<P> {
                 continue;
             }
             // Whole pages, as all cold memory; what is warmed beyond the extent stays warm.
-            let pages_end = cold_end.min(end.next_multiple_of(PAGE_UNITS));
-            let pages = Extent {
-                offset_units: at / PAGE_UNITS * PAGE_UNITS,
-                len_units: pages_end - at / PAGE_UNITS * PAGE_UNITS,
+            let first = at / PAGE_UNITS * PAGE_UNITS;
+            let cold = Extent {
+                offset_units: first,
+                len_units: cold_end - first,
             };
-            self.pages.populate(pages)?;
-            self.cold.take(pages);
+            let needed = cold_end.min(end.next_multiple_of(PAGE_UNITS)) - first;
+            let wanted = self.populate_units(cold, needed, len);
+            let pages = self.heat(first, needed, wanted)?;
             self.warm.insert(pages);
-            at = pages_end;
+            at = first + pages.len_units;
         }
         self.warm.take(whole);
         Ok(whole)

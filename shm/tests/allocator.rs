@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use common::{Random, extent};
 use pheromone_shm::allocator::{AllocError, Allocator, Pages, PagesError, whole_pages};
-use pheromone_shm::limits::{PAGE_UNITS, QUICK_UNITS_MAX, WARM_UNITS_MAX};
+use pheromone_shm::limits::{HUGE_PAGE_UNITS, PAGE_UNITS, QUICK_UNITS_MAX, WARM_UNITS_MAX};
 use pheromone_shm::message::Extent;
 use proptest::prelude::*;
 
@@ -18,6 +18,8 @@ const SPAN_UNITS: u32 = (8 << 20) / 64;
 #[derive(Debug)]
 struct FakePages {
     populated: Vec<bool>,
+    /// Huge pages that were populated by one call: only those can be one page.
+    huge: Vec<bool>,
     left: usize,
     refuses_punches: bool,
 }
@@ -26,6 +28,7 @@ impl FakePages {
     fn new() -> Self {
         Self {
             populated: vec![false; (SPAN_UNITS / PAGE_UNITS) as usize],
+            huge: vec![false; (SPAN_UNITS / HUGE_PAGE_UNITS) as usize],
             left: usize::MAX,
             refuses_punches: false,
         }
@@ -39,6 +42,9 @@ impl FakePages {
 
 impl Pages for FakePages {
     fn populate(&mut self, extent: Extent) -> Result<(), PagesError> {
+        let first = extent.offset_units.div_ceil(HUGE_PAGE_UNITS) as usize;
+        let end = (extent.end_units() / u64::from(HUGE_PAGE_UNITS)) as usize;
+        self.huge[first.min(end)..end].fill(true);
         for page in Self::touched(extent) {
             if !self.populated[page] {
                 self.left = self.left.checked_sub(1).ok_or(PagesError(libc::ENOMEM))?;
@@ -329,6 +335,25 @@ fn a_short_extent_is_had_where_a_whole_batch_of_pages_is_not() {
     world.allocator.pages_mut().left = 3;
     world.lend(1).unwrap();
     world.check();
+}
+
+#[test]
+fn long_extents_made_in_a_row_lie_without_gaps_in_huge_pages() {
+    // A mebibyte and its zero byte: no two of them fit a huge page.
+    for units in [16_385, 16_384, 24_000, 40_000] {
+        let mut world = World::new();
+        let lent: Vec<_> = std::iter::from_fn(|| world.lend(units).ok()).collect();
+        for (at, extent) in lent.iter().enumerate() {
+            assert_eq!(u64::from(extent.offset_units), at as u64 * units);
+        }
+        assert_eq!(lent.len() as u64, u64::from(SPAN_UNITS) / units);
+        let in_use = lent.len() as u64 * units / u64::from(HUGE_PAGE_UNITS);
+        let huge = &world.allocator.pages().huge;
+        if units <= u64::from(HUGE_PAGE_UNITS) {
+            assert!(huge[..in_use as usize].iter().all(|huge| *huge), "{units}");
+        }
+        world.check();
+    }
 }
 
 #[test]
