@@ -148,11 +148,13 @@ impl Running {
 
     /// Waits for its end, then for everything of it to be gone.
     pub fn finish(mut self) -> Finished {
+        // A node may have served for long before it was told to end.
+        let awaited = Instant::now();
         let status = loop {
             if let Some(status) = self.poll() {
                 break status;
             }
-            if self.started.elapsed() > WATCHDOG {
+            if awaited.elapsed() > WATCHDOG {
                 self.give_up("it did not end");
             }
             thread::sleep(LOOK);
@@ -204,8 +206,9 @@ impl Running {
         let (out, err) = (self.stdout_so_far(), self.stderr_so_far());
         self.kill_all();
         panic!(
-            "watchdog: {why} within {} s\nprocesses:\n{report}standard output:\n{}\n\
-             standard error:\n{err}",
+            "watchdog: {why} within {} s (started {} s ago)\nprocesses:\n{report}\
+             standard output:\n{}\nstandard error:\n{err}",
+            WATCHDOG.as_secs(),
             self.started.elapsed().as_secs(),
             out.chars().take(4000).collect::<String>()
         );
