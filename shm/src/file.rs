@@ -19,8 +19,8 @@ pub fn create_sealed(name: &str, size_bytes: u64) -> io::Result<OwnedFd> {
 }
 
 /// A tmpfs that is mounted nowhere: its files are found by their descriptors alone, and it is gone
-/// with the last of them. The kernel keeps it to its size, and gives it huge pages for what has been
-/// advised (`MADV_HUGEPAGE`) whatever the machine does for memfds.
+/// with the last of them. The kernel keeps it to its size, and gives it huge pages for what has
+/// been advised (`MADV_HUGEPAGE`) whatever the machine does for memfds.
 ///
 /// Only who may mount can have one; whoever else has writable descriptors of its files could shrink
 /// them, which a seal keeps memfds from.

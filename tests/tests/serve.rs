@@ -429,8 +429,8 @@ isolation = "none"
     server.stop().exits(0);
 }
 
-/// Descriptors of memory that the node and all of its processes hold: memfds, or files on a tmpfs of
-/// the app's own.
+/// Descriptors of memory that the node and all of its processes hold: memfds, or files on a tmpfs
+/// of the app's own.
 fn memory_files(server: &Server) -> usize {
     let processes = server.running().processes();
     let all = processes

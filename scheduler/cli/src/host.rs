@@ -250,8 +250,7 @@ fn user() -> Finding {
 fn tmpfs() -> Finding {
     Finding::tried(
         "own tmpfs",
-        Tmpfs::new(PAGE_BYTES as u64)
-            .map(|_| "one for each app, with huge pages where the kernel has them".to_owned()),
+        Tmpfs::new(PAGE_BYTES as u64).map(|_| "one for each app".to_owned()),
         "the kernel does not bound an app's memory: the node compares and punches",
     )
 }
