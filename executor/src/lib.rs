@@ -11,6 +11,8 @@ mod api;
 mod crash;
 mod fault;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod library;
 mod memory;
 mod names;

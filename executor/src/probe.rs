@@ -16,7 +16,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{PidfdFlags, Resource, Rlimit, Signal, pidfd_open, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::library::{LoadError, Loaded};
@@ -61,6 +61,17 @@ pub enum ProbeError {
         library: PathBuf,
         /// Signal or exit status.
         how: String,
+    },
+    /// Loading it has spoiled what is said of it.
+    #[error(
+        "{users}loading {library} spoiled the report on it: look at its constructors, which write \
+         into a descriptor that is not theirs"
+    )]
+    Garbled {
+        /// Whose library it is.
+        users: Users,
+        /// Which.
+        library: PathBuf,
     },
     /// Loading it did not end.
     #[error(
@@ -212,7 +223,9 @@ pub fn probe_symbols(
     };
     let absolute = std::path::absolute(library).map_err(machine)?;
     let mut child = start(library, &absolute, symbols, surroundings).map_err(machine)?;
-    let report = read_report(&mut child);
+    let until = Instant::now() + PROBE_TIMEOUT;
+    // What has closed its pipe may go on for ever.
+    let report = read_report(&mut child, until).filter(|_| ends(&child, until));
     if report.is_none() {
         end_group(&child);
     }
@@ -223,17 +236,39 @@ pub fn probe_symbols(
             library: library.to_owned(),
         });
     };
-    match postcard::from_bytes::<Report>(&report) {
-        Ok(Report::Open(reason)) => Err(machine(std::io::Error::other(reason))),
-        Ok(Report::Looked(Err(error))) => Err(ProbeError::Load {
-            users: users(),
-            error,
-        }),
-        Ok(Report::Looked(Ok(found))) => judge(symbols, found),
-        Err(_) => Err(ProbeError::Crashed {
+    if !status.success() {
+        return Err(ProbeError::Crashed {
             users: users(),
             library: library.to_owned(),
             how: how(status),
+        });
+    }
+    verdict(&report, library, symbols)
+}
+
+/// What a report means. The process that sends it runs code of others, so it may hold anything.
+pub(crate) fn verdict(
+    report: &[u8],
+    library: &Path,
+    symbols: &[Symbol<'_>],
+) -> Result<(), ProbeError> {
+    let users = || Users::of(symbols);
+    match postcard::take_from_bytes::<Report>(report) {
+        Ok((Report::Open(reason), [])) => Err(ProbeError::Machine {
+            users: users(),
+            library: library.to_owned(),
+            reason: std::io::Error::other(reason),
+        }),
+        Ok((Report::Looked(Err(error)), [])) => Err(ProbeError::Load {
+            users: users(),
+            error,
+        }),
+        Ok((Report::Looked(Ok(found)), [])) if found.len() == symbols.len() => {
+            judge(symbols, found)
+        }
+        _ => Err(ProbeError::Garbled {
+            users: users(),
+            library: library.to_owned(),
         }),
     }
 }
@@ -283,19 +318,12 @@ fn start(
 }
 
 /// Everything that the child says until it closes its pipe; `None` when it takes too long.
-fn read_report(child: &mut Child) -> Option<Vec<u8>> {
+fn read_report(child: &mut Child, until: Instant) -> Option<Vec<u8>> {
     let mut pipe = child.stdout.take()?;
-    let until = Instant::now() + PROBE_TIMEOUT;
     let mut report = Vec::new();
     loop {
-        let left = until.checked_duration_since(Instant::now())?;
-        let timeout = Timespec::try_from(left).ok()?;
-        let mut watched = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
-        match poll(&mut watched, Some(&timeout)) {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(_) => return Some(report),
+        if !is_ready(&pipe, until) {
+            return None;
         }
         let mut bytes = [0; 4096];
         match pipe.read(&mut bytes) {
@@ -304,6 +332,28 @@ fn read_report(child: &mut Child) -> Option<Vec<u8>> {
         }
         if report.len() as u64 > REPORT_BYTES_MAX {
             return Some(report);
+        }
+    }
+}
+
+/// Whether the child ends in time.
+fn ends(child: &Child, until: Instant) -> bool {
+    let pid = rustix::process::Pid::from_raw(child.id() as i32);
+    let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    process.is_some_and(|process| is_ready(process, until))
+}
+
+/// Whether there is something to be read, or the end, before this time.
+fn is_ready(file: impl AsFd, until: Instant) -> bool {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let Ok(timeout) = Timespec::try_from(left) else {
+            return false;
+        };
+        let mut watched = [PollFd::new(&file, PollFlags::IN)];
+        match poll(&mut watched, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return ready.is_ok_and(|count| count > 0),
         }
     }
 }

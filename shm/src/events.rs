@@ -122,6 +122,11 @@ impl<'a> EventList<'a> {
         Self { bytes, count }
     }
 
+    /// The encoded events.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Judges `count` encoded events and says how many bytes they took.
     pub(crate) fn decode(bytes: &'a [u8], count: u32) -> Result<(Self, usize), Garbled> {
         let mut len = 0;

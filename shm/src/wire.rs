@@ -1898,6 +1898,63 @@ pub fn encode_from_executor(message: &FromExecutor<'_>) -> Result<Vec<u8>, Malfo
     Ok(bytes)
 }
 
+/// Encodes what a scheduler says, for tools and tests: the bytes of the message, unpadded, and
+/// before them those of the message that carries its request, where it needs one.
+///
+/// # Panics
+/// On a key or group of over 255 bytes: objects with such names were never accepted.
+pub fn encode_to_executor(message: &ToExecutor<'_>) -> (Option<Vec<u8>>, Vec<u8>) {
+    let mut out = [0; INLINE_BYTES_MAX];
+    let mut space = vec![0; ARGS_BYTES - LIST_HEAD_BYTES];
+    let form = match *message {
+        ToExecutor::Dispatch { dispatch, inputs } => return dispatch_bytes(&dispatch, inputs),
+        ToExecutor::Inputs { first, inputs } => {
+            let list = InputList::encode(inputs, &mut space);
+            let head = inputs_head(first, list.count, list.bytes.len() as u32);
+            return (None, list_bytes(head, list.bytes));
+        }
+        ToExecutor::Events { trigger, events } => {
+            let list = EventList::encode(events, &mut space);
+            let head = events_head(trigger, list.len() as u32, list.bytes().len() as u32);
+            return (None, list_bytes(head, list.bytes()));
+        }
+        ToExecutor::Extents { first, extents } => {
+            let head = extents_head(first, (extents.len() / 8) as u32);
+            return (None, list_bytes(head, extents));
+        }
+        ToExecutor::Object { status, input } => {
+            let len = encode_object(status, input.as_ref(), &mut out);
+            return (None, out[..len].to_vec());
+        }
+        ToExecutor::Credit { granted } => Form::credit(granted),
+        ToExecutor::Persisted { status } => Form::persisted(status),
+        ToExecutor::Parent { count, session } => Form::parent(count, session),
+        ToExecutor::Adopt { extent_count } => Form::adopt(extent_count),
+        ToExecutor::Exit => Form::exit(),
+    };
+    form.write(&mut out);
+    (None, out[..form.len()].to_vec())
+}
+
+fn dispatch_bytes(dispatch: &Dispatch<'_>, inputs: InputList<'_>) -> (Option<Vec<u8>>, Vec<u8>) {
+    if let Some(input) = inputs.clone().next()
+        && let Some(slot) = short_dispatch(dispatch, &input)
+    {
+        let bytes = slot.iter().flat_map(|word| word.to_le_bytes());
+        return (None, bytes.collect());
+    }
+    let (mut out, mut request) = ([0; INLINE_BYTES_MAX], [0; INLINE_BYTES_MAX]);
+    let encoded = encode_dispatch(dispatch, inputs, &mut out, &mut request);
+    let request = request[..encoded.request_len].to_vec();
+    let request = (!request.is_empty()).then_some(request);
+    (request, out[..encoded.len].to_vec())
+}
+
+fn list_bytes(head: [u64; 2], list: &[u8]) -> Vec<u8> {
+    let words = head.iter().flat_map(|word| word.to_le_bytes());
+    words.chain(list.iter().copied()).collect()
+}
+
 const _: () = assert!(DISPATCH_HEAD_BYTES + WINDOW_BYTES + HEADERS_BYTES <= INLINE_BYTES_MAX);
 const _: () = assert!(INPUT_HEAD_BYTES + 16 + GROUP_BYTES_MAX <= INPUT_BYTES_MAX);
 const _: () = assert!(8 + INPUT_BYTES_MAX <= INLINE_BYTES_MAX);

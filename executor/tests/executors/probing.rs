@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("a_constructor_that_crashes_or_exits_is_told", crashing),
     ("a_constructor_that_hangs_is_ended", hanging),
     ("constructors_are_shut_in_as_executors_are", shut_in),
+    ("a_constructor_that_writes_a_report_is_told", forging),
 ];
 
 fn function<'a>(name: &'a str, symbol: &'a str) -> Symbol<'a> {
@@ -152,9 +153,34 @@ fn crashing() {
 }
 
 fn hanging() {
-    let library = constructor("constructor-hangs.c", "for (;;) sleep(1);");
-    let error = probe(&library, &[function("f", "f")]).expect_err("it hangs");
-    assert!(matches!(error, ProbeError::Hung { .. }), "{error}");
+    let hangs = |name, body| {
+        let library = constructor(name, body);
+        let error = probe(&library, &[function("f", "f")]).expect_err("it hangs");
+        assert!(matches!(error, ProbeError::Hung { .. }), "{error}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| hangs("constructor-hangs.c", "for (;;) sleep(1);"));
+        // Also one whose report has come to its end.
+        let closes = "for (int fd = 0; fd < 64; fd++) close(fd); for (;;) sleep(1);";
+        scope.spawn(|| hangs("constructor-closes.c", closes));
+    });
+}
+
+fn forging() {
+    // Good as it stands: nothing is wrong with no function at all, or with one.
+    for (name, report) in [
+        ("constructor-forges-none.c", "1, 0, 0"),
+        ("forges-one.c", "1, 0, 1, 0"),
+    ] {
+        let body = format!(
+            "char report[] = {{{report}}}; for (int fd = 3; fd < 64; fd++) \
+             if (write(fd, report, sizeof report) < 0) continue;"
+        );
+        let library = constructor(name, &body);
+        let two = [function("f", "f"), function("g", "missing")];
+        let error = probe(&library, &two).expect_err("there is no `missing`");
+        assert!(matches!(error, ProbeError::Garbled { .. }), "{error}");
+    }
 }
 
 fn shut_in() {

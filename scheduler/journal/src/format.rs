@@ -105,7 +105,11 @@ impl SegmentHeader {
             first_sequence: u64_at(bytes, 48),
             salt: u32_at(bytes, 12),
         };
+        // Where a segment ends, none says that has not even room for a header.
+        let is_end = |end: u64| end == 0 || end >= SEGMENT_HEADER_BYTES;
         let is_possible = header.first <= header.last
+            && is_end(header.length)
+            && is_end(header.previous_end)
             && NUMBERS.contains(&header.first)
             && NUMBERS.contains(&header.last)
             && NUMBERS.contains(&header.first_sequence);
@@ -243,8 +247,8 @@ mod tests {
         SegmentHeader {
             first: 1,
             last: 2,
-            length: 3,
-            previous_end: 4,
+            length: 0x103,
+            previous_end: 0x104,
             first_sequence: 5,
             salt: 6,
         }
@@ -265,7 +269,7 @@ mod tests {
     fn the_header_of_a_segment_is_pinned() {
         let bytes = segment().encode();
         assert_eq!(&bytes[..16], b"PHRJRNL\0\x01\0\0\0\x06\0\0\0");
-        for (at, value) in [(16, 1), (24, 2), (32, 3), (40, 4), (48, 5)] {
+        for (at, value) in [(16, 1), (24, 2), (32, 0x103), (40, 0x104), (48, 5)] {
             assert_eq!(u64_at(&bytes, at), value);
         }
         assert_eq!(bytes[56..60], [0; 4]);
@@ -304,6 +308,24 @@ mod tests {
             let mut changed = bytes;
             changed[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(RecordHeader::decode(7, &changed), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_says_what_cannot_be_is_none() {
+        let wrong: [fn(&mut SegmentHeader); 6] = [
+            |header| header.first = 0,
+            |header| header.last = 0,
+            |header| header.last = u64::MAX,
+            |header| header.first_sequence = 0,
+            |header| header.length = SEGMENT_HEADER_BYTES - 1,
+            |header| header.previous_end = 1,
+        ];
+        for spoil in wrong {
+            let mut header = segment();
+            spoil(&mut header);
+            let outcome = SegmentHeader::decode(&header.encode());
+            assert_eq!(outcome, Err(NotASegment::Damaged), "{header:?}");
         }
     }
 

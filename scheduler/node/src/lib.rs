@@ -16,6 +16,8 @@ mod child;
 mod config;
 mod error;
 mod failure;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod headers;
 pub mod http;

@@ -83,12 +83,19 @@ impl From<Tag> for OutputKind {
 
 /// Text of at most `most` bytes, valid and without a line end; what is cut is marked by `...`.
 pub fn clean(bytes: &[u8], most: usize) -> String {
-    let whole = bytes.len() <= most;
+    let fits = bytes.len() <= most;
     let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
+    // What stands for bytes that are no text is longer than they were.
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let fits = fits && end == text.len();
+    text.truncate(end);
     while text.ends_with(['\n', '\r']) {
         text.pop();
     }
-    if !whole {
+    if !fits {
         text.push_str("...");
     }
     text

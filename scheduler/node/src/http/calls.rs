@@ -394,7 +394,10 @@ pub(super) fn timeout_of(headers: &HeaderMap) -> Result<Option<std::time::Durati
     Ok(Some(timeout))
 }
 
-fn idempotency_key(app: &str, headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+pub(super) fn idempotency_key(
+    app: &str,
+    headers: &HeaderMap,
+) -> Result<Option<IdempotencyKey>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_HEADER) else {
         return Ok(None);
     };
@@ -407,7 +410,7 @@ fn idempotency_key(app: &str, headers: &HeaderMap) -> Result<Option<IdempotencyK
 }
 
 /// What functions can see of a call's headers.
-fn passed_on(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
+pub(super) fn passed_on(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
     let mut passed = Vec::new();
     for (name, value) in headers {
         let name = name.as_str();

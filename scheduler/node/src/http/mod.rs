@@ -17,6 +17,7 @@ mod answer;
 mod body;
 mod calls;
 mod duration;
+pub(crate) mod fuzzing;
 mod letters;
 mod manage;
 mod metrics;
