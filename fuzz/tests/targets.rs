@@ -61,11 +61,11 @@ tests! {
     links: 50_000,
     zygote: 50_000,
     probe: 50_000,
-    output: 20_000,
+    output: 5_000,
     manifest: 1_000,
     http: 20_000,
     segment: 20_000,
-    directory: 500,
+    directory: 200,
 }
 
 #[test]

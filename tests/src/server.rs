@@ -22,6 +22,11 @@ pub struct Server {
 impl Server {
     /// Serves these apps, with more options.
     pub fn start_with(apps: &[&App], options: &[&str]) -> Self {
+        Self::start_in(apps, options, &[])
+    }
+
+    /// Serves these apps, with more options and variables of the environment.
+    pub fn start_in(apps: &[&App], options: &[&str], environment: &[(&str, &Path)]) -> Self {
         let home = App::new("");
         let socket = home.path("node.sock");
         let manifests = apps.iter().map(|app| app.manifest());
@@ -30,7 +35,10 @@ impl Server {
             .args(manifests)
             .args(["--listen", "127.0.0.1:0", "--socket"])
             .arg(&socket)
-            .args(options)
+            .args(options);
+        let variables = environment.iter();
+        let running = variables
+            .fold(running, |command, (name, value)| command.env(name, value))
             .start();
         let mut server = Self {
             running,

@@ -28,6 +28,8 @@ const MANIFEST: &str = include_str!("core.toml");
 const APP: AppId = AppId(0);
 /// Steps of one input, at most.
 const STEPS_MAX: usize = 400;
+/// Time that passes in one step, at most: a machine runs for years, and not for centuries.
+const STEP_NS_MAX: u64 = 1 << 44;
 /// What an object may cost beyond what the quota has promised.
 const SLACK_PER_OBJECT: u64 = 256;
 
@@ -130,7 +132,8 @@ impl Storm {
                 self.put(number, bytes, session);
             }
             kind::PASS => {
-                self.now_ns += number_in(bytes) >> (number % 64);
+                let ns = number_in(bytes) >> (number % 64);
+                self.now_ns += ns.min(STEP_NS_MAX);
                 self.step(Event::Tick);
             }
             kind::DISK => self.disk(number, bytes.first().copied().unwrap_or(0)),

@@ -203,7 +203,8 @@ impl Recovery {
             &file.header,
             limit.min(file.length),
             self.checks_all_payloads || is_last,
-        );
+        )
+        .after(self.last_sequence);
         // The records of the last batch read; all before it were acknowledged.
         let mut batch = Vec::new();
         while let Some(record) = scanner.next() {

@@ -174,9 +174,16 @@ impl<'a, S: ReadAt + ?Sized> Scanner<'a, S> {
             salt: header.salt,
             offset: SEGMENT_HEADER_BYTES,
             previous: header.salt,
-            sequence: 0,
+            sequence: header.first_sequence - 1,
             checks_payloads,
         }
+    }
+
+    /// The same, for which records of this number or one before break the chain: all numbers of a
+    /// log are different, and compaction goes by them.
+    pub(crate) fn after(mut self, sequence: u64) -> Self {
+        self.sequence = self.sequence.max(sequence);
+        self
     }
 
     /// Where the next record would begin: at the end, how many bytes of the file are good.

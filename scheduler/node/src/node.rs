@@ -119,6 +119,7 @@ impl Node {
         }
         let plan = Arc::new(CorePlan::new(&Machine::here(), &config)?);
         raise_descriptor_limit();
+        outlive_file_limit();
         let system = |what: &str| NodeError::system(what.to_owned());
         let libraries = match &config.directory {
             Some(directory) => Libraries::at(directory).map_err(system(&format!(
@@ -897,6 +898,14 @@ fn thread(
         .name(format!("phr-{name}"))
         .spawn(body)
         .map_err(NodeError::system(format!("start the {name} thread")))
+}
+
+/// A write beyond `RLIMIT_FSIZE` is to be an error like any other of a disk (EFBIG) and no signal
+/// that kills: in this thread and all that it starts. Processes that the node starts have it back.
+fn outlive_file_limit() {
+    use nix::sys::signal::{SigSet, Signal};
+    // It can only be refused for a signal that there is not.
+    let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
 }
 
 /// Each executor slot takes a few descriptors; the usual soft limit of 1024 is soon used up.
