@@ -1,5 +1,6 @@
 //! Runs a target over its inputs, then over changed ones, and makes small what fails.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::io;
 use std::panic;
@@ -166,7 +167,7 @@ fn hear_panics() {
                 *last = Some(Panic {
                     place: place
                         .map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line())),
-                    message: info.payload_as_str().unwrap_or("it panicked").to_owned(),
+                    message: text_of(info.payload()),
                 });
                 true
             });
@@ -175,6 +176,17 @@ fn hear_panics() {
             }
         }));
     });
+}
+
+fn text_of(payload: &dyn Any) -> String {
+    match (
+        payload.downcast_ref::<&str>(),
+        payload.downcast_ref::<String>(),
+    ) {
+        (Some(text), _) => (*text).to_owned(),
+        (None, Some(text)) => text.clone(),
+        (None, None) => "it panicked".to_owned(),
+    }
 }
 
 /// Ends the program when one input takes too long, having written it down.
