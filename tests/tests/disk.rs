@@ -1,6 +1,6 @@
 //! Disks that fail under a node: full, read-only, with an error at any one operation. Whoever waits
-//! for the disk is told, what was acknowledged is there after the next start, and what needs no disk
-//! goes on.
+//! for the disk is told, what was acknowledged is there after the next start, and what needs no
+//! disk goes on.
 //!
 //! The errors are made in two ways: by a library that is preloaded into the node and fails what it
 //! does to its directory (`preload/disk.c`), since no permission and no mount binds everybody who
