@@ -71,10 +71,12 @@ pub(crate) fn open(disk: &dyn Disk, checks_all_payloads: bool) -> Result<Opened,
     let mut previous_end = 0;
     let mut segments = segments.into_iter().peekable();
     while let Some(file) = segments.next() {
-        let limit = limit(&file, segments.peek());
+        let next = segments.peek();
+        let limit = limit(&file, next);
+        let before = next.map_or(Sequence::MAX, |next| next.header.first_sequence);
         // A compacted segment was written as a whole: it has no last batch.
         let is_last = file.header.last == last_number && file.header.length == 0;
-        previous_end = recovery.segment(&file, limit, is_last)?;
+        previous_end = recovery.segment(&file, (limit, before), is_last)?;
     }
     Ok(recovery.finish(disk, last_number, previous_end))
 }
@@ -193,8 +195,14 @@ struct Recovery {
 }
 
 impl Recovery {
-    /// Reads one segment; gives where the one after it takes it to end.
-    fn segment(&mut self, file: &File, limit: u64, is_last: bool) -> Result<u64, OpenError> {
+    /// Reads one segment, of which so many bytes count and whose records are numbered before those
+    /// of the next; gives where that takes it to end.
+    fn segment(
+        &mut self,
+        file: &File,
+        (limit, before): (u64, Sequence),
+        is_last: bool,
+    ) -> Result<u64, OpenError> {
         let segment = Arc::new(Segment::new(file.header, Arc::clone(&file.file), limit));
         segment.seal();
         self.last_sequence = self.last_sequence.max(file.header.first_sequence - 1);
@@ -204,7 +212,7 @@ impl Recovery {
             limit.min(file.length),
             self.checks_all_payloads || is_last,
         )
-        .after(self.last_sequence);
+        .before(before);
         // The records of the last batch read; all before it were acknowledged.
         let mut batch = Vec::new();
         while let Some(record) = scanner.next() {

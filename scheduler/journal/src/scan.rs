@@ -148,6 +148,8 @@ pub(crate) struct Scanner<'a, S: ?Sized> {
     offset: u64,
     previous: u32,
     sequence: u64,
+    /// Records have smaller numbers.
+    before: u64,
     checks_payloads: bool,
 }
 
@@ -175,14 +177,15 @@ impl<'a, S: ReadAt + ?Sized> Scanner<'a, S> {
             offset: SEGMENT_HEADER_BYTES,
             previous: header.salt,
             sequence: header.first_sequence - 1,
+            before: u64::MAX,
             checks_payloads,
         }
     }
 
-    /// The same, for which records of this number or one before break the chain: all numbers of a
-    /// log are different, and compaction goes by them.
-    pub(crate) fn after(mut self, sequence: u64) -> Self {
-        self.sequence = self.sequence.max(sequence);
+    /// The same, for which a record of this number or a larger one breaks the chain: it would be of
+    /// a later segment, and compaction goes by numbers.
+    pub(crate) fn before(mut self, sequence: u64) -> Self {
+        self.before = sequence;
         self
     }
 
@@ -201,7 +204,8 @@ impl<'a, S: ReadAt + ?Sized> Scanner<'a, S> {
         let bytes: &[u8; RECORD_HEADER_BYTES as usize] = bytes.try_into().ok()?;
         let (header, previous) = RecordHeader::decode(self.salt, bytes)?;
         let checksum = format::checksum_of(bytes);
-        if previous != self.previous || header.sequence <= self.sequence {
+        let is_next = header.sequence > self.sequence && header.sequence < self.before;
+        if previous != self.previous || !is_next {
             return None;
         }
         let end = offset.checked_add(header.record_bytes())?;
