@@ -30,6 +30,8 @@ pub enum Placement {
     Far,
     /// They moved during the repetition, so that its times say nothing.
     Moved,
+    /// Not told apart: beside what is measured the cores' distance does not show.
+    Any,
 }
 
 impl Placement {
@@ -63,9 +65,14 @@ impl fmt::Display for Placement {
             Self::Near => "near",
             Self::Far => "far",
             Self::Moved => "moved",
+            Self::Any => "any",
         })
     }
 }
+
+/// Why repetitions of a scenario are not labelled, as a sentence for reports.
+pub const NOT_TOLD_APART: &str = "any: the times are so long that the distance of the CPUs does \
+                                  not show in them";
 
 /// The thresholds as a sentence, for reports.
 pub fn legend() -> String {

@@ -27,6 +27,8 @@ pub struct Report {
     pub measures: String,
     /// What was done before counting began.
     pub warm_up: String,
+    /// What the main series is held against, as a sentence.
+    pub floor: String,
     /// How placements are told apart.
     pub placements: String,
     /// Where it ran.
@@ -64,9 +66,9 @@ pub struct Group {
     pub placement: Placement,
     /// How many.
     pub repetitions: usize,
-    /// The main series first; the floor's two last.
+    /// The main series first; the floors last.
     pub series: Vec<Series>,
-    /// The main series against each of the floor's.
+    /// The main series against each floor, the scenario's own first.
     pub ratios: Vec<Ratio>,
     /// Other numbers.
     pub scalars: Vec<ScalarSpread>,
@@ -81,7 +83,7 @@ pub struct Series {
     pub figures: FiguresSpread,
 }
 
-/// The main series divided by a series of the floor, within each repetition.
+/// The main series divided by a floor, within each repetition.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ratio {
     /// The divided.
@@ -109,12 +111,18 @@ pub struct ScalarSpread {
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Time.
     Nanoseconds,
     /// Memory.
     Bytes,
+    /// How often in a second.
+    PerSecond,
+    /// How many times another number.
+    Times,
+    /// Part of one CPU's time.
+    Percent,
 }
 
 /// A number that a repetition found beside its distributions.
@@ -133,10 +141,10 @@ pub struct Scalar {
 pub struct RepetitionReport {
     /// Where the cores were.
     pub placement: Placement,
-    /// The line's round trip before it.
-    pub probe_before_ns: u64,
+    /// The line's round trip before it; `None` where nobody asks where the cores were.
+    pub probe_before_ns: Option<u64>,
     /// And after.
-    pub probe_after_ns: u64,
+    pub probe_after_ns: Option<u64>,
     /// By name.
     pub series: Vec<(String, Figures)>,
     /// Other numbers.
@@ -157,11 +165,21 @@ impl Report {
             scenario,
             measures,
             warm_up,
+            floor: "measured in the same run, between the same two CPUs, through the same rings"
+                .into(),
             placements: placement::legend(),
             machine,
             settings,
             points: Vec::new(),
         }
+    }
+
+    /// For a scenario that measures [`Beside::Nothing`](crate::repetition::Beside::Nothing) but
+    /// its own floor.
+    pub fn with_own_floor(mut self, floor: impl Into<String>) -> Self {
+        self.floor = floor.into();
+        self.placements = placement::NOT_TOLD_APART.into();
+        self
     }
 }
 
@@ -207,7 +225,7 @@ impl Group {
         let of_name = |name: &str| -> Vec<Figures> {
             repetitions
                 .iter()
-                .filter_map(|r| r.series(name))
+                .filter_map(|r| r.distribution(name))
                 .map(Distribution::figures)
                 .collect()
         };
@@ -219,10 +237,11 @@ impl Group {
                 Some(Series { name, figures })
             })
             .collect();
+        let floors = repetitions.first().map_or(&[][..], |first| &first.floors);
         let ratios = names.first().map_or_else(Vec::new, |main| {
-            [LINE, THREE_PARTY]
-                .into_iter()
-                .filter_map(|floor| Ratio::new(main, &of_name(main), floor, &of_name(floor)))
+            floors
+                .iter()
+                .filter_map(|(floor, _)| Ratio::new(main, &of_name(main), floor, &of_name(floor)))
                 .collect()
         });
         Self {
@@ -258,12 +277,11 @@ impl RepetitionReport {
     fn new(repetition: &Repetition) -> Self {
         Self {
             placement: repetition.placement,
-            probe_before_ns: repetition.probe_before_ns,
-            probe_after_ns: repetition.probe_after_ns,
+            probe_before_ns: repetition.probes_ns.map(|[before, _]| before),
+            probe_after_ns: repetition.probes_ns.map(|[_, after]| after),
             series: repetition
-                .series
-                .iter()
-                .map(|(name, distribution)| (name.clone(), distribution.figures()))
+                .distributions()
+                .map(|(name, distribution)| (name.to_owned(), distribution.figures()))
                 .collect(),
             scalars: repetition.scalars.clone(),
         }
@@ -273,7 +291,8 @@ impl RepetitionReport {
 /// The names of the series, in the order of the first repetition.
 fn names_of(repetitions: &[&Repetition]) -> Vec<String> {
     repetitions.first().map_or_else(Vec::new, |first| {
-        first.series.iter().map(|(name, _)| name.clone()).collect()
+        let names = first.distributions().map(|(name, _)| name.to_owned());
+        names.collect()
     })
 }
 
@@ -282,7 +301,7 @@ fn merge(repetitions: &[&Repetition]) -> Vec<(String, Distribution)> {
         .into_iter()
         .map(|name| {
             let mut all = Distribution::new();
-            for one in repetitions.iter().filter_map(|r| r.series(&name)) {
+            for one in repetitions.iter().filter_map(|r| r.distribution(&name)) {
                 all.add(one);
             }
             (name, all)
@@ -325,13 +344,9 @@ pub(crate) mod tests {
         };
         Repetition {
             placement: Placement::between(line_ns, after_ns),
-            probe_before_ns: line_ns,
-            probe_after_ns: after_ns,
-            series: vec![
-                ("hop".into(), of(hop_ns)),
-                (LINE.into(), of(line_ns)),
-                (THREE_PARTY.into(), of(line_ns + 10)),
-            ],
+            probes_ns: Some([line_ns, after_ns]),
+            series: vec![("hop".into(), of(hop_ns))],
+            floors: vec![(LINE, of(line_ns)), (THREE_PARTY, of(line_ns + 10))],
             scalars: vec![Scalar {
                 name: "private memory growth",
                 unit: Unit::Bytes,

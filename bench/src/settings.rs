@@ -15,9 +15,10 @@ pub struct Settings {
     /// CPUs moved are made up for, at most as many again
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub repetitions: u32,
-    /// What scheduler and executors do while they wait
-    #[arg(long, value_enum, default_value_t = IdleChoice::Spin)]
-    pub idle: IdleChoice,
+    /// What scheduler and executors do while they wait [default: spin, unless the scenario says
+    /// something else]
+    #[arg(long, value_enum)]
+    pub idle: Option<IdleChoice>,
     /// CPU of the scheduler [default: chosen by the node]
     #[arg(long, value_name = "CPU")]
     pub scheduler_core: Option<u32>,
@@ -39,12 +40,19 @@ pub enum IdleChoice {
 }
 
 impl Settings {
+    /// The same, with this idle policy where nobody has asked for one.
+    pub fn with_idle(&self, idle: IdleChoice) -> Self {
+        let mut settings = self.clone();
+        settings.idle.get_or_insert(idle);
+        settings
+    }
+
     /// A node's configuration.
     pub fn node(&self) -> NodeConfig {
         NodeConfig {
             idle: match self.idle {
-                IdleChoice::Spin => Idle::Spin,
-                IdleChoice::Adaptive => Idle::Adaptive,
+                None | Some(IdleChoice::Spin) => Idle::Spin,
+                Some(IdleChoice::Adaptive) => Idle::Adaptive,
             },
             scheduler_cores: self.scheduler_core.map(|cpu| vec![cpu]),
             executor_cores: self.executor_cores.clone(),
@@ -95,9 +103,9 @@ pub struct Plan {
 impl Plan {
     /// Rows of the settings table that every scenario has.
     pub fn rows(&self, settings: &Settings) -> Vec<(String, String)> {
-        let idle = match settings.idle {
-            IdleChoice::Spin => "spin",
-            IdleChoice::Adaptive => "adaptive",
+        let idle = match settings.node().idle {
+            Idle::Spin => "spin",
+            Idle::Adaptive => "adaptive",
         };
         vec![
             ("idle policy".into(), idle.into()),

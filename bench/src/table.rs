@@ -4,7 +4,7 @@
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
 
 use crate::histogram::{FiguresSpread, Spread};
-use crate::report::{Group, LINE, Point, Report, ScalarSpread, THREE_PARTY, Unit};
+use crate::report::{Group, Point, Report, ScalarSpread, Unit};
 
 /// Columns of text where the output is no terminal.
 const WIDTH: u16 = 100;
@@ -142,10 +142,10 @@ fn by_point(report: &Report) -> Table {
         "p99.99".to_owned(),
         "max".to_owned(),
         "count".to_owned(),
-        LINE.to_owned(),
-        THREE_PARTY.to_owned(),
-        format!("{main} / {LINE}"),
     ];
+    header.extend(first.ratios.iter().map(|ratio| ratio.to.to_owned()));
+    let nearest = first.ratios.first();
+    header.extend(nearest.map(|ratio| format!("{} / {}", ratio.of, ratio.to)));
     header.extend(first.scalars.iter().map(|scalar| scalar.name.to_owned()));
     table.set_header(header);
     for point in &report.points {
@@ -170,16 +170,14 @@ fn row_of(point: &Point, group: &Group) -> Vec<Cell> {
         row.extend(figures(&main.figures, group.repetitions).map(right));
         row.push(right(main.figures.count.to_string()));
     }
-    for floor in [LINE, THREE_PARTY] {
-        let of_floor = group.series.iter().find(|series| series.name == floor);
+    for ratio in &group.ratios {
+        let floor = group.series.iter().find(|series| series.name == ratio.to);
         row.push(right(
-            of_floor.map_or_else(String::new, |s| time(s.figures.p50_ns)),
+            floor.map_or_else(String::new, |s| time(s.figures.p50_ns)),
         ));
     }
-    let ratio = group.ratios.iter().find(|ratio| ratio.to == LINE);
-    row.push(right(
-        ratio.map_or_else(String::new, |ratio| factor(ratio.p50)),
-    ));
+    let nearest = group.ratios.first();
+    row.extend(nearest.map(|ratio| right(factor(ratio.p50))));
     row.extend(group.scalars.iter().map(|scalar| right(amount(scalar))));
     row
 }
@@ -193,10 +191,7 @@ fn notes(report: &Report) -> Vec<(String, String)> {
             "figures",
             "median over repetitions (smallest - largest)".into(),
         ),
-        row(
-            "floor",
-            "measured in the same run, between the same two CPUs, through the same rings".into(),
-        ),
+        row("floor", report.floor.clone()),
         row("placement", report.placements.clone()),
     ];
     if moved > 0 {
@@ -277,6 +272,23 @@ fn factor(spread: Spread) -> String {
     with_ends(spread, "x", |value| format!("{value:.2}"))
 }
 
+/// A rate in the unit of the median: a thousand or a million a second.
+fn rate(spread: Spread) -> String {
+    let (unit, divisor) = match spread.median {
+        rate if rate < 1e4 => ("/s", 1.0),
+        rate if rate < 1e6 => (" k/s", 1e3),
+        _ => (" M/s", 1e6),
+    };
+    with_ends(spread, unit, |rate| {
+        let value = rate / divisor;
+        if value < 99.95 && divisor > 1.0 {
+            format!("{value:.2}")
+        } else {
+            format!("{value:.0}")
+        }
+    })
+}
+
 fn amount(scalar: &ScalarSpread) -> String {
     match scalar.unit {
         Unit::Nanoseconds => match scalar.spread.median {
@@ -288,6 +300,9 @@ fn amount(scalar: &ScalarSpread) -> String {
         Unit::Bytes => with_ends(scalar.spread, " KiB", |bytes| {
             format!("{:.0}", bytes / 1024.0)
         }),
+        Unit::PerSecond => rate(scalar.spread),
+        Unit::Times => factor(scalar.spread),
+        Unit::Percent => with_ends(scalar.spread, " %", |part| format!("{part:.1}")),
     }
 }
 
@@ -295,6 +310,7 @@ fn amount(scalar: &ScalarSpread) -> String {
 mod tests {
     use super::*;
     use crate::report::tests::{repetition, report};
+    use crate::report::{LINE, THREE_PARTY};
 
     fn point(value: u64) -> Point {
         let repetitions = [repetition(300, 100, 100), repetition(330, 110, 110)];
@@ -392,6 +408,26 @@ mod tests {
             max: 264_985_770.0,
         };
         assert_eq!(of(spread), "262 ms (260 - 265)");
+    }
+
+    #[test]
+    fn rates_are_written_in_thousands_and_millions() {
+        let of = |value| {
+            rate(Spread {
+                min: value,
+                median: value,
+                max: value,
+            })
+        };
+        assert_eq!(of(812.4), "812/s");
+        assert_eq!(of(12_345.0), "12.35 k/s");
+        assert_eq!(of(3.2e6), "3.20 M/s");
+        let apart = Spread {
+            min: 900.0,
+            median: 12_000.0,
+            max: 150_000.0,
+        };
+        assert_eq!(rate(apart), "12.00 k/s (0.90 - 150)");
     }
 
     #[test]

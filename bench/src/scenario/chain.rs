@@ -8,7 +8,7 @@ use crate::bed::{Bed, Bench, Source};
 use crate::histogram::Distribution;
 use crate::log::{self, Log, STEPS_MAX, between_ns};
 use crate::machine::Machine;
-use crate::repetition::{Measured, repeat};
+use crate::repetition::{Beside, Measured, repeat};
 use crate::report::{Point, Report};
 use crate::settings::Settings;
 
@@ -47,12 +47,17 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
     let plan = settings.plan()?;
     let machine = Machine::here();
     let bench = Bench::build(&machine, directory, SOURCE, &manifest(options.executors))?;
-    let repetitions = repeat("chain", settings.repetitions, plan.cores, || {
-        let bed = bench.start(settings.node())?;
-        let measured = measure(&bed, options)?;
-        bed.stop()?;
-        Ok(measured)
-    })?;
+    let repetitions = repeat(
+        "chain",
+        settings.repetitions,
+        Beside::Cores(plan.cores),
+        || {
+            let bed = bench.start(settings.node())?;
+            let measured = measure(&bed, options)?;
+            bed.stop()?;
+            Ok(measured)
+        },
+    )?;
     let mut rows = plan.rows(settings);
     rows.push(("executors".into(), options.executors.to_string()));
     rows.push((
@@ -132,6 +137,6 @@ fn measure(bed: &Bed, options: &Options) -> Result<Measured> {
     ];
     Ok(Measured {
         series,
-        scalars: Vec::new(),
+        ..Measured::default()
     })
 }

@@ -11,7 +11,7 @@ use crate::histogram::Distribution;
 use crate::log::{Log, STEPS_MAX, between_ns};
 use crate::machine::Machine;
 use crate::memory::Private;
-use crate::repetition::{Measured, repeat};
+use crate::repetition::{Beside, Measured, repeat};
 use crate::report::{Point, Report, Scalar, Unit};
 use crate::settings::{Plan, Settings};
 use crate::size::{Size, available_bytes};
@@ -125,17 +125,22 @@ fn measure_size(bench: &Bench, size: u64, options: &Options, plan: &Plan) -> Res
     let settings = &options.settings;
     let text = Size(size).to_string();
     let what = format!("pair of {text}");
-    let repetitions = repeat(&what, settings.repetitions, plan.cores, || {
-        let bed = bench.start(settings.node())?;
-        let mut measured = measure(&bed, size, options)?;
-        bed.stop()?;
-        measured.scalars.push(Scalar {
-            name: "memcpy",
-            unit: Unit::Nanoseconds,
-            value: copy_ns(usize::try_from(size)?, plan.cores.executor),
-        });
-        Ok(measured)
-    })?;
+    let repetitions = repeat(
+        &what,
+        settings.repetitions,
+        Beside::Cores(plan.cores),
+        || {
+            let bed = bench.start(settings.node())?;
+            let mut measured = measure(&bed, size, options)?;
+            bed.stop()?;
+            measured.scalars.push(Scalar {
+                name: "memcpy",
+                unit: Unit::Nanoseconds,
+                value: copy_ns(usize::try_from(size)?, plan.cores.executor),
+            });
+            Ok(measured)
+        },
+    )?;
     Ok(Point::new("size", size, text, &repetitions))
 }
 
@@ -217,6 +222,7 @@ fn measure(bed: &Bed, size: u64, options: &Options) -> Result<Measured> {
                 alive.executors_bytes,
             ),
         ],
+        ..Measured::default()
     })
 }
 

@@ -10,7 +10,7 @@ use crate::bed::{Bed, Bench, Source};
 use crate::histogram::Distribution;
 use crate::log::interval_ns;
 use crate::machine::Machine;
-use crate::repetition::{Measured, repeat};
+use crate::repetition::{Beside, Measured, repeat};
 use crate::report::{Point, Report};
 use crate::settings::{Plan, Settings};
 
@@ -184,12 +184,17 @@ fn measure_type(
         1 => format!("{kind} alone"),
         _ => format!("{kind} among {triggers}"),
     };
-    let repetitions = repeat(&text, settings.repetitions, plan.cores, || {
-        let bed = bench.start(settings.node())?;
-        let measured = measure(&bed, kind, options)?;
-        bed.stop()?;
-        Ok(measured)
-    })?;
+    let repetitions = repeat(
+        &text,
+        settings.repetitions,
+        Beside::Cores(plan.cores),
+        || {
+            let bed = bench.start(settings.node())?;
+            let measured = measure(&bed, kind, options)?;
+            bed.stop()?;
+            Ok(measured)
+        },
+    )?;
     Ok(Point::new(
         "trigger",
         u64::from(triggers),
@@ -259,7 +264,7 @@ fn measure(bed: &Bed, kind: Type, options: &Options) -> Result<Measured> {
     }
     Ok(Measured {
         series: vec![("firing".into(), firings)],
-        scalars: Vec::new(),
+        ..Measured::default()
     })
 }
 
