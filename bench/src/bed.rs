@@ -122,6 +122,22 @@ impl Bed {
         self.call_then(To::Function(function.to_owned()), body, || Ok(()))
     }
 
+    /// Makes all of these calls at once and waits until every session has ended. The answers are in
+    /// the order of the calls.
+    ///
+    /// # Errors
+    /// As [`Bed::call`], of whichever call fails first.
+    pub fn call_all(&self, calls: Vec<(To, Vec<u8>)>) -> Result<Vec<Answer>> {
+        let under_way: Vec<UnderWay> = calls
+            .into_iter()
+            .map(|(to, body)| self.submit(to, body))
+            .collect();
+        under_way
+            .into_iter()
+            .map(|call| call.wait(|| Ok(())))
+            .collect()
+    }
+
     /// Calls, and does something as soon as the response is there, when the session may still be
     /// open.
     ///
@@ -133,7 +149,11 @@ impl Bed {
         body: Vec<u8>,
         at_response: impl FnOnce() -> Result<()>,
     ) -> Result<Answer> {
-        let (tell, hear) = mpsc::channel();
+        self.submit(to, body).wait(at_response)
+    }
+
+    fn submit(&self, to: To, body: Vec<u8>) -> UnderWay {
+        let (tell, replies) = mpsc::channel();
         let request = Request {
             app: self.app.clone(),
             to,
@@ -148,39 +168,7 @@ impl Bed {
             request,
             Box::new(move |reply| drop(tell.send((Instant::now(), reply)))),
         );
-        let mut answer = None;
-        let mut at_response = Some(at_response);
-        loop {
-            let (now, reply) = hear
-                .recv_timeout(PATIENCE)
-                .map_err(|_| anyhow!("a session has not ended after {} s", PATIENCE.as_secs()))?;
-            match reply {
-                Reply::Accepted { .. } => {}
-                Reply::Refused(reason) => bail!("the call was refused: {reason}"),
-                Reply::Response { body, .. } => {
-                    answer = Some(Answer {
-                        body,
-                        took: now - began,
-                    });
-                    if let Some(act) = at_response.take() {
-                        act()?;
-                    }
-                }
-                Reply::Ended {
-                    outcome: Outcome::Responded,
-                    ..
-                } => {
-                    return answer.context("a session ended as responded without a response");
-                }
-                Reply::Ended {
-                    outcome: Outcome::Failed(report),
-                    ..
-                } => bail!("{report}"),
-                Reply::Ended { outcome, .. } => {
-                    bail!("a session ended without a response: {outcome:?}")
-                }
-            }
-        }
+        UnderWay { began, replies }
     }
 
     /// Ends everything.
@@ -189,5 +177,45 @@ impl Bed {
     /// What did not leave in order.
     pub fn stop(self) -> Result<()> {
         Ok(self.node.stop()?)
+    }
+}
+
+/// A call that has been made.
+struct UnderWay {
+    began: Instant,
+    replies: mpsc::Receiver<(Instant, Reply)>,
+}
+
+impl UnderWay {
+    /// Waits until its session has ended.
+    fn wait(self, at_response: impl FnOnce() -> Result<()>) -> Result<Answer> {
+        let mut answer = None;
+        let mut at_response = Some(at_response);
+        loop {
+            let (now, reply) = self
+                .replies
+                .recv_timeout(PATIENCE)
+                .map_err(|_| anyhow!("a session has not ended after {} s", PATIENCE.as_secs()))?;
+            match reply {
+                Reply::Accepted { .. } => {}
+                Reply::Refused(reason) => bail!("the call was refused: {reason}"),
+                Reply::Response { body, .. } => {
+                    answer = Some(Answer {
+                        body,
+                        took: now - self.began,
+                    });
+                    if let Some(act) = at_response.take() {
+                        act()?;
+                    }
+                }
+                Reply::Ended { outcome, .. } => match outcome {
+                    Outcome::Responded => {
+                        return answer.context("a session ended as responded without a response");
+                    }
+                    Outcome::Failed(report) => bail!("{report}"),
+                    outcome => bail!("a session ended without a response: {outcome:?}"),
+                },
+            }
+        }
     }
 }

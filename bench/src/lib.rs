@@ -9,6 +9,7 @@
 
 mod bed;
 mod copy;
+mod disk;
 mod floor;
 mod histogram;
 mod log;
@@ -28,8 +29,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use settings::Settings;
+
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
-pub use scenario::{chain, pair, trigger};
+pub use scenario::{chain, durable, pair, trigger};
 
 /// `pheromone bench SCENARIO`.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -40,25 +43,36 @@ pub enum Command {
     Pair(pair::Options),
     /// One object through each type of trigger, alone and among many: the cost of a firing
     Trigger(trigger::Options),
+    /// Objects that are on disk before their sender goes on: rate and latency by senders
+    Durable(durable::Options),
+}
+
+impl Command {
+    fn settings(&self) -> &Settings {
+        match self {
+            Self::Chain(options) => &options.settings,
+            Self::Pair(options) => &options.settings,
+            Self::Trigger(options) => &options.settings,
+            Self::Durable(options) => &options.settings,
+        }
+    }
 }
 
 /// Runs a scenario with its app in `directory`, which any user can enter, prints its table and
-/// writes the files asked for. The program must give [`FLOOR_ARGUMENT`] as first argument to
+/// writes the files asked for. `remove_at_exit` hears of what is made elsewhere and removed at the
+/// end, for a program that may be ended before. The program must give [`FLOOR_ARGUMENT`] as first argument to
 /// [`floor_main`], as the node's own hidden roles.
 ///
 /// # Errors
 /// Whatever kept it from being measured or written.
-pub fn run(command: &Command, directory: &Path) -> Result<()> {
-    let outputs = match command {
-        Command::Chain(options) => &options.settings.outputs,
-        Command::Pair(options) => &options.settings.outputs,
-        Command::Trigger(options) => &options.settings.outputs,
-    };
+pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) -> Result<()> {
+    let outputs = &command.settings().outputs;
     outputs.check()?;
     let report = match command {
         Command::Chain(options) => chain::run(options, directory)?,
         Command::Pair(options) => pair::run(options, directory)?,
         Command::Trigger(options) => trigger::run(options, directory)?,
+        Command::Durable(options) => durable::run(options, directory, remove_at_exit)?,
     };
     outputs.write(&report)
 }

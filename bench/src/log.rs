@@ -153,6 +153,20 @@ pub fn interval_ns(answer: &[u8]) -> Result<u64> {
     Ok(between_ns(from_ns, clock.ns(to_ticks)))
 }
 
+/// How often a second something happened while all of several runs were under way: from the time
+/// when the last of them had begun to the time when the first was at its end. `None` where there is
+/// no such time.
+pub fn rate_per_second(runs: &[Vec<Step>], at: fn(&Step) -> f64) -> Option<f64> {
+    let ends = |pick: fn(&[Step]) -> Option<&Step>| runs.iter().map(move |run| pick(run).map(at));
+    let firsts: Vec<f64> = ends(<[Step]>::first).collect::<Option<_>>()?;
+    let lasts: Vec<f64> = ends(<[Step]>::last).collect::<Option<_>>()?;
+    let from_ns = firsts.into_iter().max_by(f64::total_cmp)?;
+    let to_ns = lasts.into_iter().min_by(f64::total_cmp)?;
+    let times = runs.iter().flatten().map(at);
+    let count = times.filter(|&ns| ns > from_ns && ns <= to_ns).count();
+    (count > 0).then(|| count as f64 / (to_ns - from_ns) * 1e9)
+}
+
 /// A time between two points, to be counted; a clock that went backwards counts as nothing.
 pub fn between_ns(from: f64, to: f64) -> u64 {
     (to - from).round().max(0.0) as u64
@@ -225,6 +239,25 @@ mod tests {
             order(1, 0x203),
             [1, 0, 0, 0, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 0, 0]
         );
+    }
+
+    #[test]
+    fn a_rate_is_counted_while_all_are_under_way() {
+        let run = |times: &[f64]| -> Vec<Step> {
+            let step = |&ns: &f64| Step {
+                start_ns: ns,
+                send_ns: 0.0,
+            };
+            times.iter().map(step).collect()
+        };
+        let rate = |runs: &[Vec<Step>]| rate_per_second(runs, |step| step.start_ns);
+        assert_eq!(rate(&[run(&[0.0, 1e9, 2e9])]), Some(1.0));
+        // Between 1 s and 2 s: 1.5 s and 2 s of the first, 1.7 s of the second.
+        let both = [run(&[0.0, 1.5e9, 2e9]), run(&[1e9, 1.7e9, 9e9])];
+        assert_eq!(rate(&both), Some(3.0));
+        assert_eq!(rate(&[run(&[0.0, 1e9]), run(&[2e9, 3e9])]), None);
+        assert_eq!(rate(&[run(&[0.0, 1e9]), run(&[])]), None);
+        assert_eq!(rate(&[]), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The scenarios, a file each over the common harness.
 
 pub mod chain;
+pub mod durable;
 pub mod pair;
 pub mod trigger;

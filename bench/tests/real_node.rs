@@ -30,21 +30,47 @@ fn main() -> ExitCode {
             pheromone_executor::probe::main(arguments)
         }
         Some(pheromone_bench::FLOOR_ARGUMENT) => pheromone_bench::floor_main(arguments),
-        Some("--list") => {
-            // What a test runner asks for; none is ignored.
-            if !std::env::args().any(|argument| argument == "--ignored") {
-                println!("all_scenarios_measure_a_real_node: test");
-            }
-            ExitCode::SUCCESS
-        }
         _ => {
-            tests();
+            let arguments: Vec<String> = std::env::args().skip(1).collect();
+            tests(&arguments);
             ExitCode::SUCCESS
         }
     }
 }
 
-fn tests() {
+const TESTS: &[(&str, fn())] = &[
+    (
+        "a_chain_is_measured_and_written",
+        a_chain_is_measured_and_written,
+    ),
+    ("a_pair_is_measured_by_size", a_pair_is_measured_by_size),
+    (
+        "types_of_triggers_are_measured_alone_and_among_others",
+        types_of_triggers_are_measured_alone_and_among_others,
+    ),
+    (
+        "durable_sends_are_held_against_the_bare_disk",
+        durable_sends_are_held_against_the_bare_disk,
+    ),
+    ("what_cannot_be_is_refused", what_cannot_be_is_refused),
+];
+
+/// As much of a test harness as test runners ask for: `--list`, and the names of those to run.
+/// None is ignored.
+fn tests(arguments: &[String]) {
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if has("--list") {
+        for (name, _) in TESTS.iter().filter(|_| !has("--ignored")) {
+            println!("{name}: test");
+        }
+        return;
+    }
+    let names: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let is_wanted = |name: &str| match &names[..] {
+        [] => true,
+        names if has("--exact") => names.iter().any(|wanted| *wanted == name),
+        names => names.iter().any(|wanted| name.contains(wanted.as_str())),
+    };
     let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
     if cpus < 2 {
         let error = run(&["chain"]).unwrap_err();
@@ -52,11 +78,12 @@ fn tests() {
         println!("one CPU: the scenarios say that there is no floor");
         return;
     }
-    a_chain_is_measured_and_written();
-    a_pair_is_measured_by_size();
-    types_of_triggers_are_measured_alone_and_among_others();
-    what_cannot_be_is_refused();
-    println!("test result: ok. 1 passed; 0 failed");
+    let mut passed = 0;
+    for (_, test) in TESTS.iter().filter(|(name, _)| is_wanted(name)) {
+        test();
+        passed += 1;
+    }
+    println!("test result: ok. {passed} passed; 0 failed");
 }
 
 fn run(arguments: &[&str]) -> Result<(), String> {
@@ -67,7 +94,8 @@ fn run(arguments: &[&str]) -> Result<(), String> {
         .permissions(fs::Permissions::from_mode(0o755))
         .tempdir()
         .map_err(|error| error.to_string())?;
-    pheromone_bench::run(&cli.scenario, directory.path()).map_err(|error| format!("{error:#}"))
+    pheromone_bench::run(&cli.scenario, directory.path(), &|_| ())
+        .map_err(|error| format!("{error:#}"))
 }
 
 /// Runs with `--json`, and reads it.
@@ -190,6 +218,65 @@ fn types_of_triggers_are_measured_alone_and_among_others() {
     }
 }
 
+/// The number of this name in each repetition of a point.
+fn scalars(point: &Value, name: &str) -> Vec<f64> {
+    let repetitions = point["repetitions"].as_array().expect("a list");
+    repetitions
+        .iter()
+        .map(|repetition| {
+            let scalars = repetition["scalars"].as_array().expect("a list");
+            let found = scalars.iter().find(|scalar| scalar["name"] == name);
+            let value = found.and_then(|scalar| scalar["value"].as_f64());
+            value.unwrap_or_else(|| panic!("no number {name} in {repetition}"))
+        })
+        .collect()
+}
+
+fn durable_sends_are_held_against_the_bare_disk() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = tempfile::tempdir().expect("a directory");
+    let path = data.path().to_string_lossy();
+    let report = measured(
+        directory.path(),
+        &[
+            "durable",
+            "--senders",
+            "1,3",
+            "--sends",
+            "40",
+            "--warm-up",
+            "5",
+            "--size",
+            "100",
+            "--data",
+            &path,
+        ],
+    );
+    let settings = report["settings"].to_string();
+    assert!(settings.contains("file system"), "{settings}");
+    for (point, senders) in report["points"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .zip([1, 3])
+    {
+        assert_eq!(point["value"], senders);
+        assert_eq!(point["groups"][0]["placement"], "any");
+        for sends in series(point, "durable send") {
+            assert_eq!(sends["count"], 40 * senders, "{sends}");
+        }
+        for bare in series(point, "bare fdatasync") {
+            assert_eq!(bare["count"], 40, "{bare}");
+        }
+        for name in ["durable sends", "bare fdatasyncs", "sends / fdatasyncs"] {
+            let all = scalars(point, name);
+            assert!(all.iter().all(|&value| value > 0.0), "{name}: {all:?}");
+        }
+    }
+    let left = fs::read_dir(data.path()).expect("it is there").count();
+    assert_eq!(left, 0, "nothing stays in the directory");
+}
+
 fn what_cannot_be_is_refused() {
     for (arguments, part) in [
         (&["chain", "--length", "0"][..], "0"),
@@ -198,6 +285,9 @@ fn what_cannot_be_is_refused() {
         (&["trigger", "--triggers", "65536"], "65536"),
         (&["trigger", "--objects", "65"], "65"),
         (&["pair", "--size", "7"], "at least 8 bytes"),
+        (&["durable", "--senders", "0"], "0"),
+        (&["durable", "--size", "65MiB"], "1 byte to 64 MiB"),
+        (&["durable", "--data", "/nonexistent"], "/nonexistent"),
         (&["pair", "--size", "1 elephant"], "is no size"),
         (&["pair", "--size", "1000000TiB"], "are available"),
         (

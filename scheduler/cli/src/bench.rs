@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use clap::Args;
 
@@ -24,8 +25,9 @@ pub fn execute(options: &Options) -> Result<Status, Failure> {
         .permissions(Permissions::from_mode(0o755))
         .tempdir()
         .map_err(|error| Failure::failed(format!("cannot make a temporary directory: {error}")))?;
-    signals::remove_at_exit(directory.path().to_owned());
-    pheromone_bench::run(&options.scenario, directory.path())
+    let remove_at_exit = |path: &Path| signals::remove_at_exit(path.to_owned());
+    remove_at_exit(directory.path());
+    pheromone_bench::run(&options.scenario, directory.path(), &remove_at_exit)
         .map_err(|error| Failure::failed(format!("{error:#}")))?;
     Ok(Status::Success)
 }
