@@ -7,6 +7,7 @@
 //! Nothing is simulated, and nothing here is on the path of an interaction.
 #![forbid(unsafe_code)]
 
+mod bare;
 mod bed;
 mod copy;
 mod disk;
@@ -32,7 +33,7 @@ use anyhow::Result;
 use settings::Settings;
 
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
-pub use scenario::{chain, durable, pair, trigger};
+pub use scenario::{chain, durable, pair, recover, trigger};
 
 /// `pheromone bench SCENARIO`.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -45,6 +46,8 @@ pub enum Command {
     Trigger(trigger::Options),
     /// Objects that are on disk before their sender goes on: rate and latency by senders
     Durable(durable::Options),
+    /// From the death of an executor to the next attempt of what it was running
+    Recover(recover::Options),
 }
 
 impl Command {
@@ -54,6 +57,7 @@ impl Command {
             Self::Pair(options) => &options.settings,
             Self::Trigger(options) => &options.settings,
             Self::Durable(options) => &options.settings,
+            Self::Recover(options) => &options.settings,
         }
     }
 }
@@ -73,6 +77,7 @@ pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) 
         Command::Pair(options) => pair::run(options, directory)?,
         Command::Trigger(options) => trigger::run(options, directory)?,
         Command::Durable(options) => durable::run(options, directory, remove_at_exit)?,
+        Command::Recover(options) => recover::run(options, directory)?,
     };
     outputs.write(&report)
 }

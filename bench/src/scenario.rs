@@ -3,4 +3,5 @@
 pub mod chain;
 pub mod durable;
 pub mod pair;
+pub mod recover;
 pub mod trigger;

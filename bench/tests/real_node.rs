@@ -52,6 +52,10 @@ const TESTS: &[(&str, fn())] = &[
         "durable_sends_are_held_against_the_bare_disk",
         durable_sends_are_held_against_the_bare_disk,
     ),
+    (
+        "recoveries_are_measured_from_both_deaths",
+        recoveries_are_measured_from_both_deaths,
+    ),
     ("what_cannot_be_is_refused", what_cannot_be_is_refused),
 ];
 
@@ -275,6 +279,43 @@ fn durable_sends_are_held_against_the_bare_disk() {
     }
     let left = fs::read_dir(data.path()).expect("it is there").count();
     assert_eq!(left, 0, "nothing stays in the directory");
+}
+
+fn recoveries_are_measured_from_both_deaths() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let report = measured(
+        directory.path(),
+        &[
+            "recover",
+            "--deaths",
+            "4",
+            "--warm-up",
+            "1",
+            "--repetitions",
+            "1",
+        ],
+    );
+    let points = report["points"].as_array().expect("a list");
+    let texts: Vec<_> = points.iter().map(|point| point["text"].as_str()).collect();
+    let expected = [
+        "abort, 1 executor",
+        "kill -9, 1 executor",
+        "abort, 2 executors",
+        "kill -9, 2 executors",
+    ];
+    assert_eq!(texts, expected.map(Some));
+    for point in points {
+        for name in ["recovery", "bare death, waitpid, fork"] {
+            for times in series(point, name) {
+                assert_eq!(times["count"], 4, "{name}: {times}");
+                let min_ns = times["min_ns"].as_u64();
+                assert!(
+                    min_ns > Some(1000),
+                    "a process does not die in no time: {times}"
+                );
+            }
+        }
+    }
 }
 
 fn what_cannot_be_is_refused() {
