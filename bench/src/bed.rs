@@ -86,6 +86,7 @@ impl Bench {
         Ok(Bed {
             node,
             app: self.app.spec.name.clone(),
+            executors_max: self.app.spec.executors.max,
         })
     }
 }
@@ -94,6 +95,7 @@ impl Bench {
 pub struct Bed {
     node: Node,
     app: String,
+    executors_max: u16,
 }
 
 /// What a call got.
@@ -106,6 +108,11 @@ pub struct Answer {
 }
 
 impl Bed {
+    /// How many calls may run at the same time.
+    pub fn executors_max(&self) -> u16 {
+        self.executors_max
+    }
+
     /// Calls the entry function and waits until its session has ended.
     ///
     /// # Errors

@@ -9,6 +9,8 @@
 //! - the bare three-party hop: the responder finds the object's key in a table of 256 slots and
 //!   sends the executor the function that waits for it, and does nothing else.
 //!
+//! With several slots under way at the same time the three-party hop has a rate, too ([`rate`]).
+//!
 //! The processes are this program, executed anew under a hidden name (the parent has threads, so it
 //! must not fork).
 
@@ -19,11 +21,15 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use pheromone_shm::limits::DISPATCH_SLOTS;
 
 use crate::histogram::Distribution;
 
 pub use roles::main;
+
+/// Most slots under way at the same time: what the smaller ring holds, that to an executor.
+pub const WINDOW_MAX: u32 = DISPATCH_SLOTS as u32;
 
 /// First argument of the program when it is to play a role here.
 pub const ARGUMENT: &str = "__floor";
@@ -51,15 +57,7 @@ pub struct Floor {
 /// # Errors
 /// The processes could not be started, or one of them failed and said why.
 pub fn measure(cores: Cores) -> Result<Floor> {
-    let memory = line::create().context("memory for the rings")?;
-    let _responder = Ended(start("responder", cores.scheduler, &memory)?);
-    let mut driver = Ended(start("driver", cores.executor, &memory)?);
-    let mut bytes = Vec::new();
-    if let Some(output) = &mut driver.0.stdout {
-        output.read_to_end(&mut bytes)?;
-    }
-    let status = driver.0.wait()?;
-    ensure!(status.success(), "the floor's driver ended with {status}");
+    let bytes = drive(cores, &[])?;
     let mut rest = &bytes[..];
     let line = Distribution::decode(&mut rest)?;
     let three_party = Distribution::decode(&mut rest)?;
@@ -69,11 +67,38 @@ pub fn measure(cores: Cores) -> Result<Floor> {
     Ok(Floor { line, three_party })
 }
 
+/// Bare three-party hops a second with `window` of them under way, at most [`WINDOW_MAX`].
+///
+/// # Errors
+/// As [`measure`].
+pub fn rate(cores: Cores, window: u32) -> Result<f64> {
+    let bytes = drive(cores, &[&window.to_string()])?;
+    let rate = bytes
+        .try_into()
+        .map_err(|_| anyhow!("the floor's driver told no rate"))?;
+    Ok(f64::from_le_bytes(rate))
+}
+
+/// Has a driver and its responder do what `arguments` say, and gives what the driver found.
+fn drive(cores: Cores, arguments: &[&str]) -> Result<Vec<u8>> {
+    let memory = line::create().context("memory for the rings")?;
+    let _responder = Ended(start("responder", cores.scheduler, &memory, &[])?);
+    let mut driver = Ended(start("driver", cores.executor, &memory, arguments)?);
+    let mut bytes = Vec::new();
+    if let Some(output) = &mut driver.0.stdout {
+        output.read_to_end(&mut bytes)?;
+    }
+    let status = driver.0.wait()?;
+    ensure!(status.success(), "the floor's driver ended with {status}");
+    Ok(bytes)
+}
+
 /// The memory travels as standard input: the one descriptor that a child has without unsafe code.
-fn start(role: &str, cpu: u32, memory: &OwnedFd) -> Result<Child> {
+fn start(role: &str, cpu: u32, memory: &OwnedFd, arguments: &[&str]) -> Result<Child> {
     let program = std::env::current_exe().context("the path of this program")?;
     Command::new(&program)
         .args([ARGUMENT, role, &cpu.to_string()])
+        .args(arguments)
         .stdin(Stdio::from(memory.try_clone()?))
         .stdout(Stdio::piped())
         .spawn()

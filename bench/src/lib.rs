@@ -33,7 +33,7 @@ use anyhow::Result;
 use settings::Settings;
 
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
-pub use scenario::{chain, durable, pair, recover, trigger};
+pub use scenario::{chain, durable, pair, recover, throughput, trigger};
 
 /// `pheromone bench SCENARIO`.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -48,6 +48,8 @@ pub enum Command {
     Durable(durable::Options),
     /// From the death of an executor to the next attempt of what it was running
     Recover(recover::Options),
+    /// Hops a second with many chains under way at the same time
+    Throughput(throughput::Options),
 }
 
 impl Command {
@@ -58,6 +60,7 @@ impl Command {
             Self::Trigger(options) => &options.settings,
             Self::Durable(options) => &options.settings,
             Self::Recover(options) => &options.settings,
+            Self::Throughput(options) => &options.settings,
         }
     }
 }
@@ -78,6 +81,7 @@ pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) 
         Command::Trigger(options) => trigger::run(options, directory)?,
         Command::Durable(options) => durable::run(options, directory, remove_at_exit)?,
         Command::Recover(options) => recover::run(options, directory)?,
+        Command::Throughput(options) => throughput::run(options, directory)?,
     };
     outputs.write(&report)
 }

@@ -1,6 +1,7 @@
 //! The steps that functions logged, as they come back in an answer (`functions/stamps.h`).
 
 use anyhow::{Context, Result, bail, ensure};
+use pheromone_node::To;
 
 use crate::bed::Bed;
 
@@ -75,18 +76,23 @@ impl Log {
         Ok(())
     }
 
-    /// All steps, asking other processes for those that are missing.
+    /// All steps, asking other processes for those that are missing: one at first, then more at the
+    /// same time, since whoever is free answers, and may be the same again.
     ///
     /// # Errors
     /// They cannot be found.
     pub fn complete(mut self, bed: &Bed) -> Result<Vec<Step>> {
         let length = u32::try_from(self.steps.len() - 1)?;
+        let mut asked = 1;
         for _ in 0..COLLECT_ROUNDS {
             if self.steps.iter().all(Option::is_some) {
                 break;
             }
-            let answer = bed.call_function("collect", order(self.run, length))?;
-            self.add(&answer.body)?;
+            let call = || (To::Function("collect".into()), order(self.run, length));
+            for answer in bed.call_all((0..asked).map(|_| call()).collect())? {
+                self.add(&answer.body)?;
+            }
+            asked = (asked * 2).min(bed.executors_max());
         }
         let missing = self.steps.iter().filter(|step| step.is_none()).count();
         self.steps

@@ -4,4 +4,5 @@ pub mod chain;
 pub mod durable;
 pub mod pair;
 pub mod recover;
+pub mod throughput;
 pub mod trigger;

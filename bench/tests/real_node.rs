@@ -56,6 +56,10 @@ const TESTS: &[(&str, fn())] = &[
         "recoveries_are_measured_from_both_deaths",
         recoveries_are_measured_from_both_deaths,
     ),
+    (
+        "throughput_is_a_rate_beside_the_bare_one",
+        throughput_is_a_rate_beside_the_bare_one,
+    ),
     ("what_cannot_be_is_refused", what_cannot_be_is_refused),
 ];
 
@@ -318,6 +322,40 @@ fn recoveries_are_measured_from_both_deaths() {
     }
 }
 
+fn throughput_is_a_rate_beside_the_bare_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let load = [
+        "throughput",
+        "--inflight",
+        "1,70",
+        "--executors",
+        "1,2",
+        "--hops",
+        "2000",
+    ];
+    let few = ["--sessions", "1", "--repetitions", "1"];
+    let report = measured(directory.path(), &[&load[..], &few].concat());
+    let points = report["points"].as_array().expect("a list");
+    let texts: Vec<_> = points.iter().map(|point| point["text"].as_str()).collect();
+    let expected = [
+        "1, 1 executor",
+        "70, 1 executor",
+        "1, 2 executors",
+        "70, 2 executors",
+    ];
+    assert_eq!(texts, expected.map(Some));
+    for point in points {
+        let chains = point["value"].as_u64().expect("a number");
+        for hops in series(point, "hop") {
+            assert_eq!(hops["count"], 2000 / chains * chains, "{hops}");
+        }
+        for name in ["interactions", "bare hops", "bare / interactions"] {
+            let all = scalars(point, name);
+            assert!(all.iter().all(|&value| value > 0.0), "{name}: {all:?}");
+        }
+    }
+}
+
 fn what_cannot_be_is_refused() {
     for (arguments, part) in [
         (&["chain", "--length", "0"][..], "0"),
@@ -325,6 +363,7 @@ fn what_cannot_be_is_refused() {
         (&["trigger", "--type", "by_nam"], "by_name"),
         (&["trigger", "--triggers", "65536"], "65536"),
         (&["trigger", "--objects", "65"], "65"),
+        (&["throughput", "--inflight", "65537"], "65537"),
         (&["pair", "--size", "7"], "at least 8 bytes"),
         (&["durable", "--senders", "0"], "0"),
         (&["durable", "--size", "65MiB"], "1 byte to 64 MiB"),

@@ -12,11 +12,14 @@ use quanta::Clock;
 use rustix::process::Signal;
 use rustix::thread::CpuSet;
 
+use super::WINDOW_MAX;
 use super::line::End;
 use crate::histogram::Distribution;
 
 /// Round trips and hops that are timed, each.
 const TRIPS: u64 = 100_000;
+/// Hops of which the rate is taken.
+const RATE_TRIPS: u64 = 500_000;
 /// And before them, untimed: caches, branch predictors and clock frequency settle.
 const WARM_UP_TRIPS: u64 = 20_000;
 /// A side that hears nothing for so long takes the other for dead.
@@ -51,24 +54,45 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn play(arguments: &[String]) -> Result<()> {
-    let (is_driver, cpu) = match arguments {
-        [role, cpu] if role == "driver" || role == "responder" => (role == "driver", cpu),
-        _ => bail!("a part of `pheromone bench`, not for people: driver|responder CPU"),
+    let usage =
+        "a part of `pheromone bench`, not for people: driver CPU [WINDOW], or responder CPU";
+    let (role, cpu, window) = match arguments {
+        [role, cpu] => (role.as_str(), cpu, None),
+        [role, cpu, window] if role == "driver" => (role.as_str(), cpu, Some(window)),
+        _ => bail!(usage),
     };
+    ensure!(role == "driver" || role == "responder", usage);
     let cpu: u32 = cpu.parse().with_context(|| format!("{cpu} is no CPU"))?;
+    let window = window.map(|window| window_of(window)).transpose()?;
     // Whoever started this must not leave a spinning process behind.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     pin(cpu).with_context(|| format!("CPU {cpu} cannot be used"))?;
     let memory = io::stdin();
-    if !is_driver {
+    if role == "responder" {
         return respond(&mut End::responder(memory.as_fd())?);
     }
-    let (line, three_party) = drive(&mut End::driver(memory.as_fd())?)?;
+    let mut end = End::driver(memory.as_fd())?;
     let mut bytes = Vec::new();
-    line.encode(&mut bytes)?;
-    three_party.encode(&mut bytes)?;
+    if let Some(window) = window {
+        bytes.extend_from_slice(&rate(&mut end, window)?.to_le_bytes());
+    } else {
+        let (line, three_party) = drive(&mut end)?;
+        line.encode(&mut bytes)?;
+        three_party.encode(&mut bytes)?;
+    }
     io::stdout().write_all(&bytes)?;
     Ok(())
+}
+
+fn window_of(text: &str) -> Result<u64> {
+    let window: u64 = text
+        .parse()
+        .with_context(|| format!("{text} is no number of slots"))?;
+    ensure!(
+        (1..=u64::from(WINDOW_MAX)).contains(&window),
+        "{window} slots under way are not 1 to {WINDOW_MAX}"
+    );
+    Ok(window)
 }
 
 fn pin(cpu: u32) -> Result<()> {
@@ -147,6 +171,37 @@ fn trips(
         }
     }
     Ok(times)
+}
+
+/// Three-party hops a second with so many under way; then lets the responder go. Answers come in
+/// the order of the questions.
+fn rate(end: &mut End, window: u64) -> Result<f64> {
+    let clock = Clock::new();
+    let (mut asked, mut answered) = (0, 0);
+    let mut counted_from = None;
+    while answered < WARM_UP_TRIPS + RATE_TRIPS {
+        while asked - answered < window {
+            end.send([0, MATCH, key_of(asked % TABLE_KEYS), 0, 0, 0, 0])?;
+            asked += 1;
+        }
+        let mut next = Some(await_slot(end)?);
+        while let Some(answer) = next {
+            ensure!(
+                answer[2] == function_of(answered % TABLE_KEYS),
+                "trip {answered} was answered with {}",
+                answer[2]
+            );
+            answered += 1;
+            next = end.receive()?;
+        }
+        if counted_from.is_none() && answered >= WARM_UP_TRIPS {
+            counted_from = Some((answered, clock.raw()));
+        }
+    }
+    let (from, began) = counted_from.context("nothing was counted")?;
+    let took_ns = clock.delta_as_nanos(began, clock.raw());
+    end.send([0, STOP, 0, 0, 0, 0, 0])?;
+    Ok((answered - from) as f64 / took_ns as f64 * 1e9)
 }
 
 /// Answers until told to stop.
@@ -236,6 +291,23 @@ mod tests {
     }
 
     #[test]
+    fn many_slots_may_be_under_way() {
+        for window in [1, 3, u64::from(WINDOW_MAX)] {
+            let memory = line::create().unwrap();
+            let (mut driver, mut responder) = (
+                End::driver(memory.as_fd()).unwrap(),
+                End::responder(memory.as_fd()).unwrap(),
+            );
+            std::thread::scope(|scope| {
+                let responding = scope.spawn(move || respond(&mut responder));
+                assert!(rate(&mut driver, window).unwrap() > 0.0);
+                responding.join().unwrap().unwrap();
+            });
+        }
+        assert!(window_of("0").is_err() && window_of("65").is_err() && window_of("x").is_err());
+    }
+
+    #[test]
     fn the_table_finds_every_key_and_no_other() {
         let table = Table::new();
         for i in 0..TABLE_KEYS {
@@ -256,7 +328,14 @@ mod tests {
 
     #[test]
     fn arguments_that_are_no_role_are_refused() {
-        for bad in [&[][..], &["driver"], &["driver", "x"], &["nobody", "0"]] {
+        for bad in [
+            &[][..],
+            &["driver"],
+            &["driver", "x"],
+            &["nobody", "0"],
+            &["responder", "0", "1"],
+            &["driver", "0", "0"],
+        ] {
             let bad: Vec<String> = bad.iter().map(ToString::to_string).collect();
             assert!(play(&bad).is_err(), "{bad:?}");
         }
