@@ -33,7 +33,7 @@ use anyhow::Result;
 use settings::Settings;
 
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
-pub use scenario::{chain, durable, pair, recover, throughput, trigger};
+pub use scenario::{chain, durable, fan, pair, recover, throughput, trigger};
 
 /// `pheromone bench SCENARIO`.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -50,6 +50,10 @@ pub enum Command {
     Recover(recover::Options),
     /// Hops a second with many chains under way at the same time
     Throughput(throughput::Options),
+    /// One function that starts many: whole and per branch
+    Fanout(fan::Options),
+    /// Many functions that start one, by a set: whole and per branch
+    Fanin(fan::Options),
 }
 
 impl Command {
@@ -61,6 +65,8 @@ impl Command {
             Self::Durable(options) => &options.settings,
             Self::Recover(options) => &options.settings,
             Self::Throughput(options) => &options.settings,
+            Self::Fanout(options) => &options.settings,
+            Self::Fanin(options) => &options.settings,
         }
     }
 }
@@ -82,6 +88,8 @@ pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) 
         Command::Durable(options) => durable::run(options, directory, remove_at_exit)?,
         Command::Recover(options) => recover::run(options, directory)?,
         Command::Throughput(options) => throughput::run(options, directory)?,
+        Command::Fanout(options) => fan::run(fan::Way::Out, options, directory)?,
+        Command::Fanin(options) => fan::run(fan::Way::In, options, directory)?,
     };
     outputs.write(&report)
 }

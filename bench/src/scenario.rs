@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod durable;
+pub mod fan;
 pub mod pair;
 pub mod recover;
 pub mod throughput;

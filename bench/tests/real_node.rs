@@ -60,6 +60,10 @@ const TESTS: &[(&str, fn())] = &[
         "throughput_is_a_rate_beside_the_bare_one",
         throughput_is_a_rate_beside_the_bare_one,
     ),
+    (
+        "fans_are_measured_whole_and_per_branch",
+        fans_are_measured_whole_and_per_branch,
+    ),
     ("what_cannot_be_is_refused", what_cannot_be_is_refused),
 ];
 
@@ -356,6 +360,28 @@ fn throughput_is_a_rate_beside_the_bare_one() {
     }
 }
 
+fn fans_are_measured_whole_and_per_branch() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, whole) in [("fanout", "fanout whole"), ("fanin", "fanin whole")] {
+        let few = ["--sessions", "3", "--warm-up", "1", "--repetitions", "1"];
+        let wide = [name, "--width", "1,50", "--executors", "2"];
+        let report = measured(directory.path(), &[&wide[..], &few].concat());
+        for (point, width) in report["points"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .zip([1, 50])
+        {
+            assert_eq!(point["value"], width);
+            for times in series(point, whole) {
+                assert_eq!(times["count"], 3, "{times}");
+            }
+            let per_branch = scalars(point, "per branch");
+            assert!(per_branch.iter().all(|&ns| ns > 0.0), "{per_branch:?}");
+        }
+    }
+}
+
 fn what_cannot_be_is_refused() {
     for (arguments, part) in [
         (&["chain", "--length", "0"][..], "0"),
@@ -364,6 +390,7 @@ fn what_cannot_be_is_refused() {
         (&["trigger", "--triggers", "65536"], "65536"),
         (&["trigger", "--objects", "65"], "65"),
         (&["throughput", "--inflight", "65537"], "65537"),
+        (&["fanin", "--width", "0"], "0"),
         (&["pair", "--size", "7"], "at least 8 bytes"),
         (&["durable", "--senders", "0"], "0"),
         (&["durable", "--size", "65MiB"], "1 byte to 64 MiB"),
