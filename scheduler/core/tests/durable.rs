@@ -4,12 +4,12 @@ mod common;
 
 use common::app::{app, bucket, immediate, trigger};
 use common::{APP, CONFIG, End, ToWrite, World};
-use pheromone_core::CoreConfig;
 use pheromone_core::event::{
     Cause, Death, Destination, Event, ExecutorId, FoundObject, NotFound, Refusal, SessionId,
     Written,
 };
 use pheromone_core::spec::{AppSpec, GroupClose, Keep, Retain, TriggerKind};
+use pheromone_core::{CoreConfig, SpinPolicy};
 use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
 const MS: u64 = 1_000_000;
@@ -79,6 +79,31 @@ fn find(world: &mut World, found: Result<u64, NotFound>) {
         group: b"red",
     });
     world.event(Event::Loaded { app, ticket, found });
+}
+
+#[test]
+fn who_waits_for_the_disk_does_not_spin_meanwhile_and_may_again_when_idle() {
+    for spin in [SpinPolicy::Budget(20_000), SpinPolicy::Always] {
+        for loads in [false, true] {
+            let mut world = World::with_config(spec(), CoreConfig { spin, ..CONFIG });
+            world.call("source");
+            let source = world.running("source");
+            assert!(world.executor(source).may_spin);
+            if loads {
+                load(&mut world, source, "d", "a");
+            } else {
+                persist(&mut world, source, "d", "a");
+            }
+            assert!(!world.executor(source).may_spin, "{spin:?}, {loads}");
+            if loads {
+                find(&mut world, Err(NotFound::Missing));
+            } else {
+                written(&mut world, Written::Exists);
+            }
+            world.done(source);
+            assert!(world.executor(source).may_spin, "{spin:?}, {loads}");
+        }
+    }
 }
 
 #[test]

@@ -56,6 +56,7 @@ impl Local {
             app.executor(id.slot).disk = Disk::Asked;
             let ticket = Ticket::new(taken.slot(), tables.loads.generation(taken));
             sink.load(id.app, ticket, bucket, key);
+            self.withdraw_spin(id, sink);
             return Ok(());
         } else {
             Err(status::ENOENT)

@@ -80,6 +80,8 @@ impl Local {
             let executor = app.executor(sender.slot);
             executor.disk = Disk::Asked;
             waiter = Waiter::Executor(sender, executor.incarnation);
+            // The disk takes its time, and its writer may need the very core.
+            self.withdraw_spin(sender, sink);
         }
         self.write(sender.app, object, publication, (delay_ns, waiter), sink);
     }
