@@ -73,6 +73,11 @@ impl Bench {
         })
     }
 
+    /// The library of its first function.
+    pub fn library(&self) -> Option<&Path> {
+        self.built.libraries.first().map(PathBuf::as_path)
+    }
+
     /// Starts a node with this app and waits until its executors are ready.
     ///
     /// # Errors
@@ -105,6 +110,14 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// From handing the request over to holding the response.
     pub took: Duration,
+    /// When the request was handed over, nanoseconds of CLOCK_MONOTONIC.
+    pub began_ns: u64,
+}
+
+/// Now, in nanoseconds of CLOCK_MONOTONIC, as functions have it of `clock_ns` in `stamps.h`.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 impl Bed {
@@ -127,6 +140,32 @@ impl Bed {
     /// As [`Bed::call`].
     pub fn call_function(&self, function: &str, body: Vec<u8>) -> Result<Answer> {
         self.call_then(To::Function(function.to_owned()), body, || Ok(()))
+    }
+
+    /// Calls the entry function, and lets its session go on when the response is there.
+    ///
+    /// # Errors
+    /// As [`Bed::call`].
+    pub fn hold(&self, body: Vec<u8>) -> Result<(Answer, Held<'_>)> {
+        let call = self.submit(To::Entry, body);
+        loop {
+            match call.reply()? {
+                (_, Reply::Accepted { .. }) => {}
+                (now, Reply::Response { session, body, .. }) => {
+                    let answer = Answer {
+                        body,
+                        took: now - call.began,
+                        began_ns: call.began_ns,
+                    };
+                    let bed = self;
+                    return Ok((answer, Held { bed, call, session }));
+                }
+                (_, Reply::Refused(reason)) => bail!("the call was refused: {reason}"),
+                (_, Reply::Ended { outcome, .. }) => {
+                    bail!("a session ended without a response: {outcome:?}")
+                }
+            }
+        }
     }
 
     /// Makes all of these calls at once and waits until every session has ended. The answers are in
@@ -170,12 +209,16 @@ impl Bed {
             wait: true,
             timeout: None,
         };
-        let began = Instant::now();
+        let (began, began_ns) = (Instant::now(), monotonic_ns());
         self.node.submit(
             request,
             Box::new(move |reply| drop(tell.send((Instant::now(), reply)))),
         );
-        UnderWay { began, replies }
+        UnderWay {
+            began,
+            began_ns,
+            replies,
+        }
     }
 
     /// Ends everything.
@@ -187,22 +230,44 @@ impl Bed {
     }
 }
 
+/// A session that goes on although it has answered.
+pub struct Held<'a> {
+    bed: &'a Bed,
+    call: UnderWay,
+    session: u64,
+}
+
+impl Held<'_> {
+    /// Cancels it, and waits for its end.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn release(self) -> Result<()> {
+        self.bed.node.cancel(self.session);
+        while !matches!(self.call.reply()?, (_, Reply::Ended { .. })) {}
+        Ok(())
+    }
+}
+
 /// A call that has been made.
 struct UnderWay {
     began: Instant,
+    began_ns: u64,
     replies: mpsc::Receiver<(Instant, Reply)>,
 }
 
 impl UnderWay {
+    fn reply(&self) -> Result<(Instant, Reply)> {
+        let reply = self.replies.recv_timeout(PATIENCE);
+        reply.map_err(|_| anyhow!("nothing came of a call within {} s", PATIENCE.as_secs()))
+    }
+
     /// Waits until its session has ended.
     fn wait(self, at_response: impl FnOnce() -> Result<()>) -> Result<Answer> {
         let mut answer = None;
         let mut at_response = Some(at_response);
         loop {
-            let (now, reply) = self
-                .replies
-                .recv_timeout(PATIENCE)
-                .map_err(|_| anyhow!("a session has not ended after {} s", PATIENCE.as_secs()))?;
+            let (now, reply) = self.reply()?;
             match reply {
                 Reply::Accepted { .. } => {}
                 Reply::Refused(reason) => bail!("the call was refused: {reason}"),
@@ -210,6 +275,7 @@ impl UnderWay {
                     answer = Some(Answer {
                         body,
                         took: now - self.began,
+                        began_ns: self.began_ns,
                     });
                     if let Some(act) = at_response.take() {
                         act()?;

@@ -33,7 +33,7 @@ use anyhow::Result;
 use settings::Settings;
 
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
-pub use scenario::{chain, durable, fan, pair, recover, throughput, trigger};
+pub use scenario::{chain, durable, fan, pair, recover, start, throughput, trigger};
 
 /// `pheromone bench SCENARIO`.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -54,6 +54,8 @@ pub enum Command {
     Fanout(fan::Options),
     /// Many functions that start one, by a set: whole and per branch
     Fanin(fan::Options),
+    /// A request for which a process must be started, and one for which it is there
+    Start(start::Options),
 }
 
 impl Command {
@@ -67,6 +69,7 @@ impl Command {
             Self::Throughput(options) => &options.settings,
             Self::Fanout(options) => &options.settings,
             Self::Fanin(options) => &options.settings,
+            Self::Start(options) => &options.settings,
         }
     }
 }
@@ -90,6 +93,7 @@ pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) 
         Command::Throughput(options) => throughput::run(options, directory)?,
         Command::Fanout(options) => fan::run(fan::Way::Out, options, directory)?,
         Command::Fanin(options) => fan::run(fan::Way::In, options, directory)?,
+        Command::Start(options) => start::run(options, directory)?,
     };
     outputs.write(&report)
 }

@@ -5,5 +5,6 @@ pub mod durable;
 pub mod fan;
 pub mod pair;
 pub mod recover;
+pub mod start;
 pub mod throughput;
 pub mod trigger;

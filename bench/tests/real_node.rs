@@ -64,6 +64,10 @@ const TESTS: &[(&str, fn())] = &[
         "fans_are_measured_whole_and_per_branch",
         fans_are_measured_whole_and_per_branch,
     ),
+    (
+        "starts_are_measured_cold_and_warm",
+        starts_are_measured_cold_and_warm,
+    ),
     ("what_cannot_be_is_refused", what_cannot_be_is_refused),
 ];
 
@@ -379,6 +383,44 @@ fn fans_are_measured_whole_and_per_branch() {
             let per_branch = scalars(point, "per branch");
             assert!(per_branch.iter().all(|&ns| ns > 0.0), "{per_branch:?}");
         }
+    }
+}
+
+fn starts_are_measured_cold_and_warm() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let few = [
+        "start",
+        "--starts",
+        "3",
+        "--warm",
+        "5",
+        "--repetitions",
+        "1",
+    ];
+    let report = measured(directory.path(), &few);
+    let point = &report["points"][0];
+    for (name, count) in [
+        ("cold start", 3),
+        ("library loaded to called", 3),
+        ("processor time until loaded", 3),
+        ("processor time until called", 3),
+        ("warm start", 5),
+        ("bare fork", 3),
+        ("bare dlopen", 3),
+    ] {
+        for times in series(point, name) {
+            assert_eq!(times["count"], count, "{name}: {times}");
+        }
+    }
+    for (cold, used) in series(point, "cold start")
+        .iter()
+        .zip(series(point, "processor time until called"))
+    {
+        let (cold, used) = (cold["max_ns"].as_u64(), used["min_ns"].as_u64());
+        assert!(
+            cold > used,
+            "a start takes longer than its process works: {cold:?}, {used:?}"
+        );
     }
 }
 
