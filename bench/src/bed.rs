@@ -4,13 +4,15 @@
 //! scheduler, zygote and executors are processes of their own.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use pheromone_manifest::{App, BuildOptions, Built};
+use pheromone_node::http::{Deployer, ServeConfig, Server};
 use pheromone_node::{Node, NodeConfig, Outcome, Reply, Request, To};
 use tempfile::TempDir;
 
@@ -78,6 +80,11 @@ impl Bench {
         self.built.libraries.first().map(PathBuf::as_path)
     }
 
+    /// Where the app is; whatever is put there goes with it.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Starts a node with this app and waits until its executors are ready.
     ///
     /// # Errors
@@ -89,7 +96,7 @@ impl Bench {
         })?;
         node.deploy(&self.app, &self.built)?;
         Ok(Bed {
-            node,
+            node: Arc::new(node),
             app: self.app.spec.name.clone(),
             executors_max: self.app.spec.executors.max,
         })
@@ -98,7 +105,7 @@ impl Bench {
 
 /// A node that runs one app.
 pub struct Bed {
-    node: Node,
+    node: Arc<Node>,
     app: String,
     executors_max: u16,
 }
@@ -226,7 +233,71 @@ impl Bed {
     /// # Errors
     /// What did not leave in order.
     pub fn stop(self) -> Result<()> {
-        Ok(self.node.stop()?)
+        let node = Arc::into_inner(self.node).context("somebody still uses the node")?;
+        Ok(node.stop()?)
+    }
+
+    /// Serves it over HTTP, on loopback and on a Unix socket in `directory`.
+    ///
+    /// # Errors
+    /// An address or socket that cannot be had.
+    pub fn serve(self, directory: &Path) -> Result<Served> {
+        let config = ServeConfig {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            socket: Some(directory.join("node.sock")),
+            token: None,
+        };
+        let server = Server::start(Arc::clone(&self.node), config, Arc::new(NothingMore))?;
+        ensure!(
+            !server.addresses().is_empty() && server.socket().is_some(),
+            "the node does not listen where it was told to"
+        );
+        Ok(Served { bed: self, server })
+    }
+}
+
+/// A bed that is reached over HTTP.
+pub struct Served {
+    bed: Bed,
+    server: Server,
+}
+
+impl Served {
+    /// The same node from inside.
+    pub fn bed(&self) -> &Bed {
+        &self.bed
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.addresses()[0]
+    }
+
+    /// Its Unix socket.
+    pub fn socket(&self) -> &Path {
+        self.server.socket().unwrap_or(Path::new(""))
+    }
+
+    /// Ends everything.
+    ///
+    /// # Errors
+    /// What did not leave in order.
+    pub fn stop(self) -> Result<()> {
+        // Its caller's connections are closed by now.
+        self.server.stop(Duration::from_secs(1));
+        self.bed.stop()
+    }
+}
+
+/// A benchmark's node has its app already.
+struct NothingMore;
+
+impl Deployer for NothingMore {
+    fn prepare(&self, manifest: &Path) -> Result<(App, Built), String> {
+        Err(format!(
+            "{} cannot be deployed: this node measures its own app",
+            manifest.display()
+        ))
     }
 }
 

@@ -11,8 +11,10 @@ mod bare;
 mod bed;
 mod copy;
 mod disk;
+mod echo;
 mod floor;
 mod histogram;
+mod http;
 mod log;
 mod machine;
 mod memory;
@@ -33,7 +35,7 @@ use anyhow::Result;
 use settings::Settings;
 
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
-pub use scenario::{chain, durable, fan, pair, recover, start, throughput, trigger};
+pub use scenario::{call, chain, durable, fan, pair, recover, start, throughput, trigger};
 
 /// `pheromone bench SCENARIO`.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -56,6 +58,8 @@ pub enum Command {
     Fanin(fan::Options),
     /// A request for which a process must be started, and one for which it is there
     Start(start::Options),
+    /// A request in and out, by each way into a node
+    Call(call::Options),
 }
 
 impl Command {
@@ -70,6 +74,7 @@ impl Command {
             Self::Fanout(options) => &options.settings,
             Self::Fanin(options) => &options.settings,
             Self::Start(options) => &options.settings,
+            Self::Call(options) => &options.settings,
         }
     }
 }
@@ -94,6 +99,7 @@ pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) 
         Command::Fanout(options) => fan::run(fan::Way::Out, options, directory)?,
         Command::Fanin(options) => fan::run(fan::Way::In, options, directory)?,
         Command::Start(options) => start::run(options, directory)?,
+        Command::Call(options) => call::run(options, directory)?,
     };
     outputs.write(&report)
 }

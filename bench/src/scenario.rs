@@ -1,5 +1,6 @@
 //! The scenarios, a file each over the common harness.
 
+pub mod call;
 pub mod chain;
 pub mod durable;
 pub mod fan;

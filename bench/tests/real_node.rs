@@ -68,6 +68,10 @@ const TESTS: &[(&str, fn())] = &[
         "starts_are_measured_cold_and_warm",
         starts_are_measured_cold_and_warm,
     ),
+    (
+        "calls_are_measured_by_each_way",
+        calls_are_measured_by_each_way,
+    ),
     ("what_cannot_be_is_refused", what_cannot_be_is_refused),
 ];
 
@@ -424,6 +428,33 @@ fn starts_are_measured_cold_and_warm() {
     }
 }
 
+fn calls_are_measured_by_each_way() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let few = [
+        "call",
+        "--calls",
+        "20",
+        "--warm-up",
+        "2",
+        "--repetitions",
+        "1",
+    ];
+    let report = measured(directory.path(), &[&few[..], &["--size", "1000"]].concat());
+    let points = report["points"].as_array().expect("a list");
+    let texts: Vec<_> = points.iter().map(|point| point["text"].as_str()).collect();
+    assert_eq!(
+        texts,
+        ["in process", "HTTP, Unix socket", "HTTP, TCP"].map(Some)
+    );
+    for point in points {
+        for name in ["call", "bare echo"] {
+            for times in series(point, name) {
+                assert_eq!(times["count"], 20, "{name}: {times}");
+            }
+        }
+    }
+}
+
 fn what_cannot_be_is_refused() {
     for (arguments, part) in [
         (&["chain", "--length", "0"][..], "0"),
@@ -433,6 +464,7 @@ fn what_cannot_be_is_refused() {
         (&["trigger", "--objects", "65"], "65"),
         (&["throughput", "--inflight", "65537"], "65537"),
         (&["fanin", "--width", "0"], "0"),
+        (&["call", "--size", "17MiB"], "1 byte to 16 MiB"),
         (&["pair", "--size", "7"], "at least 8 bytes"),
         (&["durable", "--senders", "0"], "0"),
         (&["durable", "--size", "65MiB"], "1 byte to 64 MiB"),
