@@ -13,12 +13,13 @@ mod copy;
 mod disk;
 mod echo;
 mod floor;
+mod gap;
 mod histogram;
 mod http;
 mod log;
 mod machine;
-mod memory;
 mod output;
+mod parts;
 mod placement;
 mod plot;
 mod repetition;
@@ -35,7 +36,7 @@ use anyhow::Result;
 use settings::Settings;
 
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
-pub use scenario::{call, chain, durable, fan, pair, recover, start, throughput, trigger};
+pub use scenario::{call, chain, durable, fan, pair, recover, start, throughput, trigger, wake};
 
 /// `pheromone bench SCENARIO`.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -60,6 +61,8 @@ pub enum Command {
     Start(start::Options),
     /// A request in and out, by each way into a node
     Call(call::Options),
+    /// After nobody has had anything to do: how long it takes to get going
+    Wake(wake::Options),
 }
 
 impl Command {
@@ -75,14 +78,15 @@ impl Command {
             Self::Fanin(options) => &options.settings,
             Self::Start(options) => &options.settings,
             Self::Call(options) => &options.settings,
+            Self::Wake(options) => &options.settings,
         }
     }
 }
 
 /// Runs a scenario with its app in `directory`, which any user can enter, prints its table and
 /// writes the files asked for. `remove_at_exit` hears of what is made elsewhere and removed at the
-/// end, for a program that may be ended before. The program must give [`FLOOR_ARGUMENT`] as first argument to
-/// [`floor_main`], as the node's own hidden roles.
+/// end, for a program that may be ended before. The program must give [`FLOOR_ARGUMENT`] as first
+/// argument to [`floor_main`], as the node's own hidden roles.
 ///
 /// # Errors
 /// Whatever kept it from being measured or written.
@@ -100,6 +104,7 @@ pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) 
         Command::Fanin(options) => fan::run(fan::Way::In, options, directory)?,
         Command::Start(options) => start::run(options, directory)?,
         Command::Call(options) => call::run(options, directory)?,
+        Command::Wake(options) => wake::run(options, directory)?,
     };
     outputs.write(&report)
 }

@@ -9,3 +9,4 @@ pub mod recover;
 pub mod start;
 pub mod throughput;
 pub mod trigger;
+pub mod wake;

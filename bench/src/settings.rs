@@ -47,6 +47,14 @@ impl Settings {
         settings
     }
 
+    /// What a node's scheduler and executors do while they wait, as the option says it.
+    pub fn idle_name(&self) -> &'static str {
+        match self.node().idle {
+            Idle::Spin => "spin",
+            Idle::Adaptive => "adaptive",
+        }
+    }
+
     /// A node's configuration.
     pub fn node(&self) -> NodeConfig {
         NodeConfig {
@@ -103,12 +111,8 @@ pub struct Plan {
 impl Plan {
     /// Rows of the settings table that every scenario has.
     pub fn rows(&self, settings: &Settings) -> Vec<(String, String)> {
-        let idle = match settings.node().idle {
-            Idle::Spin => "spin",
-            Idle::Adaptive => "adaptive",
-        };
         vec![
-            ("idle policy".into(), idle.into()),
+            ("idle policy".into(), settings.idle_name().into()),
             ("cores and pinning".into(), self.text.clone()),
             ("repetitions".into(), settings.repetitions.to_string()),
         ]

@@ -72,6 +72,10 @@ const TESTS: &[(&str, fn())] = &[
         "calls_are_measured_by_each_way",
         calls_are_measured_by_each_way,
     ),
+    (
+        "wakes_are_measured_under_both_policies",
+        wakes_are_measured_under_both_policies,
+    ),
     ("what_cannot_be_is_refused", what_cannot_be_is_refused),
 ];
 
@@ -455,6 +459,40 @@ fn calls_are_measured_by_each_way() {
     }
 }
 
+fn wakes_are_measured_under_both_policies() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let few = [
+        "wake",
+        "--wakes",
+        "10",
+        "--gap",
+        "20us,3ms",
+        "--repetitions",
+        "1",
+    ];
+    let report = measured(directory.path(), &few);
+    let points = report["points"].as_array().expect("a list");
+    let texts: Vec<_> = points.iter().map(|point| point["text"].as_str()).collect();
+    let expected = [
+        "20 us, adaptive",
+        "3 ms, adaptive",
+        "20 us, spin",
+        "3 ms, spin",
+    ];
+    assert_eq!(texts, expected.map(Some));
+    for point in points {
+        for name in ["wake", "timer", "bare futex wake"] {
+            for times in series(point, name) {
+                assert_eq!(times["count"], 10, "{name}: {times}");
+            }
+        }
+        for name in ["scheduler CPU", "executor CPU"] {
+            let all = scalars(point, name);
+            assert!(all.iter().all(|&part| part >= 0.0), "{name}: {all:?}");
+        }
+    }
+}
+
 fn what_cannot_be_is_refused() {
     for (arguments, part) in [
         (&["chain", "--length", "0"][..], "0"),
@@ -465,6 +503,8 @@ fn what_cannot_be_is_refused() {
         (&["throughput", "--inflight", "65537"], "65537"),
         (&["fanin", "--width", "0"], "0"),
         (&["call", "--size", "17MiB"], "1 byte to 16 MiB"),
+        (&["wake", "--gap", "61s"], "1us to 60s"),
+        (&["wake", "--gap", "10"], "is no gap"),
         (&["pair", "--size", "7"], "at least 8 bytes"),
         (&["durable", "--senders", "0"], "0"),
         (&["durable", "--size", "65MiB"], "1 byte to 64 MiB"),

@@ -10,7 +10,7 @@ use crate::copy::copy_ns;
 use crate::histogram::Distribution;
 use crate::log::{Log, STEPS_MAX, between_ns};
 use crate::machine::Machine;
-use crate::memory::Private;
+use crate::parts::Parts;
 use crate::repetition::{Beside, Measured, repeat};
 use crate::report::{Point, Report, Scalar, Unit};
 use crate::settings::{Plan, Settings};
@@ -189,10 +189,10 @@ fn measure(bed: &Bed, size: u64, options: &Options) -> Result<Measured> {
     // The same with a small object first: what grows by that (the functions' logs, tables) is there
     // when memory is looked at.
     bed.call(order(1, length, SIZE_MIN))?;
-    let before = Private::now();
+    let before = Parts::private_bytes();
     let mut alive = before;
     let answer = bed.call_then(To::Entry, order(2, length, size), || {
-        alive = Private::now();
+        alive = Parts::private_bytes();
         Ok(())
     })?;
     let mut log = Log::new(2, length);
@@ -210,17 +210,9 @@ fn measure(bed: &Bed, size: u64, options: &Options) -> Result<Measured> {
     Ok(Measured {
         series: vec![("handover".into(), handovers)],
         scalars: vec![
-            growth("node +private", before.node_bytes, alive.node_bytes),
-            growth(
-                "scheduler +private",
-                before.scheduler_bytes,
-                alive.scheduler_bytes,
-            ),
-            growth(
-                "executors +private",
-                before.executors_bytes,
-                alive.executors_bytes,
-            ),
+            growth("node +private", before.node, alive.node),
+            growth("scheduler +private", before.scheduler, alive.scheduler),
+            growth("executors +private", before.executors, alive.executors),
         ],
         ..Measured::default()
     })

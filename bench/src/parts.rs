@@ -1,19 +1,20 @@
-//! Private memory of a node's processes: what would grow if anybody copied a payload.
+//! What the processes of a node use, part by part: private memory, and processor time.
 //!
-//! `RssAnon` counts pages that belong to one process alone; shared memory is not in it.
+//! Private memory is what would grow if anybody copied a payload: `RssAnon` counts pages that
+//! belong to one process alone; shared memory is not in it.
 
 use std::collections::HashMap;
 use std::fs;
 
-/// Private memory by part of the node, bytes.
+/// One number for each part of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Private {
+pub struct Parts {
     /// This process: the embedded node, and the harness itself.
-    pub node_bytes: u64,
+    pub node: u64,
     /// The scheduler.
-    pub scheduler_bytes: u64,
+    pub scheduler: u64,
     /// All executors together.
-    pub executors_bytes: u64,
+    pub executors: u64,
 }
 
 /// One process, as /proc tells of it.
@@ -25,21 +26,28 @@ struct Process {
     private_bytes: u64,
 }
 
-impl Private {
-    /// Of this process and its children now. Zero where /proc does not tell.
-    pub fn now() -> Self {
-        let own = i32::try_from(std::process::id()).unwrap_or(0);
-        Self::of(own, &processes())
+impl Parts {
+    /// Private memory of this process and its children now, bytes. Zero where /proc does not tell.
+    pub fn private_bytes() -> Self {
+        Self::now(|process| process.private_bytes)
     }
 
-    fn of(node: i32, all: &[Process]) -> Self {
+    /// Processor time that they have used, all threads together, nanoseconds. Zero where the
+    /// kernel keeps no account of it (`schedstat`).
+    pub fn processor_ns() -> Self {
+        Self::now(|process| processor_ns(process.pid))
+    }
+
+    fn now(of: impl Fn(&Process) -> u64) -> Self {
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        Self::of(own, &processes(), of)
+    }
+
+    fn of(node: i32, all: &[Process], of: impl Fn(&Process) -> u64) -> Self {
         let is_child =
             |process: &Process, of: &str| process.parent == node && process.command.contains(of);
-        let bytes = |pick: &dyn Fn(&Process) -> bool| -> u64 {
-            all.iter()
-                .filter(|p| pick(p))
-                .map(|p| p.private_bytes)
-                .sum()
+        let sum = |pick: &dyn Fn(&Process) -> bool| -> u64 {
+            all.iter().filter(|p| pick(p)).map(&of).sum()
         };
         let zygotes: Vec<i32> = all
             .iter()
@@ -47,9 +55,9 @@ impl Private {
             .map(|process| process.pid)
             .collect();
         Self {
-            node_bytes: bytes(&|process| process.pid == node),
-            scheduler_bytes: bytes(&|process| is_child(process, "scheduler")),
-            executors_bytes: bytes(&|process| zygotes.contains(&process.parent)),
+            node: sum(&|process| process.pid == node),
+            scheduler: sum(&|process| is_child(process, "scheduler")),
+            executors: sum(&|process| zygotes.contains(&process.parent)),
         }
     }
 }
@@ -87,6 +95,17 @@ fn process(pid: i32, status: &str, command: &[u8]) -> Option<Process> {
     })
 }
 
+/// A process's own `schedstat` is that of its first thread alone.
+fn processor_ns(pid: i32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return 0;
+    };
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok())
+        .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,15 +125,21 @@ mod tests {
             of(14, 12, "pheromone: bench-pair", 8),
             of(20, 1, "pheromone: scheduler\0__scheduler", 999),
         ];
-        let private = Private::of(10, &all);
-        assert_eq!(private.node_bytes, 100 * 1024);
-        assert_eq!(private.scheduler_bytes, 20 * 1024);
-        assert_eq!(private.executors_bytes, 15 * 1024);
+        let private = Parts::of(10, &all, |process| process.private_bytes);
+        assert_eq!(private.node, 100 * 1024);
+        assert_eq!(private.scheduler, 20 * 1024);
+        assert_eq!(private.executors, 15 * 1024);
     }
 
     #[test]
-    fn this_process_has_private_memory() {
-        assert!(Private::now().node_bytes > 0);
+    fn this_process_has_private_memory_and_uses_time() {
+        assert!(Parts::private_bytes().node > 0);
+        let before = Parts::processor_ns().node;
+        let mut sum = 0_u64;
+        (0..1_000_000_u64).for_each(|i| sum = std::hint::black_box(sum.wrapping_add(i)));
+        let after = Parts::processor_ns().node;
+        // A kernel without an account says 0.
+        assert!(after > before || (before, after) == (0, 0));
     }
 
     #[test]
