@@ -20,6 +20,8 @@ use crate::machine::Machine;
 
 /// A call that has not ended after this is taken for hung.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Puts that are under way while sessions are opened: far fewer than may wait.
+const OPENED_AT_ONCE: u32 = 4096;
 /// What every app here includes.
 const STAMPS: (&str, &str) = ("stamps.h", include_str!("../functions/stamps.h"));
 /// Defined for the functions where they may read the time stamp counter.
@@ -205,6 +207,62 @@ impl Bed {
         self.submit(to, body).wait(at_response)
     }
 
+    /// Opens sessions by a put into `bucket` each, which must keep them open.
+    ///
+    /// # Errors
+    /// One of them was refused, or has ended at once.
+    pub fn open_sessions(&self, bucket: &str, count: u32) -> Result<Vec<u64>> {
+        let mut sessions = Vec::with_capacity(count as usize);
+        let mut left = count;
+        while left > 0 {
+            let batch = left.min(OPENED_AT_ONCE);
+            let (tell, replies) = mpsc::channel();
+            for _ in 0..batch {
+                let tell = tell.clone();
+                let request = self.put(bucket, None, Vec::new());
+                self.node
+                    .submit(request, Box::new(move |reply| drop(tell.send(reply))));
+            }
+            for _ in 0..batch {
+                sessions.push(accepted(&replies)?);
+            }
+            left -= batch;
+        }
+        Ok(sessions)
+    }
+
+    /// Puts into an open session, and waits until the object's triggers are evaluated. Gives the
+    /// time just before, nanoseconds of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub fn put_into(&self, session: u64, bucket: &str, body: Vec<u8>) -> Result<u64> {
+        let (tell, replies) = mpsc::channel();
+        let request = self.put(bucket, Some(session), body);
+        let began_ns = monotonic_ns();
+        self.node
+            .submit(request, Box::new(move |reply| drop(tell.send(reply))));
+        accepted(&replies)?;
+        Ok(began_ns)
+    }
+
+    /// A put that nobody waits for.
+    fn put(&self, bucket: &str, session: Option<u64>, body: Vec<u8>) -> Request {
+        Request {
+            app: self.app.clone(),
+            to: To::Bucket {
+                bucket: bucket.to_owned(),
+                key: None,
+                group: Vec::new(),
+            },
+            body,
+            headers: Vec::new(),
+            session,
+            wait: false,
+            timeout: None,
+        }
+    }
+
     fn submit(&self, to: To, body: Vec<u8>) -> UnderWay {
         let (tell, replies) = mpsc::channel();
         let request = Request {
@@ -253,6 +311,16 @@ impl Bed {
             "the node does not listen where it was told to"
         );
         Ok(Served { bed: self, server })
+    }
+}
+
+/// The session that a put was taken into.
+fn accepted(replies: &mpsc::Receiver<Reply>) -> Result<u64> {
+    let reply = replies.recv_timeout(PATIENCE);
+    match reply.map_err(|_| anyhow!("nothing came of a put within {} s", PATIENCE.as_secs()))? {
+        Reply::Accepted { session } => Ok(session),
+        Reply::Refused(reason) => bail!("a put was refused: {reason}"),
+        reply => bail!("a put was answered with {reply:?}"),
     }
 }
 

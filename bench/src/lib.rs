@@ -36,7 +36,9 @@ use anyhow::Result;
 use settings::Settings;
 
 pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
-pub use scenario::{call, chain, durable, fan, pair, recover, start, throughput, trigger, wake};
+pub use scenario::{
+    call, chain, durable, fan, pair, recover, scale, start, throughput, trigger, wake,
+};
 
 /// `pheromone bench SCENARIO`.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -63,6 +65,8 @@ pub enum Command {
     Call(call::Options),
     /// After nobody has had anything to do: how long it takes to get going
     Wake(wake::Options),
+    /// An interaction among many open sessions, and beside many executors
+    Scale(scale::Options),
 }
 
 impl Command {
@@ -79,6 +83,7 @@ impl Command {
             Self::Start(options) => &options.settings,
             Self::Call(options) => &options.settings,
             Self::Wake(options) => &options.settings,
+            Self::Scale(options) => &options.settings,
         }
     }
 }
@@ -105,6 +110,7 @@ pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) 
         Command::Start(options) => start::run(options, directory)?,
         Command::Call(options) => call::run(options, directory)?,
         Command::Wake(options) => wake::run(options, directory)?,
+        Command::Scale(options) => scale::run(options, directory)?,
     };
     outputs.write(&report)
 }

@@ -6,6 +6,7 @@ pub mod durable;
 pub mod fan;
 pub mod pair;
 pub mod recover;
+pub mod scale;
 pub mod start;
 pub mod throughput;
 pub mod trigger;

@@ -76,6 +76,10 @@ const TESTS: &[(&str, fn())] = &[
         "wakes_are_measured_under_both_policies",
         wakes_are_measured_under_both_policies,
     ),
+    (
+        "interactions_are_measured_among_sessions_and_executors",
+        interactions_are_measured_among_sessions_and_executors,
+    ),
     ("what_cannot_be_is_refused", what_cannot_be_is_refused),
 ];
 
@@ -493,6 +497,35 @@ fn wakes_are_measured_under_both_policies() {
     }
 }
 
+fn interactions_are_measured_among_sessions_and_executors() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let crowds = ["scale", "--sessions", "1,5000", "--executors", "1,3"];
+    let few = [
+        "--interactions",
+        "50",
+        "--warm-up",
+        "5",
+        "--repetitions",
+        "1",
+    ];
+    let report = measured(directory.path(), &[&crowds[..], &few].concat());
+    let points = report["points"].as_array().expect("a list");
+    assert_eq!(points.len(), 4);
+    assert_eq!(points[3]["text"], "5000 sessions, 3 executors");
+    for point in points {
+        for name in ["next hop", "first hop"] {
+            for times in series(point, name) {
+                assert_eq!(times["count"], 50, "{name}: {times}");
+            }
+        }
+    }
+    let grown = scalars(&points[2], "scheduler +private");
+    assert!(
+        grown.iter().all(|&bytes| bytes > 0.0),
+        "sessions take memory: {grown:?}"
+    );
+}
+
 fn what_cannot_be_is_refused() {
     for (arguments, part) in [
         (&["chain", "--length", "0"][..], "0"),
@@ -505,6 +538,7 @@ fn what_cannot_be_is_refused() {
         (&["call", "--size", "17MiB"], "1 byte to 16 MiB"),
         (&["wake", "--gap", "61s"], "1us to 60s"),
         (&["wake", "--gap", "10"], "is no gap"),
+        (&["scale", "--sessions", "16000001"], "16000001"),
         (&["pair", "--size", "7"], "at least 8 bytes"),
         (&["durable", "--senders", "0"], "0"),
         (&["durable", "--size", "65MiB"], "1 byte to 64 MiB"),
