@@ -351,9 +351,17 @@ fn throughput_is_a_rate_beside_the_bare_one() {
         "--executors",
         "1,2",
         "--hops",
-        "2000",
+        "600",
     ];
-    let few = ["--sessions", "1", "--repetitions", "1"];
+    // Spinning executors that share a core take a time slice for each hop to the other.
+    let few = [
+        "--sessions",
+        "1",
+        "--repetitions",
+        "1",
+        "--idle",
+        "adaptive",
+    ];
     let report = measured(directory.path(), &[&load[..], &few].concat());
     let points = report["points"].as_array().expect("a list");
     let texts: Vec<_> = points.iter().map(|point| point["text"].as_str()).collect();
@@ -367,7 +375,7 @@ fn throughput_is_a_rate_beside_the_bare_one() {
     for point in points {
         let chains = point["value"].as_u64().expect("a number");
         for hops in series(point, "hop") {
-            assert_eq!(hops["count"], 2000 / chains * chains, "{hops}");
+            assert_eq!(hops["count"], 600 / chains * chains, "{hops}");
         }
         for name in ["interactions", "bare hops", "bare / interactions"] {
             let all = scalars(point, name);
@@ -380,7 +388,15 @@ fn fans_are_measured_whole_and_per_branch() {
     let directory = tempfile::tempdir().expect("a directory");
     for (name, whole) in [("fanout", "fanout whole"), ("fanin", "fanin whole")] {
         let few = ["--sessions", "3", "--warm-up", "1", "--repetitions", "1"];
-        let wide = [name, "--width", "1,50", "--executors", "2"];
+        let wide = [
+            name,
+            "--width",
+            "1,50",
+            "--executors",
+            "2",
+            "--idle",
+            "adaptive",
+        ];
         let report = measured(directory.path(), &[&wide[..], &few].concat());
         for (point, width) in report["points"]
             .as_array()
@@ -500,6 +516,7 @@ fn wakes_are_measured_under_both_policies() {
 fn interactions_are_measured_among_sessions_and_executors() {
     let directory = tempfile::tempdir().expect("a directory");
     let crowds = ["scale", "--sessions", "1,5000", "--executors", "1,3"];
+    let asleep = ["--idle", "adaptive"];
     let few = [
         "--interactions",
         "50",
@@ -508,7 +525,7 @@ fn interactions_are_measured_among_sessions_and_executors() {
         "--repetitions",
         "1",
     ];
-    let report = measured(directory.path(), &[&crowds[..], &few].concat());
+    let report = measured(directory.path(), &[&crowds[..], &few, &asleep].concat());
     let points = report["points"].as_array().expect("a list");
     assert_eq!(points.len(), 4);
     assert_eq!(points[3]["text"], "5000 sessions, 3 executors");

@@ -19,7 +19,7 @@ use crate::histogram::Distribution;
 /// Round trips and hops that are timed, each.
 const TRIPS: u64 = 100_000;
 /// Hops of which the rate is taken.
-const RATE_TRIPS: u64 = 500_000;
+const RATE_TRIPS: u64 = 100_000;
 /// And before them, untimed: caches, branch predictors and clock frequency settle.
 const WARM_UP_TRIPS: u64 = 20_000;
 /// A side that hears nothing for so long takes the other for dead.
