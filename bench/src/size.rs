@@ -18,7 +18,7 @@ impl FromStr for Size {
         let (number, shift) = UNITS
             .iter()
             .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))
-            .unwrap_or((text, 0));
+            .unwrap_or_else(|| (text.strip_suffix('B').unwrap_or(text), 0));
         let number: u64 = number.trim_end().parse().map_err(|_| refused())?;
         number.checked_mul(1 << shift).map(Size).ok_or_else(refused)
     }
@@ -61,6 +61,7 @@ mod tests {
     fn sizes_are_read_with_and_without_units() {
         for (text, bytes) in [
             ("8", 8),
+            ("64 B", 64),
             ("64KiB", 65_536),
             ("1 MiB", 1 << 20),
             ("1GiB", 1 << 30),

@@ -463,7 +463,7 @@ fn calls_are_measured_by_each_way() {
         "--repetitions",
         "1",
     ];
-    let report = measured(directory.path(), &[&few[..], &["--size", "1000"]].concat());
+    let report = measured(directory.path(), &few);
     let points = report["points"].as_array().expect("a list");
     let texts: Vec<_> = points.iter().map(|point| point["text"].as_str()).collect();
     assert_eq!(
