@@ -1,6 +1,7 @@
 //! `scale`: what an interaction costs among many open sessions, and beside many executors.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -35,6 +36,8 @@ const SESSION_BYTES: u64 = 4 << 10;
 const EXECUTOR_BYTES: u64 = 4 << 20;
 /// Of an app's memory for one session: what is charged for it, and for its object.
 const SESSION_CHARGE_BYTES: u64 = 2 << 10;
+/// Between two interactions, so that the harness takes no part in the first.
+const PAUSE: Duration = Duration::from_micros(300);
 /// Of an app beside its sessions: the log that it answers with.
 const MEMORY_BESIDE: u64 = 256 << 20;
 
@@ -82,7 +85,8 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
          executors registered. An interaction is in one of the sessions, drawn evenly at random: \
          the first hop is from just before a put into that session, from outside, to the start of \
          the function that it fires (so the way into the node is in it); the next hop is from \
-         there to the start of the function after that. Private memory is what each process has \
+             just before that one sends, 100 us later, to the start of the function after it. \
+             Private memory is what each process has \
          grown by while the sessions were opened"
             .into(),
         format!(
@@ -252,13 +256,14 @@ fn measure(bed: &Bed, crowd: Crowd, options: &Options) -> Result<Measured> {
     for number in 0..count {
         let session = sessions[random.below(sessions.len())];
         put_ns.push(bed.put_into(session, "work", order(RUN, 2 * number, length))?);
+        std::thread::sleep(PAUSE);
     }
     let steps = Log::new(RUN, length).complete(bed)?;
     let (mut first, mut next) = (Distribution::new(), Distribution::new());
     let counted = put_ns.iter().zip(steps.chunks(2));
     for (&put_ns, pair) in counted.skip(options.warm_up as usize) {
         first.record_ns(between_ns(put_ns as f64, pair[0].start_ns));
-        next.record_ns(between_ns(pair[0].start_ns, pair[1].start_ns));
+        next.record_ns(between_ns(pair[0].send_ns, pair[1].start_ns));
     }
     let growth = |name, before: u64, after: u64| Scalar {
         name,
