@@ -33,11 +33,13 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use output::Outputs;
 use settings::Settings;
 
-pub use floor::{ARGUMENT as FLOOR_ARGUMENT, main as floor_main};
+pub use floor::{ARGUMENT as FLOOR_ARGUMENT, Cores, main as floor_main};
+pub use histogram::Distribution;
 pub use scenario::{
-    call, chain, durable, fan, pair, recover, scale, start, throughput, trigger, wake,
+    call, chain, durable, fan, pair, peers, recover, scale, start, throughput, trigger, wake,
 };
 
 /// `pheromone bench SCENARIO`.
@@ -67,11 +69,14 @@ pub enum Command {
     Wake(wake::Options),
     /// An interaction among many open sessions, and beside many executors
     Scale(scale::Options),
+    /// The same exchange by other means (pipe, socket, futex, iceoryx2): a program of its own
+    Peers(peers::Elsewhere),
 }
 
 impl Command {
-    fn settings(&self) -> &Settings {
-        match self {
+    /// None of what runs elsewhere.
+    fn settings(&self) -> Option<&Settings> {
+        Some(match self {
             Self::Chain(options) => &options.settings,
             Self::Pair(options) => &options.settings,
             Self::Trigger(options) => &options.settings,
@@ -84,7 +89,8 @@ impl Command {
             Self::Call(options) => &options.settings,
             Self::Wake(options) => &options.settings,
             Self::Scale(options) => &options.settings,
-        }
+            Self::Peers(_) => return None,
+        })
     }
 }
 
@@ -96,8 +102,8 @@ impl Command {
 /// # Errors
 /// Whatever kept it from being measured or written.
 pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) -> Result<()> {
-    let outputs = &command.settings().outputs;
-    outputs.check()?;
+    let outputs = command.settings().map(|settings| &settings.outputs);
+    outputs.map_or(Ok(()), Outputs::check)?;
     let report = match command {
         Command::Chain(options) => chain::run(options, directory)?,
         Command::Pair(options) => pair::run(options, directory)?,
@@ -111,6 +117,7 @@ pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) 
         Command::Call(options) => call::run(options, directory)?,
         Command::Wake(options) => wake::run(options, directory)?,
         Command::Scale(options) => scale::run(options, directory)?,
+        Command::Peers(elsewhere) => return elsewhere.run(),
     };
-    outputs.write(&report)
+    outputs.map_or(Ok(()), |outputs| outputs.write(&report))
 }

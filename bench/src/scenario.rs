@@ -5,6 +5,7 @@ pub mod chain;
 pub mod durable;
 pub mod fan;
 pub mod pair;
+pub mod peers;
 pub mod recover;
 pub mod scale;
 pub mod start;

@@ -46,7 +46,7 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
     let settings = &options.settings;
     let plan = settings.plan()?;
     let machine = Machine::here();
-    let bench = Bench::build(&machine, directory, SOURCE, &manifest(options.executors))?;
+    let bench = build(&machine, directory, options.executors)?;
     let repetitions = repeat(
         "chain",
         settings.repetitions,
@@ -88,6 +88,11 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
     Ok(report)
 }
 
+/// Builds the app.
+pub(super) fn build(machine: &Machine, directory: &Path, executors: u16) -> Result<Bench> {
+    Bench::build(machine, directory, SOURCE, &manifest(executors))
+}
+
 fn manifest(executors: u16) -> String {
     format!(
         r#"
@@ -108,7 +113,8 @@ calls = ["collect"]
     )
 }
 
-fn measure(bed: &Bed, options: &Options) -> Result<Measured> {
+/// Hops, whole chains and calls of one repetition.
+pub(super) fn measure(bed: &Bed, options: &Options) -> Result<Measured> {
     let (mut hops, mut chains, mut calls) = (
         Distribution::new(),
         Distribution::new(),

@@ -84,7 +84,7 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
         rows,
     );
     for size in sizes {
-        let bench = Bench::build(&machine, directory, SOURCE, &manifest(size, executors))?;
+        let bench = build(&machine, directory, size, executors)?;
         report
             .points
             .push(measure_size(&bench, size, options, &plan)?);
@@ -144,6 +144,16 @@ fn measure_size(bench: &Bench, size: u64, options: &Options, plan: &Plan) -> Res
     Ok(Point::new("size", size, text, &repetitions))
 }
 
+/// Builds the app for objects of this size.
+pub(super) fn build(
+    machine: &Machine,
+    directory: &Path,
+    size: u64,
+    executors: u16,
+) -> Result<Bench> {
+    Bench::build(machine, directory, SOURCE, &manifest(size, executors))
+}
+
 fn manifest(size: u64, executors: u16) -> String {
     let memory = size + MEMORY_BESIDE;
     format!(
@@ -183,7 +193,8 @@ fn order(run: u32, handovers: u32, size: u64) -> Vec<u8> {
     bytes
 }
 
-fn measure(bed: &Bed, size: u64, options: &Options) -> Result<Measured> {
+/// Handovers of one repetition, and what memory they took.
+pub(super) fn measure(bed: &Bed, size: u64, options: &Options) -> Result<Measured> {
     let length = options.warm_up + options.handovers;
     debug_assert!(length < STEPS_MAX);
     // The same with a small object first: what grows by that (the functions' logs, tables) is there
