@@ -46,6 +46,10 @@ pub struct CoreConfig {
     pub spin: SpinPolicy,
     /// The node has a place for what is to outlive it: durable objects can be there.
     pub keeps_on_disk: bool,
+    /// Where the numbers in ids begin, so that cores before and after this one make none of its
+    /// own: below [`ID_NUMBERS`](limits::ID_NUMBERS). 0: what has made ids before is forgotten,
+    /// and so are they.
+    pub first_id: u64,
 }
 
 /// How long an idle executor may spin before it sleeps.

@@ -4,6 +4,9 @@ use pheromone_shm::message::{NO_BUCKET, UNIT_BYTES};
 
 /// Bits of a session id that name its slot; the scheduler has 8, the generation the other 32.
 pub const SESSION_SLOT_BITS: u32 = 24;
+/// Numbers of sessions and invocations of one scheduler: what is left of an id beside the
+/// scheduler's 8 bits.
+pub const ID_NUMBERS: u64 = 1 << 56;
 /// Sessions open at once in one scheduler, over all apps: 16 M slots of about 256 bytes, 4 GiB.
 pub const SESSIONS_MAX: u32 = 1 << SESSION_SLOT_BITS;
 /// Executor slots of one app; the region after them is ingress, and all regions are below

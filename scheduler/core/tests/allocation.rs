@@ -160,6 +160,7 @@ impl Loop {
         let mut this = Self {
             core: Core::new(CoreConfig {
                 keeps_on_disk: false,
+                first_id: 0,
                 scheduler_index: 0,
                 schedulers: 1,
                 executor_cores: 1,

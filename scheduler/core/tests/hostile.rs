@@ -465,6 +465,7 @@ impl Storm {
         let mut storm = Self {
             core: Core::new(CoreConfig {
                 keeps_on_disk: true,
+                first_id: 0,
                 scheduler_index: 0,
                 schedulers: 1,
                 executor_cores: 2,

@@ -6,7 +6,7 @@
 //! command of another thread wakes it; an idle node's gateway sleeps. Nor does it read a long
 //! response at one go: a piece each turn, between which it hears everybody else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -349,6 +349,7 @@ pub fn run(setup: Setup) {
         routes: HashMap::new(),
         pending: HashMap::new(),
         joined: HashMap::new(),
+        writers: HashSet::new(),
         asked: HashMap::new(),
         asked_letters: HashMap::new(),
         handed_bytes: HashMap::new(),
@@ -487,6 +488,8 @@ struct Gateway {
     pending: HashMap<u64, Pending>,
     /// Requests that wait for the end of a session which another request opened.
     joined: HashMap<u64, Vec<u64>>,
+    /// Open sessions that have written something durable.
+    writers: HashSet<u64>,
     asked: HashMap<u64, Question>,
     asked_letters: HashMap<u64, LetterQuestion>,
     /// Pieces of dead letters that other versions take, by scheduler.
@@ -1235,6 +1238,7 @@ impl Gateway {
                 outcome,
                 answered,
             } => {
+                self.end_writer(session);
                 let end = End {
                     app,
                     session,
@@ -1613,9 +1617,19 @@ impl Gateway {
         };
         match (&self.store, self.apps.get(&message.app)) {
             (Some(store), Some(gate)) => {
+                self.writers.insert(message.session);
                 store.write(question, &gate.version, message, &self.handle);
             }
             _ => self.tell_written(question, WrittenMessage::NothingKept),
+        }
+    }
+
+    /// A session has ended. What it has written is behind its end in the journal's order.
+    fn end_writer(&mut self, session: u64) {
+        if self.writers.remove(&session)
+            && let Some(store) = &self.store
+        {
+            store.end(session, "");
         }
     }
 

@@ -157,7 +157,7 @@ impl Node {
             program: config.program.clone(),
             schedulers: wiring.schedulers,
             plan: Arc::clone(&plan),
-            keeps_on_disk: store.is_some(),
+            first_id: store.as_deref().map(Store::first_id),
             inbox: orders,
             gateway: gateway.clone(),
             outlet: outlet.clone(),

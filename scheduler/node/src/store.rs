@@ -12,9 +12,10 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use pheromone_core::limits::ID_NUMBERS;
 use pheromone_core::spec::Retain;
 use pheromone_journal::{
-    Delete, Entry, Journal, Name, Object, Options, Payload, Recovered, Stored, WriteError,
+    Delete, End, Entry, Journal, Name, Object, Options, Payload, Recovered, Stored, WriteError,
 };
 use pheromone_scheduler::protocol::WriteMessage;
 use pheromone_shm::message::Extent;
@@ -26,11 +27,18 @@ use crate::gateway::{Command, GatewayHandle};
 /// Between two looks for objects that have been retained long enough.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Ids are told from those of earlier lives by the milliseconds since this time, the first day of
+/// 2026: 2^56 numbers in steps of 2^15 last until 2095.
+const IDS_SINCE_NS: u64 = 1_767_225_600_000_000_000;
+/// Ids of sessions, or of invocations, that one scheduler can make in a millisecond: one every
+/// 30 ns, where a hop takes ten times as long.
+const IDS_PER_MS: u64 = 1 << 15;
+
 /// What is to outlive the node.
 pub struct Store {
     journal: Arc<Journal>,
-    /// Tells this life of the node from those before, whose session ids are the same numbers.
-    epoch: u64,
+    /// Ids of this life of the node begin here; those of the lives before are smaller.
+    first_id: u64,
     reads: Sender<Read>,
 }
 
@@ -87,9 +95,10 @@ impl Store {
             .map_err(NodeError::system("start a thread".to_owned()))?;
         let store = Self {
             journal,
-            epoch: now_ns(),
+            first_id: first_id(now_ns()),
             reads,
         };
+        store.end_left_behind(&recovered);
         Ok((store, recovered))
     }
 
@@ -119,7 +128,7 @@ impl Store {
         let object = Object {
             name: Name::new(version.name(), bucket, message.key),
             group: message.group.to_vec(),
-            session: self.session(message.session),
+            session: message.session.into(),
             invocation: message.author,
             // The core absorbs what a further attempt repeats; whatever it has written is a send of
             // its own, also the second one of the same name.
@@ -196,9 +205,40 @@ impl Store {
         self.journal.submit(entry, Payload::Empty, Box::new(done));
     }
 
-    fn session(&self, session: u64) -> u128 {
-        u128::from(self.epoch) << 64 | u128::from(session)
+    /// Where the numbers in ids begin in this life of the node.
+    pub fn first_id(&self) -> u64 {
+        self.first_id
     }
+
+    /// A session that has written objects has ended: nothing needs them but their names.
+    pub fn end(&self, session: u64, outcome: &str) {
+        self.submit_end(session.into(), outcome);
+    }
+
+    /// Ends the sessions that the node before has left behind and nobody goes on with.
+    fn end_left_behind(&self, recovered: &Recovered) {
+        for session in &recovered.sessions {
+            self.submit_end(session.session, "the node has ended");
+        }
+    }
+
+    fn submit_end(&self, session: u128, reason: &str) {
+        let end = Entry::End(End {
+            session,
+            outcome: 0,
+            reason: reason.to_owned(),
+        });
+        // A disk that refuses is counted by the journal; the next start ends it again.
+        self.journal.submit(end, Payload::Empty, Box::new(|_| {}));
+    }
+}
+
+/// Where ids begin in a life of the node that starts now: beyond all of the lives before, as long
+/// as none of them has made more than [`IDS_PER_MS`] of a kind in each millisecond that it had.
+fn first_id(now_ns: u64) -> u64 {
+    let since_ns = now_ns.saturating_sub(IDS_SINCE_NS);
+    // Never 0, which would be no beginning.
+    (since_ns / 1_000_000).max(1) * IDS_PER_MS % ID_NUMBERS
 }
 
 /// Reads what is found, and now and then has expire what has been retained long enough.

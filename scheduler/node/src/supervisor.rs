@@ -160,8 +160,8 @@ pub struct Setup {
     pub schedulers: Vec<Wires>,
     /// Where schedulers and executors go.
     pub plan: Arc<CorePlan>,
-    /// The node has a place for what is to outlive it.
-    pub keeps_on_disk: bool,
+    /// Where the numbers in ids begin, where something outlives the node.
+    pub first_id: Option<u64>,
     /// Orders.
     pub inbox: Inbox,
     /// The gateway.
@@ -358,9 +358,8 @@ impl Supervisor {
         };
         let mut schedulers = Vec::new();
         for (index, wires) in (0..).zip(setup.schedulers) {
-            let keeps_on_disk = setup.keeps_on_disk;
-            let started =
-                start_scheduler(&setup.program, &setup.plan, (index, keeps_on_disk), wires);
+            let first_id = setup.first_id;
+            let started = start_scheduler(&setup.program, &setup.plan, (index, first_id), wires);
             match started {
                 Ok(scheduler) => schedulers.push(scheduler),
                 Err(error) => {
@@ -1310,7 +1309,7 @@ impl Supervisor {
 fn start_scheduler(
     program: &Path,
     plan: &CorePlan,
-    (index, keeps_on_disk): (u8, bool),
+    (index, first_id): (u8, Option<u64>),
     wires: Wires,
 ) -> io::Result<Scheduler> {
     let config = SchedulerConfig {
@@ -1321,7 +1320,8 @@ fn start_scheduler(
         executor_cores: plan.executor_cores(index),
         spin: plan.spin,
         never_sleeps: plan.never_sleeps,
-        keeps_on_disk,
+        keeps_on_disk: first_id.is_some(),
+        first_id: first_id.unwrap_or(0),
     };
     let name = format!("pheromone: {}", scheduler_name(index, plan.count.into()));
     let argument = pheromone_scheduler::encode_config(&config);

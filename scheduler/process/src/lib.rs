@@ -84,6 +84,7 @@ fn start(argument: &str) -> Result<turn::Scheduler, String> {
         schedulers: config.schedulers,
         executor_cores: config.executor_cores,
         keeps_on_disk: config.keeps_on_disk,
+        first_id: config.first_id,
         spin: match config.spin {
             SpinMessage::Never => SpinPolicy::Never,
             SpinMessage::Budget(ns) => SpinPolicy::Budget(ns),
@@ -185,6 +186,7 @@ mod tests {
             spin: SpinMessage::Budget(20_000),
             never_sleeps: true,
             keeps_on_disk: true,
+            first_id: 0,
         };
         assert_eq!(decode_config(&encode_config(&config)), Some(config));
     }

@@ -733,6 +733,8 @@ pub struct SchedulerConfig {
     pub never_sleeps: bool,
     /// The node has a place for what is to outlive it.
     pub keeps_on_disk: bool,
+    /// Where the numbers in ids begin; 0 where no id outlives the node.
+    pub first_id: u64,
 }
 
 /// How long idle executors spin.

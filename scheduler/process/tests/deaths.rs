@@ -52,6 +52,7 @@ impl Node {
         let scheduler = thread::spawn(move || {
             let core = Core::new(CoreConfig {
                 keeps_on_disk: false,
+                first_id: 0,
                 scheduler_index: 0,
                 schedulers: 1,
                 executor_cores: 1,
@@ -66,6 +67,7 @@ impl Node {
                 spin: SpinMessage::Never,
                 never_sleeps: false,
                 keeps_on_disk: false,
+                first_id: 0,
             };
             let link = Link::scheduler_end(file.as_fd(), waker).expect("a mapping");
             let bell = Bell::map(bell).expect("a mapping");

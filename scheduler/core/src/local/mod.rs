@@ -24,6 +24,7 @@ mod lineage;
 mod load;
 mod message;
 mod name;
+mod numbered;
 mod object;
 mod plan;
 mod pool;
@@ -56,6 +57,7 @@ use fair::Fair;
 use invocation::Invocation;
 use load::Load;
 use name::Names;
+use numbered::Numbered;
 use object::{Attached, Object};
 use plan::Match;
 use report::Report;
@@ -76,6 +78,7 @@ use crate::event::{AppId, DeadLetter, Event, ExecutorId, Part, Sink};
 use crate::gather::Gatherer;
 use crate::gather::outcome::Outcome;
 use crate::level::{Outgoing, ToLocal};
+use crate::limits::ID_NUMBERS;
 use crate::share::Division;
 use crate::slab::{Ref, Slab};
 use crate::spec::AppSpec;
@@ -84,6 +87,7 @@ use crate::timer::{TimerId, Wheel};
 
 /// Bits of an invocation id below the scheduler's index.
 const INVOCATION_BITS: u32 = 56;
+const _: () = assert!(1 << INVOCATION_BITS == ID_NUMBERS);
 
 /// What a timer is for.
 #[derive(Clone, Copy)]
@@ -143,6 +147,8 @@ struct Tables {
     now_ns: u64,
     last_invocation: u64,
     sessions: Slab<Session>,
+    /// Where ids must not be used again by a core to come.
+    numbered: Option<Numbered>,
     objects: Slab<Object>,
     invocations: Slab<Invocation>,
     dones: Slab<Done>,
@@ -191,8 +197,10 @@ impl Local {
                 schedulers: config.schedulers,
                 keeps_on_disk: config.keeps_on_disk,
                 now_ns: 0,
-                last_invocation: u64::from(config.scheduler_index) << INVOCATION_BITS,
+                last_invocation: u64::from(config.scheduler_index) << INVOCATION_BITS
+                    | config.first_id % ID_NUMBERS,
                 sessions: Slab::new(),
+                numbered: Numbered::new(config.first_id),
                 objects: Slab::new(),
                 invocations: Slab::new(),
                 dones: Slab::new(),

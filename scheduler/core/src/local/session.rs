@@ -138,11 +138,7 @@ impl Local {
         timeout_ns: Option<u64>,
     ) -> Ref<Session> {
         let (opened, _) = self.tables.sessions.take();
-        let scheduler = u64::from(self.tables.scheduler_index);
-        let generation = u64::from(self.tables.sessions.generation(opened));
-        let id = scheduler << (GENERATION_BITS + SESSION_SLOT_BITS)
-            | generation << SESSION_SLOT_BITS
-            | u64::from(opened.slot());
+        let id = self.tables.new_session_id(opened);
         let of = &mut self.apps[app];
         of.stats.sessions_open += 1;
         of.stats.sessions_total += 1;
@@ -153,7 +149,7 @@ impl Local {
         afters.clear();
         afters.resize(groups, After::default());
         self.tables.sessions[opened] = Session {
-            id: SessionId(id),
+            id,
             app,
             request,
             has_caller,
@@ -282,8 +278,23 @@ impl Tables {
         (!self.sessions[found].ended).then_some(found)
     }
 
+    fn new_session_id(&mut self, opened: Ref<Session>) -> SessionId {
+        let scheduler = u64::from(self.scheduler_index) << (GENERATION_BITS + SESSION_SLOT_BITS);
+        let Some(numbered) = &mut self.numbered else {
+            let generation = u64::from(self.sessions.generation(opened));
+            let slot = u64::from(opened.slot());
+            return SessionId(scheduler | generation << SESSION_SLOT_BITS | slot);
+        };
+        let id = SessionId(scheduler | numbered.take());
+        numbered.enter(id, opened);
+        id
+    }
+
     /// The session of this id, while it is open or something of it is left.
     pub(super) fn session_or_remains(&self, id: SessionId) -> Option<Ref<Session>> {
+        if let Some(numbered) = &self.numbered {
+            return numbered.find(id);
+        }
         let slot = (id.0 & u64::from(SESSIONS_MAX - 1)) as u32;
         let generation = (id.0 >> SESSION_SLOT_BITS) as u32;
         let found = self.sessions.find(slot, generation)?;
@@ -294,7 +305,11 @@ impl Tables {
     pub(super) fn give_if_done(&mut self, app: &mut App, done: Ref<Session>) {
         let session = &self.sessions[done];
         if session.ended && session.response.is_empty() && !session.is_carrying() {
+            let id = session.id;
             self.return_carried(done, None);
+            if let Some(numbered) = &mut self.numbered {
+                numbered.leave(id);
+            }
             self.sessions.give(done);
             app.lingering -= 1;
         }

@@ -36,6 +36,7 @@ pub const CONFIG: CoreConfig = CoreConfig {
     executor_cores: 16,
     spin: SpinPolicy::Always,
     keeps_on_disk: true,
+    first_id: 0,
 };
 
 /// Bytes of a `phr_failure`.

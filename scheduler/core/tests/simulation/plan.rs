@@ -94,6 +94,7 @@ impl Plan {
         Self {
             config: CoreConfig {
                 keeps_on_disk: false,
+                first_id: 0,
                 scheduler_index: 0,
                 schedulers: 1,
                 executor_cores: rng.below(4) as u16,
