@@ -246,6 +246,7 @@ fn attend(
         }
     }
     manager.stopping();
+    node.stopping();
     let names: BTreeSet<String> = node.apps().into_iter().map(|app| app.name).collect();
     let open: u64 = node
         .apps()

@@ -10,6 +10,8 @@ use pheromone_shm::wire::{ARGS_BYTES, INPUT_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::PeerMessage;
+use crate::history::FutureFiring;
+use crate::limits::{OBJECT_CHARGE_BYTES, SESSION_CHARGE_BYTES};
 use crate::spec::{AppSpec, BucketIndex, FunctionIndex, Retain};
 
 /// Most extents that one [`Sink::extents`] is given: 32 KiB, half of an `args` area.
@@ -34,8 +36,11 @@ pub struct ExecutorId {
     pub slot: u16,
 }
 
-/// A session: index and generation in one number, never 0, never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// A session: its scheduler, and index and generation or, where something outlives the core, a
+/// number that no other core gives. Never 0, never used twice.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct SessionId(pub u64);
 
 /// Names an outside party's request, chosen by the node; 0 where nobody waits.
@@ -116,6 +121,122 @@ pub struct Request<'a> {
     pub has_caller: bool,
     /// Shortens the app's `session_timeout`.
     pub timeout_ns: Option<u64>,
+    /// The call is on disk, and the session that it opens is durable, under this id: an odd one,
+    /// which no session has ever had.
+    pub durable: Option<SessionId>,
+}
+
+/// A durable session that goes on after a restart, in a core that makes other ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredSession {
+    /// Whose.
+    pub app: AppId,
+    /// Names it in the answers; never 0. It is accepted or refused as a request is.
+    pub request: RequestId,
+    /// Its id.
+    pub session: SessionId,
+    /// Its caller waits, or would be answered.
+    pub has_caller: bool,
+    /// The invocation that has answered; 0: none.
+    pub answered_by: u64,
+    /// What is left until its deadline, at least 1.
+    pub timeout_ns: Option<u64>,
+    /// Headers of the call.
+    pub headers: Option<Placed>,
+    /// The call, where it is still needed.
+    pub call: Option<RestoredCall>,
+    /// Its durable objects that are still needed, in the order in which they came to disk.
+    pub objects: Vec<RestoredObject>,
+    /// What runs, or runs again, by [`Future::firings`](crate::history::Future::firings).
+    pub firings: Vec<FutureFiring>,
+    /// Sets that have fired.
+    pub over: Vec<u16>,
+}
+
+/// The call that has opened a restored session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredCall {
+    /// Of this function.
+    pub function: FunctionIndex,
+    /// Its body.
+    pub body: Placed,
+    /// Its function runs again.
+    pub runs_again: bool,
+}
+
+/// Where a payload of a restored session is in the app's ingress region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// First unit.
+    pub offset_units: u32,
+    /// Units.
+    pub len_units: u32,
+    /// Payload bytes.
+    pub size_bytes: u64,
+}
+
+impl Placed {
+    /// Its memory.
+    pub fn extent(self) -> Extent {
+        Extent {
+            offset_units: self.offset_units,
+            len_units: self.len_units,
+        }
+    }
+}
+
+/// A durable object of a restored session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredObject {
+    /// Its number in the journal.
+    pub sequence: u64,
+    /// Its bucket.
+    pub bucket: BucketIndex,
+    /// Its key, or the text of an automatic one.
+    pub key: Vec<u8>,
+    /// Empty for none.
+    pub group: Vec<u8>,
+    /// Who sent it: an invocation, or 0.
+    pub author: u64,
+    /// Where it is now.
+    pub body: Placed,
+    /// Triggers that it is offered to, counted over the app.
+    pub offers: Vec<u16>,
+}
+
+impl RestoredSession {
+    /// Everything that it has in the ingress region.
+    pub fn extents(&self) -> impl Iterator<Item = Extent> {
+        let headers = self.headers.map(Placed::extent);
+        let call = self.call.map(|call| call.body.extent());
+        let objects = self.objects.iter().map(|object| object.body.extent());
+        headers.into_iter().chain(call).chain(objects)
+    }
+
+    /// What it adds to the ledger.
+    pub(crate) fn cost_bytes(&self) -> u64 {
+        let of = |extent: Extent| extent.len_bytes() + OBJECT_CHARGE_BYTES;
+        SESSION_CHARGE_BYTES + self.extents().map(of).sum::<u64>()
+    }
+}
+
+/// A firing that is to be on disk before its function is dispatched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FiredInvocation<'a> {
+    /// Its session.
+    pub session: SessionId,
+    /// The invocation.
+    pub invocation: u64,
+    /// The bucket of the trigger.
+    pub bucket: BucketIndex,
+    /// The trigger's place in it.
+    pub trigger: u16,
+    /// The function.
+    pub function: FunctionIndex,
+    /// Its inputs, by their numbers in the journal.
+    pub inputs: &'a [u64],
+    /// `phr_window`: start and end, ns.
+    pub window: Option<(u64, u64)>,
 }
 
 /// Has a dead letter's function run again over its inputs.
@@ -229,6 +350,9 @@ pub struct DurableObject<'a> {
     /// Whose it is: an invocation, the same for all its attempts. What it has written under the
     /// same name in the same session is not written again. 0: somebody outside.
     pub author: u64,
+    /// How many objects of this name the attempt has sent before, which attempts that run alike
+    /// agree on; `None`: whatever is sent is sent anew.
+    pub ordinal: Option<u32>,
     /// How long it stays, from its arrival.
     pub retain: Retain,
     /// Whether it replaces what another has sent.
@@ -238,8 +362,13 @@ pub struct DurableObject<'a> {
 /// What has become of an object that was to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written<'a> {
-    /// It is on disk, or was before.
-    Done,
+    /// It is on disk.
+    Done {
+        /// Under this number, larger than that of anything before it.
+        sequence: u64,
+        /// Its author has sent it before: that one stands, and this is its number.
+        is_repeated: bool,
+    },
     /// It is not to replace what is there.
     Exists,
     /// The node keeps nothing on disk.
@@ -358,6 +487,18 @@ pub enum Event<'a> {
         /// What has become of it.
         outcome: Written<'a>,
     },
+    /// What [`Sink::record_firing`] has asked for is done, or cannot be: why, as a sentence. Said
+    /// once for each.
+    Recorded {
+        /// Whose app.
+        app: AppId,
+        /// Which.
+        ticket: Ticket,
+        /// What has become of it.
+        outcome: Result<(), &'a str>,
+    },
+    /// A durable session of the time before goes on.
+    Restore(&'a RestoredSession),
     /// What [`Sink::load`] has asked for. Said once for each.
     Loaded {
         /// Whose app.
@@ -598,8 +739,11 @@ pub struct Response<'a> {
     pub http_status: u16,
     /// Empty for the default.
     pub content_type: &'a [u8],
-    /// The body, in order; held until [`Event::ResponseTaken`].
+    /// The body, in order; held until [`Event::ResponseTaken`], which is said of a durable
+    /// session's once the response is on disk.
     pub parts: &'a [Part],
+    /// The invocation that answers; `u64::MAX`: none does.
+    pub by: u64,
 }
 
 /// Where decisions go. Called in the order decided, during `step`.
@@ -695,6 +839,13 @@ pub trait Sink {
     /// Write this object to disk and say [`Event::Written`]. Its payload stays where it is until
     /// then.
     fn write(&mut self, app: AppId, ticket: Ticket, object: &DurableObject<'_>);
+
+    /// Write this firing to disk and say [`Event::Recorded`].
+    fn record_firing(&mut self, _app: AppId, _ticket: Ticket, _firing: &FiredInvocation<'_>) {}
+
+    /// Write to disk that an invocation whose firing is there, or whose session's request is, need
+    /// not run again. Nothing waits for it: if it is lost the invocation runs again.
+    fn record_success(&mut self, _app: AppId, _session: SessionId, _invocation: u64) {}
 
     /// Look for a durable object, read it into the app's ingress region, and say
     /// [`Event::Loaded`]. What was asked of this sink before counts.

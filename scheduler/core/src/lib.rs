@@ -13,6 +13,8 @@
 mod coordinator;
 pub mod event;
 mod gather;
+pub mod history;
+pub mod identity;
 mod level;
 pub mod limits;
 mod local;

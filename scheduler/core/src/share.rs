@@ -35,7 +35,12 @@ impl Division {
         let count = most.unwrap_or(1).clamp(1, u64::from(schedulers));
         Self {
             schedulers,
-            first: (app.0 % u16::from(schedulers)) as u8,
+            // The home in the id of a durable session is where it goes on after a restart, too.
+            first: if spec.functions.iter().any(|function| function.durable) {
+                0
+            } else {
+                (app.0 % u16::from(schedulers)) as u8
+            },
             count: count as u8,
         }
     }
@@ -175,7 +180,15 @@ fn bounds(spec: &AppSpec) -> impl Iterator<Item = (u64, Option<String>)> {
             );
             (1, Some(why))
         });
-        serial.into_iter().chain(reporting).chain(concurrent)
+        let durable = function.durable.then(|| {
+            let why = format!("its function `{name}` is durable, and one scheduler keeps sessions");
+            (1, Some(why))
+        });
+        serial
+            .into_iter()
+            .chain(reporting)
+            .chain(concurrent)
+            .chain(durable)
     });
     let triggers = spec.buckets.iter().flat_map(|bucket| {
         bucket.triggers.iter().filter_map(|trigger| {

@@ -106,17 +106,6 @@ impl AppSpec {
     /// must not be deployed.
     pub fn unsupported(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        for function in &self.functions {
-            let mut miss = |what: &str| {
-                missing.push(format!(
-                    "app `{}`, function `{}`: {what} is not carried out yet",
-                    self.name, function.name
-                ));
-            };
-            if function.durable {
-                miss("`durable`");
-            }
-        }
         for bucket in &self.buckets {
             let mut miss = |what: &str| {
                 missing.push(format!(
@@ -127,10 +116,55 @@ impl AppSpec {
             for trigger in &bucket.triggers {
                 if let Some(what) = later_kind(trigger) {
                     miss(&format!("trigger `{}` {what}", trigger.name));
+                } else if let Some(why) = self.unrecorded(bucket, trigger) {
+                    miss(&format!(
+                        "trigger `{}` of a durable bucket, beside durable functions ({why}),",
+                        trigger.name
+                    ));
                 }
             }
         }
         missing
+    }
+}
+
+impl AppSpec {
+    /// Why the firings of a bucket's trigger could not go on exactly after a restart, where
+    /// durable functions ask for that; `None`: they can.
+    pub fn unrecorded(&self, bucket: &BucketSpec, trigger: &TriggerSpec) -> Option<&'static str> {
+        let is_asked = bucket.durable && self.functions.iter().any(|function| function.durable);
+        if !is_asked {
+            return None;
+        }
+        if trigger.scope == Scope::Bucket {
+            return Some("what it gathers of several sessions is in memory alone");
+        }
+        match trigger.kind {
+            TriggerKind::Immediate
+            | TriggerKind::ByName(_)
+            | TriggerKind::BySet { .. }
+            | TriggerKind::ByBatchSize { .. }
+            | TriggerKind::DynamicGroup {
+                close: GroupClose::After(_),
+                fire_empty: false,
+                ..
+            } => None,
+            TriggerKind::ByTime {
+                window_ns,
+                slide_ns,
+                fire_empty,
+                ..
+            } => {
+                let is_plain = window_ns == slide_ns && !fire_empty;
+                (!is_plain).then_some("an object may be in several of its firings, or in none")
+            }
+            TriggerKind::Redundant { .. } => Some("its rounds are in memory alone"),
+            TriggerKind::DynamicJoin => Some("its lists are in memory alone"),
+            TriggerKind::DynamicGroup { .. } => {
+                Some("which of its sources have closed is in memory alone")
+            }
+            TriggerKind::Custom { .. } => Some("its decisions are not recorded"),
+        }
     }
 }
 

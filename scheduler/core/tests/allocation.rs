@@ -213,6 +213,7 @@ impl Loop {
             session: None,
             has_caller: true,
             timeout_ns: None,
+            durable: None,
         }));
     }
 

@@ -162,6 +162,7 @@ fn join(world: &mut World, session: Call, bucket: &str, key: &str) {
         session: Some(session.session),
         has_caller: false,
         timeout_ns: None,
+        durable: None,
     });
     world.answer_of(request).expect("the session is open");
 }

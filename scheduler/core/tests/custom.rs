@@ -915,6 +915,7 @@ fn an_object_that_joins_a_session_at_its_end_is_decided_about_before_anything_is
         session: Some(call.session),
         has_caller: false,
         timeout_ns: None,
+        durable: None,
     });
     answer(&mut world);
     is_told(&world, &["late"]);

@@ -14,6 +14,11 @@ use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
 const MS: u64 = 1_000_000;
 
+const DONE: Written<'static> = Written::Done {
+    sequence: 1,
+    is_repeated: false,
+};
+
 const ENOENT: i32 = -2;
 const EIO: i32 = -5;
 const ENOMEM: i32 = -12;
@@ -116,7 +121,7 @@ fn an_object_of_a_durable_bucket_arrives_once_it_is_on_disk() {
     assert_eq!(world.get_by(source, "d", "a"), Err(ENOENT), "not before");
     world.done(source);
     assert!(world.is_open(call) && world.all_running("sink").is_empty());
-    let write = written(&mut world, Written::Done);
+    let write = written(&mut world, DONE);
     assert_eq!(
         (write.seen.key_text().as_str(), write.author),
         ("a", invocation)
@@ -139,7 +144,7 @@ fn who_sends_durable_goes_on_once_it_is_on_disk_in_any_bucket() {
         persist(&mut world, source, bucket, "a");
         assert_eq!(persisted(&mut world, source), None);
         assert!(world.all_running("sink").is_empty());
-        let write = written(&mut world, Written::Done);
+        let write = written(&mut world, DONE);
         assert_eq!(write.retain, Retain::Forever);
         assert_eq!(persisted(&mut world, source), Some(0));
         world.run("sink");
@@ -181,7 +186,7 @@ fn what_does_not_replace_is_refused_and_its_sender_has_it_again() {
     }
     // Its name is free again.
     persist(&mut world, source, "d", "a");
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     assert_eq!(persisted(&mut world, source), Some(0));
     world.run("sink");
     world.done(source);
@@ -234,7 +239,7 @@ fn who_sent_a_name_again_has_it_when_the_first_could_not_be_written() {
     world.put_by(source, "d", "a");
     written(&mut world, Written::Exists);
     assert_eq!(world.get_by(source, "d", "a"), Err(ENOENT));
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     assert!(world.get_by(source, "d", "a").is_ok());
     world.run("sink");
     world.done(source);
@@ -250,7 +255,7 @@ fn who_waits_for_a_deleted_object_of_a_durable_bucket_has_the_next() {
     world.call("source");
     let reader = world.running("source");
     persist(&mut world, reader, "d", "a");
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     world.run("sink");
     let delete = FromExecutor::ReleaseHold {
         bucket: 0,
@@ -269,7 +274,7 @@ fn who_waits_for_a_deleted_object_of_a_durable_bucket_has_the_next() {
     let writer = *writer.iter().find(|&&id| id != reader).expect("it runs");
     world.put_by(writer, "d", "a");
     world.done(writer);
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     world.run("sink");
     let answer = world.executor(reader).take_object_answer();
     let seen = answer.expect("it is answered").expect("it is there");
@@ -321,7 +326,7 @@ fn what_is_being_written_is_held_although_its_session_has_ended() {
     world.done(source);
     assert_eq!(world.stats().objects_live, 1);
     // `check` asserts after each step that it is still allocated.
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     assert!(world.all_running("sink").is_empty());
     world.assert_empty();
 }
@@ -333,7 +338,7 @@ fn who_waits_is_answered_although_its_session_has_ended() {
     let source = world.running("source");
     persist(&mut world, source, "d", "a");
     world.cancel(call);
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     assert_eq!(persisted(&mut world, source), Some(0));
     persist(&mut world, source, "d", "b");
     assert_eq!(persisted(&mut world, source), Some(ECANCELED));
@@ -349,7 +354,7 @@ fn the_process_that_waits_may_die() {
     persist(&mut world, source, "d", "a");
     world.die(source, Death::Signaled(11));
     // Its successor waits for nothing.
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     assert_eq!(world.sink.ended.len(), 1);
     world.assert_empty();
 }
@@ -360,13 +365,13 @@ fn another_object_of_the_session_replaces_what_phr_get_finds() {
     world.call("source");
     let source = world.running("source");
     world.put_by(source, "d", "a");
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     world.run("sink");
     let first = world.get_by(source, "d", "a").expect("it is there");
     world.put_by(source, "d", "a");
     let again = world.get_by(source, "d", "a").expect("the first one is");
     assert_eq!(again.offset_units, first.offset_units);
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     world.run("sink");
     let second = world.get_by(source, "d", "a").expect("the second one is");
     assert_ne!(second.offset_units, first.offset_units);
@@ -389,8 +394,8 @@ fn a_further_attempt_s_same_object_is_the_same_object() {
     let source = world.running("source");
     // While the first attempt's are still being written, and while they are there.
     world.put_by(source, "d", "a");
-    written(&mut world, Written::Done);
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
+    written(&mut world, DONE);
     persist(&mut world, source, "d", "a");
     assert_eq!(persisted(&mut world, source), Some(0));
     world.auto_by(source, "d");
@@ -427,7 +432,7 @@ fn a_further_attempt_that_replaces_another_s_object_does_so_once() {
     let other = world.running("other");
     world.put_by(other, "d", "a");
     world.done(other);
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     world.run("sink");
     world.put_by(source, "d", "a");
     world.complete(source, 1, Ending::Returned, "");
@@ -436,8 +441,8 @@ fn a_further_attempt_that_replaces_another_s_object_does_so_once() {
     world.put_by(source, "d", "a");
     world.done(source);
     // The journal absorbs the second by its author; both are said to be there.
-    written(&mut world, Written::Done);
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
+    written(&mut world, DONE);
     world.run("sink");
     assert!(world.all_running("sink").is_empty());
     world.assert_empty();
@@ -457,7 +462,7 @@ fn a_put_is_let_in_once_it_is_on_disk() {
     let request = put(&mut world);
     assert!(!world.sink.accepted.contains_key(&request));
     assert!(world.all_running("sink").is_empty());
-    assert_eq!(written(&mut world, Written::Done).author, 0);
+    assert_eq!(written(&mut world, DONE).author, 0);
     world.run("sink");
     let call = world.answer_of(request).expect("it is let in");
     assert_eq!(world.ended(call).outcome, End::Completed);
@@ -494,7 +499,7 @@ fn a_barrier_waits_for_what_is_being_written_upstream() {
     world.put_by(source, "d", "a");
     world.done(source);
     assert!(world.all_running("reduce").is_empty(), "a map is to come");
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     world.run("sink");
     world.run("reduce");
     world.assert_empty();
@@ -517,7 +522,7 @@ fn a_delay_begins_when_the_object_is_on_disk() {
     };
     world.say(source, FromExecutor::Persist);
     world.say(source, later);
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     assert_eq!(persisted(&mut world, source), Some(0));
     world.done(source);
     world.pass(5 * MS - 1);
@@ -532,7 +537,7 @@ fn a_held_object_can_be_forwarded_to_disk() {
     let mut world = World::new(spec());
     world.call("source");
     let source = world.running("source");
-    for outcome in [Written::Exists, Written::Done] {
+    for outcome in [Written::Exists, DONE] {
         world.say(source, FromExecutor::Persist);
         world.forward_by(source, 0, Target::Bucket(0), Key::Named(b"a"));
         written(&mut world, outcome);
@@ -721,7 +726,7 @@ fn an_app_goes_only_when_what_is_being_written_is_there() {
     world.done(source);
     world.event(Event::Remove { app: APP });
     assert!(world.sink.removed.is_empty());
-    written(&mut world, Written::Done);
+    written(&mut world, DONE);
     assert_eq!(world.sink.removed, [APP]);
 }
 

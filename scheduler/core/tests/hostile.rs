@@ -665,7 +665,10 @@ impl Storm {
                 outcome: match outcome % 4 {
                     0 => Written::Exists,
                     1 => Written::Failed("no"),
-                    _ => Written::Done,
+                    _ => Written::Done {
+                        sequence: 1,
+                        is_repeated: outcome % 8 == 3,
+                    },
                 },
             }),
             Asked::Load(app, ticket) => {
@@ -745,6 +748,7 @@ impl Storm {
             session,
             has_caller,
             timeout_ns: None,
+            durable: None,
         }));
         self.sessions = self.sink.open.keys().copied().collect();
         self.sessions.sort();

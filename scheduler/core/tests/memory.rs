@@ -535,6 +535,7 @@ fn the_edge_refuses_when_a_tenth_of_the_names_is_left_and_those_inside_go_on() {
             session: Some(call.session),
             has_caller: false,
             timeout_ns: None,
+            durable: None,
         });
         world.answer_of(request)
     };

@@ -293,6 +293,7 @@ fn a_header_block_lives_as_long_as_its_session_and_who_runs() {
         session: None,
         has_caller: true,
         timeout_ns: None,
+        durable: None,
     });
     let call = world.answer_of(request).unwrap();
     world.cancel(call);

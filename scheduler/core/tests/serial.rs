@@ -40,6 +40,7 @@ fn put(world: &mut World, key: &str, group: &str, session: Option<SessionId>) ->
         session,
         has_caller: false,
         timeout_ns: None,
+        durable: None,
     });
     world.answer_of(request).ok().map(|call| call.session)
 }

@@ -164,6 +164,7 @@ fn a_call_may_shorten_the_deadline_and_not_lengthen_it() {
             session: None,
             has_caller: true,
             timeout_ns: Some(asked_ns),
+            durable: None,
         });
         let source = world.running("source");
         assert_eq!(world.opened(source).deadline_ns, world.now_ns + is_ns);
@@ -340,6 +341,7 @@ fn a_put_joins_an_open_session_and_is_refused_by_an_ended_one() {
             session: Some(call.session),
             has_caller,
             timeout_ns: None,
+            durable: None,
         });
         world.answer_of(request)
     };

@@ -289,11 +289,17 @@ fn what_is_not_carried_out_yet_is_named() {
         .push(trigger("join", TriggerKind::DynamicJoin, &[0]));
     assert_eq!(spec.validate(), Ok(()));
     let missing = spec.unsupported();
-    assert_eq!(missing.len(), 2);
     assert_eq!(
-        missing[1],
-        "app `test`, bucket `b`: trigger `own` with `scope = \"bucket\"` is not carried out yet"
+        missing,
+        [
+            "app `test`, bucket `b`: trigger `own` with `scope = \"bucket\"` is not carried out yet",
+            "app `test`, bucket `b`: trigger `join` of a durable bucket, beside durable functions \
+             (its lists are in memory alone), is not carried out yet",
+        ]
     );
+    // Without a durable function nobody asks for it.
+    spec.functions[0].durable = false;
+    assert_eq!(spec.unsupported().len(), 1);
 }
 
 #[test]
@@ -309,6 +315,9 @@ fn an_invalid_spec_is_not_deployed() {
 fn an_unsupported_spec_is_not_deployed() {
     let mut spec = good();
     spec.functions[0].durable = true;
+    spec.buckets[0].durable = true;
+    let join = trigger("join", TriggerKind::DynamicJoin, &[0]);
+    spec.buckets[0].triggers.push(join);
     common::World::new(spec);
 }
 

@@ -104,6 +104,7 @@ impl Machine {
                 session: None,
                 has_caller: false,
                 timeout_ns: None,
+                durable: None,
             });
             self.world.answer_of(id).expect("the call is let in");
             self.look();

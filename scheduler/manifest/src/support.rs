@@ -23,16 +23,6 @@ pub(crate) fn judge(spec: &AppSpec, places: &Places, sink: &Sink) {
                 .help(help),
         );
     };
-    for (function, places) in spec.functions.iter().zip(&places.functions) {
-        if function.durable {
-            tell(
-                places,
-                "durable",
-                "durable functions are".into(),
-                "leave `durable` out",
-            );
-        }
-    }
     for (bucket, places) in spec.buckets.iter().zip(&places.buckets) {
         for (trigger, places) in bucket.triggers.iter().zip(&places.triggers) {
             let is_custom = matches!(trigger.kind, TriggerKind::Custom { .. });
@@ -40,6 +30,15 @@ pub(crate) fn judge(spec: &AppSpec, places: &Places, sink: &Sink) {
                 let help = "scope = \"session\" decides about each session's objects";
                 let what = "`custom` triggers that gather across sessions are".to_owned();
                 tell(places, "scope", what, help);
+            } else if let Some(why) = spec.unrecorded(bucket, trigger) {
+                let what = format!(
+                    "in an app with durable functions, trigger `{}` of the durable bucket `{}` \
+                     ({why}) is",
+                    trigger.name, bucket.name
+                );
+                let help = "have it on a bucket that is not durable: what it fires runs again from \
+                            what has led to it";
+                tell(places, "type", what, help);
             }
         }
     }

@@ -7,18 +7,18 @@
 //! response at one go: a piece each turn, between which it hears everybody else.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use pheromone_core::event::{Failure, NotFound, Part, Refusal, Trouble};
 use pheromone_core::limits::FAILURES_TOLD;
 use pheromone_core::share::Division;
 use pheromone_core::spec::{BucketSpec, Entry, Scope};
-use pheromone_journal::WriteError;
+use pheromone_journal::{Receipt, Unfinished, WriteError};
 use pheromone_scheduler::protocol::{
     AppStatsMessage, Control, DestinationMessage, FoundMessage, OutcomeMessage, RequestMessage,
     ToNode, ToScheduler, WriteMessage, WrittenMessage,
@@ -41,7 +41,7 @@ use crate::request::{
 };
 use crate::routing::{Homes, Tried, home_of};
 use crate::status::{AppStats, Broken, Health, SessionStatus, Troubles};
-use crate::store::{self, Store};
+use crate::store::{self, Restoring, Store};
 use crate::supervisor::{Order, SupervisorHandle};
 use crate::way::Way;
 
@@ -197,8 +197,49 @@ pub enum Command {
     Written {
         /// Who asked for it.
         question: store::Question,
+        /// Under which number, or why not.
+        result: Result<Receipt, WriteError>,
+    },
+    /// The journal has taken a durable call, or has not.
+    CallWritten {
+        /// Which.
+        request: u64,
+        /// The session that it opens.
+        session: u64,
         /// Why not.
         result: Result<(), WriteError>,
+    },
+    /// The journal has taken a firing, or has not.
+    Recorded {
+        /// Who asked for it.
+        question: store::Question,
+        /// Why not.
+        result: Result<(), WriteError>,
+    },
+    /// The journal has taken the response of a durable session, or has not.
+    ResponseWritten {
+        /// Whose.
+        request: u64,
+        /// Why not.
+        result: Result<(), WriteError>,
+    },
+    /// The journal has taken the end of a durable session, or has not.
+    EndWritten {
+        /// Whose.
+        request: u64,
+        /// Why not.
+        result: Result<(), WriteError>,
+    },
+    /// A durable session has been read from disk, or cannot be.
+    SessionRead {
+        /// Which version of its app.
+        app: u16,
+        /// What is on disk of it.
+        unfinished: Arc<Unfinished>,
+        /// What it is, in its places.
+        restoring: Box<Restoring>,
+        /// Why it cannot be read.
+        failed: Option<String>,
     },
     /// A durable object has been read from disk, or could not be.
     Loaded {
@@ -214,6 +255,9 @@ pub enum Command {
         /// Oldest first.
         lines: Vec<String>,
     },
+    /// The node stops: its apps are removed next. Durable sessions that are cancelled by that go on
+    /// at its next start.
+    Stopping,
     /// Scheduler or zygote is dead.
     Broken,
     /// Tell the scheduler to leave, then leave.
@@ -278,10 +322,15 @@ impl GatewayHandle {
         }
     }
 
+    /// Names a request.
+    pub fn new_request(&self) -> RequestId {
+        RequestId(self.next_request.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Hands a request over without waiting. Where that is impossible, `reply` hears of it on this
     /// thread.
     pub fn submit(&self, request: Request, reply: ReplyTo) -> RequestId {
-        let id = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let RequestId(id) = self.new_request();
         match self.requests.try_send(Submission { id, request, reply }) {
             Ok(()) => self.rope.ring_if_asleep(),
             Err(TrySendError::Full(mut back)) => {
@@ -350,6 +399,9 @@ pub fn run(setup: Setup) {
         pending: HashMap::new(),
         joined: HashMap::new(),
         writers: HashSet::new(),
+        firing_bytes: HashMap::new(),
+        restores: Restores::default(),
+        is_stopping: false,
         asked: HashMap::new(),
         asked_letters: HashMap::new(),
         handed_bytes: HashMap::new(),
@@ -408,7 +460,9 @@ struct Pending {
     answered: bool,
     response: Option<Incoming>,
     /// Why its response cannot be given.
-    spoilt: Option<String>,
+    spoilt: Option<FailureCause>,
+    /// Its session is durable.
+    durable: Option<Durable>,
     /// How its session ended, while the last lines of the executor at fault are fetched.
     ended: Option<Ended>,
 }
@@ -425,6 +479,8 @@ struct Incoming {
     session: u64,
     http_status: u16,
     content_type: String,
+    /// The invocation that has given it.
+    by: u64,
     reading: Reading,
     /// It stands in the list of those that are read on.
     listed: bool,
@@ -490,6 +546,12 @@ struct Gateway {
     joined: HashMap<u64, Vec<u64>>,
     /// Open sessions that have written something durable.
     writers: HashSet<u64>,
+    /// Pieces of firings that are to be written, by scheduler.
+    firing_bytes: HashMap<usize, Vec<u8>>,
+    /// Durable sessions of the time before that wait to go on.
+    restores: Restores,
+    /// The node stops.
+    is_stopping: bool,
     asked: HashMap<u64, Question>,
     asked_letters: HashMap<u64, LetterQuestion>,
     /// Pieces of dead letters that other versions take, by scheduler.
@@ -501,11 +563,13 @@ struct Gateway {
     leaving: Option<Instant>,
 }
 
+mod durable;
 mod handover;
 mod letters;
 #[cfg(test)]
 mod tests;
 
+use durable::{Durable, Restores};
 use handover::{Handing, Moving};
 use letters::LetterQuestion;
 pub use letters::{About, Letters};
@@ -523,6 +587,7 @@ impl Gateway {
             worked |= self.take_messages(&mut message);
             worked |= self.read_on();
             worked |= self.move_letters();
+            worked |= self.restore_some();
             self.cut_off_retiring();
             self.flush_gathered();
             self.flush();
@@ -561,6 +626,7 @@ impl Gateway {
             .filter(|gate| !gate.removing)
             .flat_map(|gate| [gate.retiring.flatten(), gate.flushing])
             .flatten()
+            .chain(self.restores.again)
             .map(|at| at.saturating_duration_since(now))
             .min();
         let timeout = match (retry, cut) {
@@ -811,6 +877,21 @@ impl Gateway {
             }
             Command::Written { question, result } => self.written(question, result),
             Command::Loaded { question, found } => self.loaded(question, &found),
+            Command::CallWritten {
+                request,
+                session,
+                result,
+            } => self.call_written(request, session, result),
+            Command::Recorded { question, result } => self.recorded(question, result),
+            Command::ResponseWritten { request, result } => self.response_written(request, result),
+            Command::EndWritten { request, result } => self.end_written(request, result),
+            Command::SessionRead {
+                app,
+                unfinished,
+                restoring,
+                failed,
+            } => self.session_read(app, unfinished, restoring, failed),
+            Command::Stopping => self.is_stopping = true,
             Command::Tail { request, lines } => self.finish_with(request, lines),
             Command::Broken => self.fail_everything(),
             Command::Shutdown => {
@@ -900,6 +981,7 @@ impl Gateway {
             self.start_handing_over(before, done);
             self.remove(before, None, None);
         }
+        self.restore_sessions(app);
     }
 
     fn remove(&mut self, app: u16, drain: Option<Duration>, done: Option<Sender<()>>) {
@@ -1082,28 +1164,25 @@ impl Gateway {
         let mut reply = reply;
         match self.admit(id, &request) {
             Ok(admitted) => {
-                let pending = Pending {
-                    app: admitted.app,
-                    home: admitted.home,
-                    again: admitted.again,
-                    reply,
-                    extents: admitted.extents,
-                    joins: request.session,
-                    retries: request.to.letter(),
-                    wait: request.wait,
-                    accepted: None,
-                    answered: false,
-                    response: None,
-                    spoilt: None,
-                    ended: None,
-                };
+                let mut admitted = admitted;
+                let extents = mem::take(&mut admitted.extents);
+                let mut pending = Pending::new(admitted.app, admitted.home, reply, extents);
+                pending.again = admitted.again.take();
+                pending.joins = request.session;
+                pending.retries = request.to.letter();
+                pending.wait = request.wait;
+                if admitted.durable.is_some() {
+                    pending.durable = Some(self.write_call(id, request, admitted));
+                } else {
+                    self.ways[usize::from(admitted.home)].tell_bytes(&admitted.message);
+                }
                 self.pending.insert(id, pending);
             }
             Err(reason) => reply(Reply::Refused(reason)),
         }
     }
 
-    /// Judges a request, writes its body and headers, and tells a scheduler.
+    /// Judges a request, writes its body and headers, and makes what a scheduler is told.
     fn admit(&mut self, id: u64, request: &Request) -> Result<Admitted, RefusalReason> {
         if self.health.broken().is_some() || self.leaving.is_some() {
             return Err(unusable(&self.health));
@@ -1144,6 +1223,8 @@ impl Gateway {
         }
         gate.requests_open += 1;
         gate.homes.opened(home);
+        let durable = self.durable_session(&version, &destination, home);
+        let function = durable::called(&version, &destination);
         let message = outgoing::encode(&ToScheduler::Request(RequestMessage {
             app,
             request: id,
@@ -1156,17 +1237,20 @@ impl Gateway {
             // A session has one caller, who opened it; others who wait are told by the gateway.
             has_caller: request.wait && request.session.is_none(),
             timeout_ns: request.timeout_ns(),
+            durable,
         }));
-        self.ways[usize::from(home)].tell_bytes(&message);
         let has_others = request.session.is_none() && version.division.count() > 1;
         Ok(Admitted {
             app,
             home,
             extents,
             again: has_others.then(|| Again {
-                message,
+                message: message.clone(),
                 tried: Tried::default(),
             }),
+            durable,
+            function: function.unwrap_or_default(),
+            message,
         })
     }
 
@@ -1219,6 +1303,7 @@ impl Gateway {
                 session,
                 http_status,
                 content_type,
+                by,
                 parts,
                 more,
                 ..
@@ -1227,6 +1312,7 @@ impl Gateway {
                     session,
                     http_status,
                     content_type: String::from_utf8_lossy(content_type).into_owned(),
+                    by,
                     ..Incoming::default()
                 };
                 self.take_parts(request, response, parts, more);
@@ -1238,7 +1324,7 @@ impl Gateway {
                 outcome,
                 answered,
             } => {
-                self.end_writer(session);
+                self.end_writer(request, session);
                 let end = End {
                     app,
                     session,
@@ -1260,6 +1346,15 @@ impl Gateway {
                 failure,
             } => self.write_failure(from as u8, app, ticket, failure),
             ToNode::Write(message) => self.write(from as u8, &message),
+            ToNode::Firing { bytes, more } => self.hear_firing(from, bytes, more),
+            ToNode::Success {
+                session,
+                invocation,
+            } => {
+                if let Some(store) = &self.store {
+                    store.write_success(session, invocation);
+                }
+            }
             ToNode::Load {
                 app,
                 ticket,
@@ -1354,6 +1449,9 @@ impl Gateway {
         // From here on its memory is the scheduler's to release.
         pending.extents.clear();
         pending.again = None;
+        if let Some(durable) = &mut pending.durable {
+            durable.accepted();
+        }
         pending.accepted = Some(session);
         (pending.reply)(Reply::Accepted { session });
         if pending.joins.is_some() {
@@ -1376,6 +1474,9 @@ impl Gateway {
             _ => false,
         };
         if may_be_elsewhere && self.ask_another(request) {
+            return;
+        }
+        if self.durable_refused(request, refusal) {
             return;
         }
         let Some(mut pending) = self.pending.remove(&request) else {
@@ -1494,6 +1595,13 @@ impl Gateway {
         };
         let session = response.session;
         match response.reading.finish() {
+            Ok(body) if pending.durable.is_some() => {
+                let response = Incoming {
+                    reading: Reading::default(),
+                    ..response
+                };
+                return self.write_response(request, response, body);
+            }
             Ok(body) => {
                 self.tell_home(session, &ToScheduler::ResponseTaken { request, session });
                 let reply = Reply::Response {
@@ -1505,7 +1613,7 @@ impl Gateway {
                 self.give(request, session, reply);
             }
             Err(why) => {
-                pending.spoilt = Some(why);
+                pending.spoilt = Some(FailureCause::Limit { message: why });
                 self.tell_home(session, &ToScheduler::ResponseTaken { request, session });
             }
         }
@@ -1617,7 +1725,9 @@ impl Gateway {
         };
         match (&self.store, self.apps.get(&message.app)) {
             (Some(store), Some(gate)) => {
-                self.writers.insert(message.session);
+                if message.ordinal.is_none() {
+                    self.writers.insert(message.session);
+                }
                 store.write(question, &gate.version, message, &self.handle);
             }
             _ => self.tell_written(question, WrittenMessage::NothingKept),
@@ -1625,17 +1735,26 @@ impl Gateway {
     }
 
     /// A session has ended. What it has written is behind its end in the journal's order.
-    fn end_writer(&mut self, session: u64) {
+    fn end_writer(&mut self, request: u64, session: u64) {
+        let pending = self.pending.get(&request);
+        let is_durable = pending.is_some_and(|pending| pending.durable.is_some());
         if self.writers.remove(&session)
+            && !is_durable
             && let Some(store) = &self.store
         {
             store.end(session, "");
         }
     }
 
-    fn written(&mut self, question: store::Question, result: Result<(), WriteError>) {
+    fn written(&mut self, question: store::Question, result: Result<Receipt, WriteError>) {
         match result {
-            Ok(()) => self.tell_written(question, WrittenMessage::Done),
+            Ok(receipt) => {
+                let written = WrittenMessage::Done {
+                    sequence: receipt.sequence().unwrap_or(0),
+                    is_repeated: matches!(receipt, Receipt::Repeated(_)),
+                };
+                self.tell_written(question, written);
+            }
             Err(WriteError::Exists { .. }) => self.tell_written(question, WrittenMessage::Exists),
             Err(error) => {
                 let why = error.to_string();
@@ -1727,18 +1846,27 @@ impl Gateway {
         let Some(mut ended) = pending.ended.take() else {
             return;
         };
-        if let Some(message) = pending.spoilt.take() {
+        if let Some(cause) = pending.spoilt.take() {
             let app = self.apps.get(&pending.app).map(|gate| gate.version.name());
             ended.outcome = Outcome::Failed(FailureReport {
-                cause: FailureCause::Limit {
-                    message: message.clone(),
-                },
-                ..FailureReport::of_node(app.unwrap_or_default(), message)
+                cause,
+                ..FailureReport::of_node(app.unwrap_or_default(), String::new())
             });
             ended.answered = false;
         } else if let Outcome::Failed(report) = &mut ended.outcome {
-            report.output = lines;
+            report.output.extend(lines);
         }
+        if let Some(outcome) = self.stopping_outcome(request, &ended.outcome) {
+            ended.outcome = outcome;
+        } else if self.write_end(request, &ended) {
+            if let Some(pending) = self.pending.get_mut(&request) {
+                pending.ended = Some(ended);
+            }
+            return;
+        }
+        let Some(pending) = self.pending.get_mut(&request) else {
+            return;
+        };
         (pending.reply)(Reply::Ended {
             session: ended.session,
             outcome: ended.outcome,
@@ -1856,6 +1984,34 @@ struct Admitted {
     home: u8,
     extents: Vec<Extent>,
     again: Option<Again>,
+    /// It opens a durable session: it is on disk before its scheduler is told of it.
+    durable: Option<u64>,
+    /// The function that it calls, where it calls one.
+    function: u16,
+    /// What its scheduler is told.
+    message: Vec<u8>,
+}
+
+impl Pending {
+    /// Of a request to this app that a scheduler is or will be told of.
+    fn new(app: u16, home: u8, reply: ReplyTo, extents: Vec<Extent>) -> Self {
+        Self {
+            app,
+            home,
+            again: None,
+            reply,
+            extents,
+            joins: None,
+            retries: None,
+            wait: false,
+            accepted: None,
+            answered: false,
+            response: None,
+            spoilt: None,
+            durable: None,
+            ended: None,
+        }
+    }
 }
 
 impl Gate {

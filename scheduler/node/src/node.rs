@@ -31,7 +31,7 @@ use crate::quota::Limit;
 use crate::regions::Regions;
 use crate::request::{Reply, Request, RequestId};
 use crate::status::{AppStats, AppStatus, Broken, Health, Roster, SessionStatus, Troubles};
-use crate::store::Store;
+use crate::store::{Fetched, Store};
 use crate::supervisor::{self, Order, SupervisorHandle};
 use crate::wiring::Wiring;
 
@@ -200,15 +200,22 @@ impl Node {
                 return Err(error);
             }
         };
-        for report in recovered.iter().flat_map(|recovered| &recovered.reports) {
+        let reports = recovered.iter().flat_map(|recovered| &recovered.reports);
+        let reports = reports.map(|report| (String::new(), report.to_string()));
+        let waited_for = store.iter().flat_map(|store| store.waited_for());
+        let waited_for = waited_for.map(|(app, count)| {
+            let text = format!("{count} durable sessions go on as soon as the app is deployed");
+            (app, text)
+        });
+        for (app, text) in reports.chain(waited_for) {
             outlet.put(Output {
-                app: String::new(),
+                app,
                 function: None,
                 session: 0,
                 invocation: 0,
                 slot: None,
                 kind: OutputKind::Notice,
-                text: report.to_string(),
+                text,
                 dropped: 0,
             });
         }
@@ -749,6 +756,11 @@ impl Node {
         self.store.as_ref()?.find_by_name(app, bucket, key)
     }
 
+    /// What a durable session has answered, as far as it is on disk.
+    pub(crate) fn answer_of(&self, session: u64) -> Option<Fetched> {
+        self.store.as_ref()?.answer_of(session)
+    }
+
     /// Deletes a durable object; `done` is told once it is gone for good, or why it is not.
     pub(crate) fn delete_durable(
         &self,
@@ -783,6 +795,12 @@ impl Node {
         Some(libraries.as_ref()?.directory().to_owned())
     }
 
+    /// The node is about to stop: durable sessions that are cancelled from here on, since their
+    /// apps are removed, are not over, and go on at the next start.
+    pub fn stopping(&self) {
+        self.gateway.tell(Command::Stopping);
+    }
+
     /// Ends everything in order: apps, executors, scheduler, zygote. Nothing is left behind.
     ///
     /// # Errors
@@ -797,6 +815,7 @@ impl Node {
             return Ok(());
         };
         let broken = self.health.check();
+        self.stopping();
         let apps = if broken.is_ok() {
             self.remove_all()
         } else {

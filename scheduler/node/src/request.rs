@@ -313,8 +313,8 @@ impl fmt::Display for RefusalReason {
             ),
             Self::NoObject => f.write_str("there is no durable or retained object of that name"),
             Self::NotWritten => f.write_str(
-                "the object could not be written to disk (the node's log says why); nothing has \
-                 happened",
+                "what was to be on disk first could not be written (the node's log says why); \
+                 nothing has happened",
             ),
             Self::TooBig {
                 size_bytes,

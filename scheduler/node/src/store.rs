@@ -5,17 +5,22 @@
 //! a thread of its own reads found ones from disk into the ingress region, so the gateway never
 //! waits for a disk.
 
-use std::os::fd::OwnedFd;
+use std::collections::HashMap;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use pheromone_core::limits::ID_NUMBERS;
 use pheromone_core::spec::Retain;
+use pheromone_journal as journal;
 use pheromone_journal::{
-    Delete, End, Entry, Journal, Name, Object, Options, Payload, Recovered, Stored, WriteError,
+    Delete, Done, End, Entry, Journal, Name, Object, Options, Payload, Receipt, Recovered, Stored,
+    Unfinished, WriteError,
 };
 use pheromone_scheduler::protocol::WriteMessage;
 use pheromone_shm::message::Extent;
@@ -23,6 +28,15 @@ use pheromone_shm::message::Extent;
 use crate::app::Version;
 use crate::error::NodeError;
 use crate::gateway::{Command, GatewayHandle};
+use crate::regions;
+
+mod restoring;
+mod sessions;
+
+use sessions::Given;
+
+pub use restoring::{Restoring, Source};
+pub use sessions::{Call, CallDetails, Fetched, KeptAnswer, ResponseDetails};
 
 /// Between two looks for objects that have been retained long enough.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -39,7 +53,26 @@ pub struct Store {
     journal: Arc<Journal>,
     /// Ids of this life of the node begin here; those of the lives before are smaller.
     first_id: u64,
-    reads: Sender<Read>,
+    sessions_opened: AtomicU64,
+    /// Durable sessions of the time before that have not ended.
+    open: Arc<Mutex<HashMap<u64, Given>>>,
+    /// Those of them whose apps have not been deployed yet, by app.
+    unfinished: Mutex<HashMap<String, Vec<Arc<Unfinished>>>>,
+    reads: Sender<Job>,
+}
+
+/// What the reading thread does.
+enum Job {
+    Object(Read),
+    Session(ReadSession),
+}
+
+/// A durable session whose payloads are to be read from disk.
+struct ReadSession {
+    app: u16,
+    unfinished: Arc<Unfinished>,
+    restoring: Box<Restoring>,
+    into: Arc<OwnedFd>,
 }
 
 /// A scheduler's question, to which the answer goes.
@@ -83,7 +116,7 @@ impl Store {
     /// Another node has it, its format is another, or the disk refuses.
     pub fn open(directory: &Path, gateway: GatewayHandle) -> Result<(Self, Recovered), NodeError> {
         let opened = Journal::open(directory, Options::default());
-        let (journal, recovered) = opened.map_err(|error| NodeError::Journal {
+        let (journal, mut recovered) = opened.map_err(|error| NodeError::Journal {
             reason: error.to_string(),
         })?;
         let journal = Arc::new(journal);
@@ -96,9 +129,12 @@ impl Store {
         let store = Self {
             journal,
             first_id: first_id(now_ns()),
+            sessions_opened: AtomicU64::new(0),
+            open: Arc::default(),
+            unfinished: Mutex::default(),
             reads,
         };
-        store.end_left_behind(&recovered);
+        store.take_in(mem::take(&mut recovered.sessions));
         Ok((store, recovered))
     }
 
@@ -111,11 +147,8 @@ impl Store {
         gateway: &GatewayHandle,
     ) {
         let gateway = gateway.clone();
-        let done = move |result: Result<_, WriteError>| {
-            gateway.tell(Command::Written {
-                question,
-                result: result.map(|_| ()),
-            });
+        let done = move |result: Result<Receipt, WriteError>| {
+            gateway.tell(Command::Written { question, result });
         };
         let Some(file) = version.regions.shared(message.region) else {
             return done(Err(WriteError::Closed));
@@ -130,9 +163,9 @@ impl Store {
             group: message.group.to_vec(),
             session: message.session.into(),
             invocation: message.author,
-            // The core absorbs what a further attempt repeats; whatever it has written is a send of
-            // its own, also the second one of the same name.
-            ordinal: message.ticket,
+            // In a session that is not durable the core absorbs what a further attempt repeats;
+            // whatever it has written is a send of its own, also the second one of the same name.
+            ordinal: message.ordinal.map_or(message.ticket, u64::from),
             retain_until_ns,
             replace: message.replace,
         };
@@ -174,7 +207,7 @@ impl Store {
             extent,
         };
         // Its thread is there as long as this is.
-        let _ = self.reads.send(read);
+        let _ = self.reads.send(Job::Object(read));
     }
 
     /// Deletes an object, if there is one.
@@ -212,24 +245,78 @@ impl Store {
 
     /// A session that has written objects has ended: nothing needs them but their names.
     pub fn end(&self, session: u64, outcome: &str) {
-        self.submit_end(session.into(), outcome);
+        // A disk that refuses is counted by the journal; the next start ends it again.
+        self.submit_end(session.into(), outcome, Box::new(|_| {}));
     }
 
-    /// Ends the sessions that the node before has left behind and nobody goes on with.
-    fn end_left_behind(&self, recovered: &Recovered) {
-        for session in &recovered.sessions {
-            self.submit_end(session.session, "the node has ended");
+    /// Keeps the durable sessions that the node before has left; ends all others.
+    fn take_in(&self, sessions: Vec<Unfinished>) {
+        for session in sessions {
+            if restoring::app_of(&session).is_some() {
+                let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+                open.insert(session.session as u64, Given::of(&session));
+                drop(open);
+                self.put_back(Arc::new(session));
+            } else {
+                let reason = "the node has ended";
+                self.submit_end(session.session, reason, Box::new(|_| {}));
+            }
         }
     }
 
-    fn submit_end(&self, session: u128, reason: &str) {
+    /// A session waits for its app, whose name this answers with.
+    pub fn put_back(&self, session: Arc<Unfinished>) -> String {
+        let app = restoring::app_of(&session).unwrap_or_default().to_owned();
+        let unfinished = self.unfinished.lock();
+        let mut unfinished = unfinished.unwrap_or_else(PoisonError::into_inner);
+        unfinished.entry(app.clone()).or_default().push(session);
+        app
+    }
+
+    /// Names of apps that durable sessions wait for, and how many of them.
+    pub fn waited_for(&self) -> Vec<(String, usize)> {
+        let unfinished = self.unfinished.lock();
+        let unfinished = unfinished.unwrap_or_else(PoisonError::into_inner);
+        let mut apps: Vec<(String, usize)> = unfinished
+            .iter()
+            .map(|(app, sessions)| (app.clone(), sessions.len()))
+            .collect();
+        apps.sort_unstable();
+        apps
+    }
+
+    /// The sessions that wait for an app.
+    pub fn take_unfinished(&self, app: &str) -> Vec<Arc<Unfinished>> {
+        let unfinished = self.unfinished.lock();
+        let mut unfinished = unfinished.unwrap_or_else(PoisonError::into_inner);
+        unfinished.remove(app).unwrap_or_default()
+    }
+
+    /// Reads what is needed of a session into the places that it has been given; the gateway hears
+    /// of it by [`Command::SessionRead`].
+    pub fn read_session(
+        &self,
+        app: u16,
+        unfinished: Arc<Unfinished>,
+        restoring: Box<Restoring>,
+        into: Arc<OwnedFd>,
+    ) {
+        let read = ReadSession {
+            app,
+            unfinished,
+            restoring,
+            into,
+        };
+        let _ = self.reads.send(Job::Session(read));
+    }
+
+    fn submit_end(&self, session: u128, reason: &str, done: Done) {
         let end = Entry::End(End {
             session,
             outcome: 0,
             reason: reason.to_owned(),
         });
-        // A disk that refuses is counted by the journal; the next start ends it again.
-        self.journal.submit(end, Payload::Empty, Box::new(|_| {}));
+        self.journal.submit(end, Payload::Empty, done);
     }
 }
 
@@ -242,10 +329,11 @@ fn first_id(now_ns: u64) -> u64 {
 }
 
 /// Reads what is found, and now and then has expire what has been retained long enough.
-fn read(reads: &Receiver<Read>, journal: &Journal, gateway: &GatewayHandle) {
+fn read(reads: &Receiver<Job>, journal: &Journal, gateway: &GatewayHandle) {
     loop {
         match reads.recv_timeout(EXPIRY_INTERVAL) {
-            Ok(read) => gateway.tell(read.carry_out()),
+            Ok(Job::Object(read)) => gateway.tell(read.carry_out()),
+            Ok(Job::Session(read)) => gateway.tell(read.carry_out()),
             Err(RecvTimeoutError::Timeout) => journal.expire(now_ns(), Box::new(|_| {})),
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -255,13 +343,7 @@ fn read(reads: &Receiver<Read>, journal: &Journal, gateway: &GatewayHandle) {
 impl Read {
     fn carry_out(self) -> Command {
         let size_bytes = self.stored.payload.size_bytes();
-        let offset = self.extent.offset_bytes();
-        let copied = self.stored.payload.copy_to(&self.into, offset);
-        let failed = copied.err().map(|error| error.to_string()).or_else(|| {
-            // The zero byte that follows every payload.
-            let sealed = rustix::io::pwrite(&self.into, &[0], offset + size_bytes);
-            sealed.err().map(|error| error.to_string())
-        });
+        let failed = copy(&self.stored.payload, &self.into, self.extent).err();
         Command::Loaded {
             question: self.question,
             found: Found {
@@ -275,8 +357,41 @@ impl Read {
     }
 }
 
+impl ReadSession {
+    fn carry_out(mut self) -> Command {
+        let copied = self.copy().err();
+        Command::SessionRead {
+            app: self.app,
+            unfinished: self.unfinished,
+            restoring: self.restoring,
+            failed: copied,
+        }
+    }
+
+    fn copy(&mut self) -> Result<(), String> {
+        let extents: Vec<Extent> = self.restoring.session.extents().collect();
+        for (source, extent) in self.restoring.payloads.drain(..).zip(extents) {
+            match source {
+                Source::Stored(payload) => copy(&payload, &self.into, extent)?,
+                Source::Bytes(bytes) => regions::write(self.into.as_fd(), extent, &bytes)
+                    .map_err(|error| error.to_string())?,
+            }
+        }
+        self.restoring.read_answer()
+    }
+}
+
+/// Copies a payload from disk into a region, and the zero byte that follows every payload.
+fn copy(payload: &journal::Extent, into: &OwnedFd, extent: Extent) -> Result<(), String> {
+    let offset = extent.offset_bytes();
+    let copied = payload.copy_to(into, offset);
+    copied.map_err(|error| error.to_string())?;
+    let sealed = rustix::io::pwrite(into, &[0], offset + payload.size_bytes());
+    sealed.map(|_| ()).map_err(|error| error.to_string())
+}
+
 /// Time that goes on while the node does not run.
-fn now_ns() -> u64 {
+pub fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let since = since.unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use pheromone_core::PeerMessage;
 use pheromone_core::event::{
-    AppId, DurableObject, ExecutorId, Failure, HandedLetter, Outcome, Part, Refusal, RequestId,
-    Response, SessionId, Sink, Ticket, Trouble,
+    AppId, DurableObject, ExecutorId, Failure, FiredInvocation, HandedLetter, Outcome, Part,
+    Refusal, RequestId, Response, SessionId, Sink, Ticket, Trouble,
 };
 use pheromone_core::spec::AppSpec;
 use pheromone_shm::events::TriggerEvent;
@@ -19,8 +19,8 @@ use pheromone_shm::message::{Dispatch, Extent, Input, InputKey, ToExecutor};
 use crate::neighbours::Neighbours;
 use crate::peers::{Peer, Peers};
 use crate::protocol::{
-    OutcomeMessage, PARTS_PER_MESSAGE_MAX, RELEASES_PER_MESSAGE_MAX, SWEEP_EXTENTS_PER_MESSAGE_MAX,
-    ToNode, WriteMessage, pieces,
+    FiringMessage, OutcomeMessage, PARTS_PER_MESSAGE_MAX, RELEASES_PER_MESSAGE_MAX,
+    SWEEP_EXTENTS_PER_MESSAGE_MAX, ToNode, WriteMessage, pieces,
 };
 use crate::reclaim::{LARGE_UNITS, Reclaim};
 
@@ -381,6 +381,7 @@ impl Sink for Outbox {
                 app: response.app.0,
                 http_status: response.http_status,
                 content_type: response.content_type,
+                by: response.by,
                 parts,
                 more,
             });
@@ -479,6 +480,7 @@ impl Sink for Outbox {
             ticket: ticket.0,
             session: object.session,
             author: durable.author,
+            ordinal: durable.ordinal,
             region: object.region,
             offset_units: object.offset_units,
             size_bytes: object.size_bytes,
@@ -488,6 +490,32 @@ impl Sink for Outbox {
             retain: durable.retain,
             replace: durable.replace,
         }));
+    }
+
+    fn record_firing(&mut self, app: AppId, ticket: Ticket, firing: &FiredInvocation<'_>) {
+        let message = FiringMessage {
+            app: app.0,
+            ticket: ticket.0,
+            session: firing.session.0,
+            invocation: firing.invocation,
+            bucket: firing.bucket,
+            trigger: firing.trigger,
+            function: firing.function,
+            inputs: firing.inputs.to_vec(),
+            window: firing.window,
+        };
+        let bytes =
+            postcard::to_allocvec(&message).expect("firings of numbers and lists always encode");
+        for (bytes, more) in pieces(&bytes) {
+            self.tell(&ToNode::Firing { bytes, more });
+        }
+    }
+
+    fn record_success(&mut self, _app: AppId, session: SessionId, invocation: u64) {
+        self.tell(&ToNode::Success {
+            session: session.0,
+            invocation,
+        });
     }
 
     fn load(&mut self, app: AppId, ticket: Ticket, bucket: u16, key: &[u8]) {

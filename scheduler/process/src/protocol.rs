@@ -105,6 +105,23 @@ pub enum ToScheduler<'a> {
         /// What.
         outcome: WrittenMessage<'a>,
     },
+    /// A firing is on disk, as [`ToNode::Firing`] has asked, or cannot be: why, as a sentence.
+    Recorded {
+        /// Whose.
+        app: u16,
+        /// Which.
+        ticket: u64,
+        /// What has become of it.
+        outcome: Result<(), &'a str>,
+    },
+    /// A durable session of the time before goes on; answered as a request is. A piece of a
+    /// `RestoredSession`, encoded. The pieces of one follow each other.
+    Restore {
+        /// The piece.
+        bytes: &'a [u8],
+        /// Another one follows.
+        more: bool,
+    },
     /// The durable object that [`ToNode::Load`] has asked for.
     Loaded {
         /// Whose.
@@ -248,6 +265,8 @@ pub struct RequestMessage<'a> {
     pub has_caller: bool,
     /// Shortens the session's deadline.
     pub timeout_ns: Option<u64>,
+    /// It is on disk, and opens a durable session under this id.
+    pub durable: Option<u64>,
 }
 
 /// Where a request goes.
@@ -382,6 +401,8 @@ pub enum ToNode<'a> {
         /// Empty for the default.
         #[serde(borrow)]
         content_type: &'a [u8],
+        /// The invocation that answers; `u64::MAX`: none does.
+        by: u64,
         /// Its parts, in order; those of earlier pieces come before.
         parts: Vec<Part>,
         /// Another piece follows.
@@ -420,6 +441,21 @@ pub enum ToNode<'a> {
     },
     /// Write an object to disk. Its payload stays where it is until [`ToScheduler::Written`].
     Write(#[serde(borrow)] WriteMessage<'a>),
+    /// Write a firing to disk, and say [`ToScheduler::Recorded`]: a piece of a [`FiringMessage`],
+    /// encoded. The pieces of one follow each other.
+    Firing {
+        /// The piece.
+        bytes: &'a [u8],
+        /// Another one follows.
+        more: bool,
+    },
+    /// Write to disk that an invocation need not run again.
+    Success {
+        /// Its session.
+        session: u64,
+        /// The invocation.
+        invocation: u64,
+    },
     /// Look for a durable object, and read it into the app's ingress region.
     Load {
         /// Whose.
@@ -513,6 +549,29 @@ pub struct LetterMessage {
     pub has_inputs: bool,
 }
 
+/// A firing to be written to disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FiringMessage {
+    /// Whose.
+    pub app: u16,
+    /// Comes back in the answer.
+    pub ticket: u64,
+    /// Its session.
+    pub session: u64,
+    /// The invocation.
+    pub invocation: u64,
+    /// Bucket index.
+    pub bucket: u16,
+    /// The trigger's place in it.
+    pub trigger: u16,
+    /// The function.
+    pub function: u16,
+    /// Its inputs, by their numbers in the journal.
+    pub inputs: Vec<u64>,
+    /// Start and end, ns.
+    pub window: Option<(u64, u64)>,
+}
+
 /// An object to be written to disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WriteMessage<'a> {
@@ -524,6 +583,8 @@ pub struct WriteMessage<'a> {
     pub session: u64,
     /// The invocation that sends it; 0: somebody outside.
     pub author: u64,
+    /// How many of this name its attempt has sent before; `None`: it is sent anew.
+    pub ordinal: Option<u32>,
     /// Region of the payload.
     pub region: u16,
     /// First unit of the payload in its region.
@@ -548,7 +609,12 @@ pub struct WriteMessage<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WrittenMessage<'a> {
     /// It is there.
-    Done,
+    Done {
+        /// Its number in the journal.
+        sequence: u64,
+        /// Its author has sent it before; that one stands.
+        is_repeated: bool,
+    },
     /// It is not to replace what is there.
     Exists,
     /// The node keeps nothing on disk.

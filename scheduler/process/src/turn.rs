@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pheromone_core::event::{
     AppId, Death, Destination, Event, ExecutorId, FoundObject, HandedLetter, Ingress, Request,
-    RequestId, Retry, SessionId, Ticket, Written,
+    RequestId, RestoredSession, Retry, SessionId, Ticket, Written,
 };
 use pheromone_core::spec::AppSpec;
 use pheromone_core::{Core, PeerMessage};
@@ -77,6 +77,8 @@ pub struct Scheduler {
     from_neighbour: Vec<u8>,
     /// Pieces of a dead letter that is on its way here.
     adopted: Vec<u8>,
+    /// Pieces of a durable session that goes on here.
+    restored: Vec<u8>,
     now_ns: u64,
     last_work_ns: u64,
     empty_turns: u32,
@@ -109,6 +111,7 @@ impl Scheduler {
             from_node: Vec::with_capacity(4096),
             from_neighbour: Vec::new(),
             adopted: Vec::new(),
+            restored: Vec::new(),
             now_ns,
             last_work_ns: now_ns,
             empty_turns: 0,
@@ -447,12 +450,33 @@ impl Scheduler {
                 app: AppId(app),
                 ticket: Ticket(ticket),
                 outcome: match outcome {
-                    WrittenMessage::Done => Written::Done,
+                    WrittenMessage::Done {
+                        sequence,
+                        is_repeated,
+                    } => Written::Done {
+                        sequence,
+                        is_repeated,
+                    },
                     WrittenMessage::Exists => Written::Exists,
                     WrittenMessage::NothingKept => Written::NothingKept,
                     WrittenMessage::Failed(why) => Written::Failed(why),
                 },
             }),
+            ToScheduler::Recorded {
+                app,
+                ticket,
+                outcome,
+            } => self.step(Event::Recorded {
+                app: AppId(app),
+                ticket: Ticket(ticket),
+                outcome,
+            }),
+            ToScheduler::Restore { bytes, more } => {
+                self.restored.extend_from_slice(bytes);
+                if !more {
+                    self.restore()?;
+                }
+            }
             ToScheduler::Loaded { app, ticket, found } => self.step(Event::Loaded {
                 app: AppId(app),
                 ticket: Ticket(ticket),
@@ -571,6 +595,7 @@ impl Scheduler {
             session: message.session.map(SessionId),
             has_caller: message.has_caller,
             timeout_ns: message.timeout_ns,
+            durable: message.durable.map(SessionId),
         }));
     }
 
@@ -681,6 +706,15 @@ impl Scheduler {
             postcard::from_bytes(&bytes).map_err(|e| format!("a dead letter: {e}"))?;
         let letter = &letter;
         self.step(Event::Adopt { app, letter });
+        Ok(())
+    }
+
+    /// The last piece of a durable session has come.
+    fn restore(&mut self) -> Result<(), String> {
+        let bytes = std::mem::take(&mut self.restored);
+        let session: RestoredSession =
+            postcard::from_bytes(&bytes).map_err(|e| format!("a durable session: {e}"))?;
+        self.step(Event::Restore(&session));
         Ok(())
     }
 

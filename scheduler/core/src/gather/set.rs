@@ -50,7 +50,7 @@ impl<T: Copy> Set<T> {
         }
     }
 
-    pub(super) fn drop_pending(&mut self, out: &mut Outcome<T>) {
+    pub(crate) fn drop_pending(&mut self, out: &mut Outcome<T>) {
         if self.is_pending() {
             out.drop_all(self.items.iter().copied().flatten());
             self.be_over();
@@ -58,7 +58,7 @@ impl<T: Copy> Set<T> {
     }
 
     /// What comes later changes nothing.
-    fn be_over(&mut self) {
+    pub(crate) fn be_over(&mut self) {
         self.items.clear();
         self.items.shrink_to(BUFFER_ENTRIES_KEPT);
         self.present = 0;

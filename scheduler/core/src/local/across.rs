@@ -89,7 +89,7 @@ impl Local {
             }
             return;
         }
-        let session = self.open_session(app, RequestId(0), false, None);
+        let session = self.open_session(app, RequestId(0), false, None, None);
         self.tables.sessions[session].lineage = Some(Box::new(Lineage::of(inputs)));
         let of = &mut self.apps[app];
         let near = inputs

@@ -1,7 +1,7 @@
 //! What a step leaves to be done at its end: what concerns other invocations or whole sessions, and
 //! would pull the ground from under whoever finds that it is due.
 
-use crate::event::{AppId, ExecutorId, Failure, SessionId, Sink};
+use crate::event::{AppId, ExecutorId, Failure, SessionId, Sink, Ticket};
 use crate::local::invocation::{Invocation, Place};
 use crate::local::session::{End, Session};
 use crate::local::{Local, Tables};
@@ -41,6 +41,15 @@ pub(super) enum Afterwards {
         app: AppId,
         /// Which of its custom triggers.
         custom: usize,
+    },
+    /// A firing of a durable session is to be recorded.
+    Record(Ticket),
+    /// Nothing of what came of a root is in memory alone any more.
+    Succeeded {
+        /// Whose.
+        session: SessionId,
+        /// The root's.
+        invocation: u64,
     },
     /// Something of this app can start that could not before.
     Dispatch(AppId),
@@ -87,6 +96,17 @@ impl Local {
                     }
                 }
                 Afterwards::Tell { app, custom } => self.tell_custom(app, custom, sink),
+                Afterwards::Record(ticket) => self.record(ticket, sink),
+                Afterwards::Succeeded {
+                    session,
+                    invocation,
+                } => {
+                    // An end that is recorded says the same.
+                    if let Some(found) = self.tables.session(session) {
+                        let app = self.tables.sessions[found].app;
+                        sink.record_success(app, session, invocation);
+                    }
+                }
                 Afterwards::Dispatch(app) => {
                     if self.apps.get(app).is_some() {
                         self.dispatch_ready(app, sink);
@@ -143,6 +163,7 @@ impl Local {
                 self.tables.pass_place_later(app, cancelled);
                 self.tables.finish(app, cancelled, sink);
             }
+            Place::Recording => self.tables.finish(app, cancelled, sink),
             Place::InLine => {
                 self.tables.leave_line(app, cancelled);
                 self.tables.finish(app, cancelled, sink);

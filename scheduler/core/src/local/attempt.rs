@@ -19,6 +19,8 @@ use crate::local::app::App;
 use crate::local::dispatch::Completion;
 use crate::local::invocation::{Invocation, Place};
 use crate::local::message::Publication;
+use crate::local::name::{AutoText, key_text};
+use crate::local::object::Object;
 use crate::local::plan::FunctionPlan;
 use crate::local::rerun::Watch;
 use crate::local::session::{End, Session};
@@ -28,6 +30,9 @@ use crate::spec::{Backoff, OnFailure};
 
 /// Bit of a status that forbids a further attempt (`PHR_PERMANENT`).
 const PERMANENT: i32 = 0x100;
+
+/// Bucket and key of an object that an invocation sends.
+type SentName = (u16, Box<[u8]>);
 
 /// What the attempts of an invocation that may run again have done so far.
 #[derive(Default)]
@@ -43,6 +48,12 @@ pub(super) struct Done {
     pub(super) runs: SmallVec<[Ref<Invocation>; 2]>,
     /// The attempt that has begun last.
     pub(super) latest: u32,
+    /// Attempts that have ended with an earlier life of the node, which are not counted.
+    earlier: u32,
+    /// Objects that an attempt has sent to disk under a name, in a durable session, and how many
+    /// the attempt has that has sent most.
+    persisted: HashMap<(u32, SentName), u32, RandomState>,
+    persisted_most: HashMap<SentName, u32, RandomState>,
     /// Rerun rules.
     pub(super) watch: Watch,
 }
@@ -50,7 +61,38 @@ pub(super) struct Done {
 impl Done {
     /// Identities remembered: they count as names.
     pub(super) fn names(&self) -> u64 {
-        self.sent.len() as u64
+        (self.sent.len() + self.persisted_most.len()) as u64
+    }
+
+    /// Attempts that count as its function's.
+    pub(super) fn attempts(&self) -> u32 {
+        self.latest - self.earlier
+    }
+
+    /// The invocation of an earlier life runs again. How often it had run is not known.
+    pub(super) fn begin_again(&mut self) {
+        self.latest += 1;
+        self.earlier = 1;
+    }
+
+    /// Notes that an attempt sends an object to disk. False: another attempt has sent this one.
+    fn sends(&mut self, attempt: u32, name: &SentName) -> bool {
+        let count = self.persisted.entry((attempt, name.clone())).or_default();
+        *count += 1;
+        let most = self.persisted_most.entry(name.clone()).or_default();
+        let is_new = *count > *most;
+        *most = (*most).max(*count);
+        is_new
+    }
+
+    /// What an attempt has sent last under a name could not be written: it has not been sent.
+    fn takes_back(&mut self, attempt: u32, name: &SentName) {
+        if let Some(count) = self.persisted.get_mut(&(attempt, name.clone())) {
+            *count -= 1;
+        }
+        if let Some(most) = self.persisted_most.get_mut(name) {
+            *most -= 1;
+        }
     }
 
     /// Notes a steering call of an attempt. False: another one has made it.
@@ -159,12 +201,17 @@ impl Local {
             }
             OnFailure::Continue => {
                 self.tables.tell_failure(app, session, &failure, sink);
-                for trigger in self.tables.sources_of_failed(app, failed) {
+                let sources = self.tables.sources_of_failed(app, failed);
+                if !sources.is_empty() {
+                    self.tables.leave_trace(failed);
+                }
+                for trigger in sources {
                     self.tables.close_source(app, session, trigger, sink);
                 }
             }
             OnFailure::Bucket(bucket) => {
                 self.tables.tell_failure(app, session, &failure, sink);
+                self.tables.leave_trace(failed);
                 self.report(failed, bucket, failure, sink);
             }
         }
@@ -191,7 +238,7 @@ impl Tables {
     ) -> bool {
         let invocation = &self.invocations[failed];
         let plan = &app.plan.functions[usize::from(invocation.function)];
-        if invocation.attempt >= plan.attempts {
+        if invocation.done.is_none() || self.dones[invocation.done].attempts() >= plan.attempts {
             return false;
         }
         let pause_ns = pause_ns(&plan.backoff, invocation.id, invocation.attempt);
@@ -283,6 +330,9 @@ impl Tables {
         let Some(done) = self.invocations[sender].done.some() else {
             return false;
         };
+        if publication.is_durable && self.sessions[publication.to.session].durable.is_some() {
+            return self.has_sent_durable(app, sender, publication);
+        }
         let place = match (publication.to.target, publication.object.key) {
             (Target::Bucket(bucket), InputKey::Named(key)) => {
                 let name = self.names.find(publication.object.session, bucket, key);
@@ -297,6 +347,47 @@ impl Tables {
         #[cfg(feature = "planted-bugs")]
         let is_new = is_new || self.planted == Some(crate::planted::Planted::FiresAgain);
         !is_new
+    }
+
+    /// An invocation of a durable session sends an object to disk: whether another attempt has
+    /// sent this one, the so manieth of its name.
+    fn has_sent_durable(
+        &mut self,
+        app: &mut App,
+        sender: Ref<Invocation>,
+        publication: &Publication<'_>,
+    ) -> bool {
+        let done = &mut self.dones[self.invocations[sender].done];
+        let before = done.names();
+        let name = sent_name(publication.object.bucket, publication.object.key);
+        let is_new = done.sends(publication.author.attempt, &name);
+        app.names += done.names() - before;
+        !is_new
+    }
+
+    /// How many objects of this name the attempt of a durable session had sent to disk before the
+    /// last one; `None` in other sessions.
+    pub(super) fn send_ordinal(
+        &self,
+        sender: Ref<Invocation>,
+        publication: &Publication<'_>,
+    ) -> Option<u32> {
+        let _ = self.sessions[publication.to.session].durable.as_ref()?;
+        let done = self.invocations[sender].done.some()?;
+        let name = sent_name(publication.object.bucket, publication.object.key);
+        let sent = (publication.author.attempt, name);
+        let count = self.dones[done].persisted.get(&sent)?;
+        Some(count.saturating_sub(1))
+    }
+
+    /// What an executor's invocation has sent last under an object's name could not be written.
+    pub(super) fn take_send_back(&mut self, sender: Ref<Invocation>, sent: Ref<Object>) {
+        let invocation = &self.invocations[sender];
+        if let Some(done) = invocation.done.some() {
+            let object = self.objects[sent].input();
+            let name = sent_name(object.bucket, object.key);
+            self.dones[done].takes_back(invocation.attempt, &name);
+        }
     }
 
     /// A successful invocation closes the sources that it has said it would.
@@ -374,6 +465,11 @@ impl Tables {
             self.steering_refused(app, session, trigger, &refusal, sink);
         }
     }
+}
+
+fn sent_name(bucket: u16, key: InputKey<'_>) -> SentName {
+    let mut text = AutoText::new();
+    (bucket, key_text(key, &mut text).into())
 }
 
 /// The pause after this attempt: doubling, bounded, and shifted by `jitter` in a way that depends

@@ -330,7 +330,7 @@ impl Local {
         sink: &mut S,
     ) {
         let timeout_ns = self.apps[retry.app].shortened_timeout_ns(retry.timeout_ns);
-        let session = self.open_session(retry.app, retry.id, retry.has_caller, timeout_ns);
+        let session = self.open_session(retry.app, retry.id, retry.has_caller, timeout_ns, None);
         let tables = &mut self.tables;
         let contributors = inputs.objects.iter().map(|&at| tables.objects[at].session);
         let lineage = Lineage::of_retry(letter.session, contributors);
@@ -341,12 +341,10 @@ impl Local {
         of.headers_object = inputs.headers_object;
         of.headers = inputs.headers;
         let firing = Firing {
-            session,
-            function: letter.function,
             trigger: letter.trigger,
             window: letter.window,
-            near: None,
             is_call: true,
+            ..Firing::new(session, letter.function)
         };
         let app = &mut self.apps[retry.app];
         tables.fire(app, firing, inputs.objects.iter().copied());

@@ -31,7 +31,12 @@ impl Local {
         let object = tables.create(app, &publication.object);
         tables.objects[object].is_coming = true;
         tables.enter_name(app, object, publication);
-        tables.delay_object(app, object, publication.to, delay_ns);
+        let to = Delivery {
+            // Nothing comes of it until its time has come.
+            root: Ref::NONE,
+            ..publication.to
+        };
+        tables.delay_object(app, object, to, delay_ns);
     }
 
     /// The time of a delayed object has come.

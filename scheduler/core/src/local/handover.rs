@@ -192,6 +192,7 @@ impl HandedObject {
                 HandedKey::Named(key) => InputKey::Named(key),
             },
             group: &self.group,
+            labelled: (0, 0),
         }
     }
 }

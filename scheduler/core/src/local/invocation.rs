@@ -12,6 +12,7 @@ use crate::limits::BUFFER_ENTRIES_KEPT;
 use crate::local::Tables;
 use crate::local::app::App;
 use crate::local::attempt::Done;
+use crate::local::durable::Root;
 use crate::local::message::Delivery;
 use crate::local::name::Author;
 use crate::local::object::Object;
@@ -53,6 +54,8 @@ pub(super) struct Invocation {
     pub(super) near: Option<u16>,
     /// It is the first of an external call.
     pub(super) is_call: bool,
+    /// What it comes from, in a durable session.
+    pub(super) root: Ref<Root>,
     /// The line in which it has a place or waits for one; none where its function is not serial.
     pub(super) line: Ref<Line>,
     pub(super) queue_previous: Ref<Invocation>,
@@ -66,6 +69,8 @@ pub(super) struct Invocation {
 pub(super) enum Place {
     /// In its function's queue.
     Queued,
+    /// Nowhere, until its firing is on disk.
+    Recording,
     /// In its line, until one of those alike has ended.
     InLine,
     /// On this executor.
@@ -97,6 +102,7 @@ impl Default for Invocation {
             queued_ns: 0,
             near: None,
             is_call: false,
+            root: Ref::NONE,
             line: Ref::NONE,
             queue_previous: Ref::NONE,
             queue_next: Ref::NONE,
@@ -124,6 +130,7 @@ impl Invocation {
             target,
             function: self.function,
             near: Some(slot),
+            root: self.root,
         }
     }
 
@@ -144,7 +151,25 @@ pub(super) struct Firing {
     pub(super) trigger: u16,
     pub(super) window: Option<Window>,
     pub(super) near: Option<u16>,
+    /// It is the first of an external call.
     pub(super) is_call: bool,
+    /// What it comes from, in a durable session.
+    pub(super) root: Ref<Root>,
+}
+
+impl Firing {
+    /// Of a function, for no reason yet.
+    pub(super) fn new(session: Ref<Session>, function: u16) -> Self {
+        Self {
+            session,
+            function,
+            trigger: NO_TRIGGER,
+            window: None,
+            near: None,
+            is_call: false,
+            root: Ref::NONE,
+        }
+    }
 }
 
 impl Tables {
@@ -162,6 +187,10 @@ impl Tables {
         firing: Firing,
         inputs: impl Iterator<Item = Ref<Object>>,
     ) {
+        if self.sessions[firing.session].durable.is_some() {
+            let inputs: SmallVec<[Ref<Object>; 8]> = inputs.collect();
+            return self.fire_durably(app, firing, &inputs);
+        }
         self.last_invocation += 1;
         let id = self.last_invocation;
         let fired = self.enter(app, firing, id, inputs);
@@ -169,7 +198,15 @@ impl Tables {
         if plan.can_run_again() {
             self.remember(plan, fired);
         }
-        if plan.serial_by.is_none() || self.takes_place(app, fired) {
+        self.wait_for_turn(app, fired);
+    }
+
+    /// Queues a new invocation, once its turn has come where it has to wait for one.
+    #[inline(always)]
+    pub(super) fn wait_for_turn(&mut self, app: &mut App, fired: Ref<Invocation>) {
+        let function = usize::from(self.invocations[fired].function);
+        let is_serial = app.plan.functions[function].serial_by.is_some();
+        if !is_serial || self.takes_place(app, fired) {
             self.queue(app, fired);
         }
     }
@@ -197,6 +234,7 @@ impl Tables {
         invocation.attempt = 1;
         invocation.near = firing.near;
         invocation.is_call = firing.is_call;
+        invocation.root = firing.root;
         invocation.request = Ref::NONE;
         invocation.headers = Ref::NONE;
         invocation.window = firing.window;
@@ -209,6 +247,7 @@ impl Tables {
         invocation.input_count = invocation.held.len() as u32;
 
         app.stats.calls_waiting += u64::from(firing.is_call);
+        self.root_begins(firing.root);
         if next.is_some() {
             self.invocations[next].session_previous = entered;
         }
@@ -285,6 +324,7 @@ impl Tables {
         let invocation = &mut self.invocations[leaving];
         let session = std::mem::take(&mut invocation.session).some()?;
         let (previous, next) = (invocation.session_previous, invocation.session_next);
+        let root = std::mem::take(&mut invocation.root);
         let of = &mut self.sessions[session];
         of.busy -= 1;
         of.count_invocation(app, invocation.function, false);
@@ -295,6 +335,9 @@ impl Tables {
         }
         if next.is_some() {
             self.invocations[next].session_previous = previous;
+        }
+        if root.is_some() {
+            self.root_ends(root);
         }
         Some(session)
     }

@@ -115,6 +115,7 @@ impl Local {
                     bucket: load.bucket,
                     key: InputKey::Named(&load.key),
                     group: found.group,
+                    labelled: (0, 0),
                 };
                 Ok(self.tables.create(app, &new))
             }

@@ -3,13 +3,12 @@
 //! A message of an invocation whose session has ended is still judged, but does nothing; memory
 //! that it names goes back to its owner.
 
-use pheromone_shm::message::{
-    Extent, FromExecutor, InputKey, Key, NO_BUCKET, NO_TRIGGER, Target, ToExecutor,
-};
+use pheromone_shm::message::{Extent, FromExecutor, InputKey, Key, NO_BUCKET, Target, ToExecutor};
 
 use crate::event::{ATTACHED_PER_MESSAGE_MAX, AppId, Cause, ExecutorId, Failure, SessionId, Sink};
 use crate::local::app::App;
 use crate::local::dispatch::Completion;
+use crate::local::durable::Root;
 use crate::local::executor::{Disk, State};
 use crate::local::invocation::{Firing, Invocation};
 use crate::local::judge::{
@@ -40,6 +39,8 @@ pub(super) struct Publication<'a> {
     pub(super) object: NewObject<'a>,
     pub(super) to: Delivery,
     pub(super) author: Author,
+    /// It is on disk before it arrives.
+    pub(super) is_durable: bool,
 }
 
 /// What goes with a payload.
@@ -59,6 +60,8 @@ pub(super) struct Delivery {
     /// The direct object's functions are this one's `next`.
     pub(super) function: u16,
     pub(super) near: Option<u16>,
+    /// What it comes from, in a durable session.
+    pub(super) root: Ref<Root>,
 }
 
 impl Default for Delivery {
@@ -68,6 +71,7 @@ impl Default for Delivery {
             target: Target::Next,
             function: 0,
             near: None,
+            root: Ref::NONE,
         }
     }
 }
@@ -313,10 +317,14 @@ impl Local {
                 bucket: bucket_of(target),
                 key: full_key(label.key, invocation.id),
                 group: label.group,
+                labelled: (invocation.id, label.ordinal),
             },
             to: invocation.delivery(target, id.slot),
             author: invocation.author(),
+            is_durable,
         };
+        self.tables
+            .trace(app, open, &publication, label.delay_ns > 0);
         if self
             .tables
             .is_repeated(app, open, &publication, label.ordinal)
@@ -335,7 +343,8 @@ impl Local {
                 self.persisted(id, status::ECANCELED, sink);
             }
         } else if is_durable {
-            self.persist(id, &publication, (label.delay_ns, persists), sink);
+            let delay_ns = label.delay_ns;
+            self.persist(id, open, &publication, (delay_ns, persists), sink);
             self.tables.meet_rules(&self.apps[id.app], open, target);
         } else if label.delay_ns > 0 {
             self.delay(id.app, &publication, label.delay_ns);
@@ -380,10 +389,14 @@ impl Local {
                 bucket: bucket_of(target),
                 key: full_key(label.key, invocation.id),
                 group: label.group,
+                labelled: (invocation.id, label.ordinal),
             },
             to: invocation.delivery(target, id.slot),
             author: invocation.author(),
+            is_durable,
         };
+        self.tables
+            .trace(app, open, &publication, label.delay_ns > 0);
         if self
             .tables
             .is_repeated(app, open, &publication, label.ordinal)
@@ -401,7 +414,8 @@ impl Local {
                 self.persisted(id, status::ECANCELED, sink);
             }
         } else if is_durable {
-            self.persist(id, &publication, (label.delay_ns, persists), sink);
+            let delay_ns = label.delay_ns;
+            self.persist(id, open, &publication, (delay_ns, persists), sink);
             self.tables.meet_rules(&self.apps[id.app], open, target);
         } else if label.delay_ns > 0 {
             self.delay(id.app, &publication, label.delay_ns);
@@ -623,14 +637,16 @@ impl Tables {
         to: &Delivery,
         sink: &mut S,
     ) {
-        let Delivery { session, near, .. } = *to;
-        let direct = |function: u16| Firing {
+        let Delivery {
             session,
-            function,
-            trigger: NO_TRIGGER,
-            window: None,
             near,
-            is_call: false,
+            root,
+            ..
+        } = *to;
+        let direct = |function: u16| Firing {
+            near,
+            root,
+            ..Firing::new(session, function)
         };
         match to.target {
             Target::Bucket(_) => self.offer(app, created, session, near, sink),

@@ -13,6 +13,7 @@ mod custom;
 mod dead;
 mod delayed;
 mod dispatch;
+mod durable;
 mod exchange;
 mod executor;
 mod fair;
@@ -52,6 +53,7 @@ use afterwards::Afterwards;
 use app::{App, Apps};
 use attempt::Done;
 use delayed::Delayed;
+use durable::Root;
 use executor::State;
 use fair::Fair;
 use invocation::Invocation;
@@ -152,6 +154,7 @@ struct Tables {
     objects: Slab<Object>,
     invocations: Slab<Invocation>,
     dones: Slab<Done>,
+    roots: Slab<Root>,
     names: Names,
     states: States,
     delayed: Slab<Delayed>,
@@ -197,13 +200,14 @@ impl Local {
                 schedulers: config.schedulers,
                 keeps_on_disk: config.keeps_on_disk,
                 now_ns: 0,
-                last_invocation: u64::from(config.scheduler_index) << INVOCATION_BITS
-                    | config.first_id % ID_NUMBERS,
+                last_invocation: (u64::from(config.scheduler_index) << INVOCATION_BITS)
+                    + config.first_id % ID_NUMBERS,
                 sessions: Slab::new(),
                 numbered: Numbered::new(config.first_id),
                 objects: Slab::new(),
                 invocations: Slab::new(),
                 dones: Slab::new(),
+                roots: Slab::new(),
                 names: Names::new(),
                 states: States::new(),
                 delayed: Slab::new(),
@@ -398,6 +402,10 @@ impl Local {
             Event::Written {
                 ticket, outcome, ..
             } => self.written(ticket, outcome, sink),
+            Event::Recorded {
+                ticket, outcome, ..
+            } => self.recorded(ticket, outcome, sink),
+            Event::Restore(restored) => self.restore(restored, sink),
             Event::Loaded { app, ticket, found } => self.loaded_from_disk(app, ticket, found, sink),
             Event::Flush { .. } | Event::Peer { .. } => unreachable!("the core handles these"),
             Event::Tick => {}

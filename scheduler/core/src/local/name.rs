@@ -207,14 +207,21 @@ pub(super) fn failure_text(invocation: u64) -> AutoText {
 
 /// Whether this is the text of an automatic key, as [`auto_text`] writes it.
 pub(super) fn is_auto_text(key: &[u8]) -> bool {
-    let parse = || {
-        let (invocation, ordinal) = std::str::from_utf8(key)
-            .ok()?
-            .strip_prefix('~')?
-            .split_once('.')?;
-        Some(auto_text(invocation.parse().ok()?, ordinal.parse().ok()?))
-    };
-    parse().is_some_and(|text| text[..] == *key)
+    auto_key(key).is_some()
+}
+
+/// The automatic key of this text, as [`auto_text`] writes it.
+pub(super) fn auto_key(key: &[u8]) -> Option<InputKey<'static>> {
+    let (invocation, ordinal) = std::str::from_utf8(key)
+        .ok()?
+        .strip_prefix('~')?
+        .split_once('.')?;
+    let (invocation, ordinal) = (invocation.parse().ok()?, ordinal.parse().ok()?);
+    let is_so = auto_text(invocation, ordinal)[..] == *key;
+    is_so.then_some(InputKey::Auto {
+        invocation,
+        ordinal,
+    })
 }
 
 /// The text of any key.

@@ -67,6 +67,8 @@ pub(super) struct Object {
     /// How many objects are attached to it, or to its root.
     pub(super) attached: u32,
     pub(super) producer: u64,
+    /// Its number in the journal; 0 where it is not on disk.
+    pub(super) sequence: u64,
     text: SmallVec<[u8; 32]>,
     /// Its remembered name, where it has one.
     pub(super) name: Ref<Name>,
@@ -94,6 +96,7 @@ impl Default for Object {
             ordinal: 0,
             attached: 0,
             producer: 0,
+            sequence: 0,
             text: SmallVec::new(),
             name: Ref::NONE,
             kept_previous: Ref::NONE,
@@ -112,6 +115,9 @@ pub(super) struct NewObject<'a> {
     pub(super) bucket: u16,
     pub(super) key: InputKey<'a>,
     pub(super) group: &'a [u8],
+    /// Of a direct object that has a key, which is but a label: its invocation, and how many such
+    /// that has sent before.
+    pub(super) labelled: (u64, u32),
 }
 
 /// Where a payload is and whose it is.
@@ -259,6 +265,7 @@ impl Tables {
         object.kept = false;
         object.is_coming = false;
         object.home = Home::Here;
+        object.sequence = 0;
         object.text.clear();
         match new.key {
             InputKey::Auto {
@@ -272,6 +279,7 @@ impl Tables {
             InputKey::Named(key) => {
                 object.text.extend_from_slice(key);
                 object.key_bytes = key.len() as u8;
+                (object.producer, object.ordinal) = new.labelled;
             }
         }
         if !new.group.is_empty() {

@@ -64,7 +64,7 @@ impl Local {
             session,
             target: Target::Bucket(bucket),
             function: invocation.function,
-            near: None,
+            ..Delivery::default()
         };
         let to = report.to;
         report.previous = Ref::NONE;
@@ -123,9 +123,11 @@ impl Local {
                 bucket,
                 key: InputKey::Named(&key),
                 group: &group_of(app.function_name(to.function)),
+                labelled: (0, 0),
             },
             to,
             author: Author::default(),
+            is_durable: false,
         };
         let tables = &mut self.tables;
         let object = tables.create(app, &publication.object);

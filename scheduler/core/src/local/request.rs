@@ -1,7 +1,7 @@
 //! Requests from outside: calls and puts, judged and limited at the edge, where the caller learns
 //! it. What has been let in is never refused inside.
 
-use pheromone_shm::message::{Extent, HeadersRef, InputKey, NO_BUCKET, NO_TRIGGER, Target};
+use pheromone_shm::message::{Extent, HeadersRef, InputKey, NO_BUCKET, Target};
 
 use crate::event::{Destination, Ingress, Refusal, Request, Sink};
 use crate::limits::{OBJECT_CHARGE_BYTES, SESSION_CHARGE_BYTES};
@@ -13,12 +13,12 @@ use crate::local::name::Author;
 use crate::local::object::{NewObject, Object, Payload};
 use crate::local::respond::Form;
 use crate::local::session::Session;
-use crate::local::write::Waiter;
+use crate::local::write::{Sending, Waiter};
 use crate::slab::Ref;
 use crate::spec::Entry;
 
 /// The key of a request that goes to a function.
-const REQUEST_KEY: &[u8] = b"request";
+pub(super) const REQUEST_KEY: &[u8] = b"request";
 
 /// Where a request goes, found right.
 enum Door<'a> {
@@ -64,6 +64,12 @@ impl Local {
             other => door(app, other)?,
         };
         if !is_payload(app, request.body) || request.headers.is_some_and(|h| !is_block(app, h)) {
+            return Err(Refusal::Malformed);
+        }
+        let is_durable_call = matches!(door, Door::Function(_)) && request.session.is_none();
+        if let Some(id) = request.durable
+            && !(is_durable_call && self.tables.may_number(id))
+        {
             return Err(Refusal::Malformed);
         }
         let joined = match request.session {
@@ -114,7 +120,13 @@ impl Local {
             Some(session) => session,
             None => {
                 let timeout_ns = self.apps[request.app].shortened_timeout_ns(request.timeout_ns);
-                self.open_session(request.app, request.id, request.has_caller, timeout_ns)
+                let (app, id) = (request.app, request.id);
+                let opened =
+                    self.open_session(app, id, request.has_caller, timeout_ns, request.durable);
+                if request.durable.is_some() {
+                    self.tables.sessions[opened].durable = Some(Box::default());
+                }
+                opened
             }
         };
         self.bring_headers(request, session, joined.is_some(), sink);
@@ -170,16 +182,13 @@ impl Local {
                     bucket: NO_BUCKET,
                     key: InputKey::Named(REQUEST_KEY),
                     group: b"",
+                    labelled: (0, 0),
                 };
                 let body = self.tables.create(app, &new);
                 self.keep_request(body, session, keeps_request);
                 let firing = Firing {
-                    session,
-                    function,
-                    trigger: NO_TRIGGER,
-                    window: None,
-                    near: None,
                     is_call: true,
+                    ..Firing::new(session, function)
                 };
                 let app = &mut self.apps[request.app];
                 self.tables.fire_one(app, firing, body);
@@ -204,22 +213,26 @@ impl Local {
                         bucket,
                         key,
                         group,
+                        labelled: (0, 0),
                     },
                     to: Delivery {
                         session,
                         target: Target::Bucket(bucket),
-                        function: 0,
-                        near: None,
+                        ..Delivery::default()
                     },
                     author: Author::default(),
+                    is_durable: app.plan.buckets[usize::from(bucket)].is_durable,
                 };
                 let app = &mut self.apps[request.app];
                 let body = self.tables.create(app, &publication.object);
                 // First, since what it fires may start at once and look for the request.
                 self.keep_request(body, session, keeps_request);
-                if self.apps[request.app].plan.buckets[usize::from(bucket)].is_durable {
-                    let waiter = Waiter::Request(request.id);
-                    return self.write(request.app, body, &publication, (0, waiter), sink);
+                if publication.is_durable {
+                    let sending = Sending {
+                        waiter: Waiter::Request(request.id),
+                        ..Sending::default()
+                    };
+                    return self.write(request.app, body, &publication, sending, sink);
                 }
                 self.bring_created(request.app, body, &publication, sink);
                 let app = &mut self.apps[request.app];
@@ -258,6 +271,7 @@ impl Local {
             bucket: NO_BUCKET,
             key: InputKey::Named(b"headers"),
             group: b"",
+            labelled: (0, 0),
         };
         let headers = self.tables.create(app, &new);
         if joins {

@@ -160,7 +160,7 @@ impl Tables {
             return false;
         };
         let is_late = due_ns >= self.sessions[invocation.session].deadline_ns;
-        if is_late || done.latest >= app.plan.reruns[usize::from(rule)].attempts {
+        if is_late || done.attempts() >= app.plan.reruns[usize::from(rule)].attempts {
             return false;
         }
         self.rest(app, failed, sink);
@@ -196,6 +196,7 @@ impl Tables {
             window: invocation.window,
             near: None,
             is_call: false,
+            root: invocation.root,
         };
         let count = invocation.input_count as usize;
         let inputs: SmallVec<[_; 4]> = invocation.held[..count].into();
@@ -276,7 +277,7 @@ impl Local {
             return;
         };
         let plan = &app.plan.reruns[usize::from(rule)];
-        let may_run = self.tables.dones[at].latest < plan.attempts;
+        let may_run = self.tables.dones[at].attempts() < plan.attempts;
         if self.tables.invocations[one].place == Place::Resting {
             if may_run {
                 self.tables.rerun(app, one);

@@ -7,6 +7,7 @@ use crate::event::{Cause, ExecutorId, Failure, Part, Response, SessionId, Sink};
 use crate::level::{Addressed, Answer, Outgoing, ToLocal, Verdict, home};
 use crate::local::afterwards::Afterwards;
 use crate::local::app::App;
+use crate::local::durable::Root;
 use crate::local::invocation::Invocation;
 use crate::local::judge::Fault;
 use crate::local::lineage::Ancestry;
@@ -54,6 +55,7 @@ struct Respondent {
     invocation: u64,
     /// Another attempt of it may have answered.
     may_repeat: bool,
+    root: Ref<Root>,
 }
 
 /// Why an answer does not stand.
@@ -102,6 +104,7 @@ impl Local {
                 ordinal: u32::MAX,
             },
             group: b"",
+            labelled: (0, 0),
         };
         let body = self.tables.create(app, &new);
         self.answer(open, own, to, &[body], form, sink);
@@ -278,6 +281,7 @@ impl Local {
         let by = Respondent {
             invocation: answer.invocation,
             may_repeat: answer.may_repeat,
+            root: Ref::NONE,
         };
         let form = Form {
             http_status,
@@ -359,6 +363,7 @@ impl Tables {
         Respondent {
             invocation: self.invocations[open].id,
             may_repeat: self.has_several_attempts(open),
+            root: self.invocations[open].root,
         }
     }
 
@@ -407,9 +412,10 @@ impl Tables {
         sink: &mut S,
     ) -> Result<(), Unanswerable> {
         let of = &mut self.sessions[session];
+        let is_restored = of.durable.as_ref().is_some_and(|it| it.is_restored);
         match (of.has_caller, of.answered_by) {
             (true, 0) => {}
-            (true, first) if first == by.invocation && by.may_repeat => {
+            (true, first) if first == by.invocation && (by.may_repeat || is_restored) => {
                 return Err(Unanswerable::Repeated);
             }
             (true, _) => {
@@ -422,11 +428,13 @@ impl Tables {
             }
         }
         of.answered_by = by.invocation;
+        of.response_root = by.root;
         if of.busy == 0 {
             // It was open for this answer alone.
             let session = of.id;
             self.afterwards.push_back(Afterwards::Settle { session });
         }
+        self.root_begins(by.root);
         self.give_response(session, body, form, sink);
         Ok(())
     }
@@ -458,6 +466,7 @@ impl Tables {
             http_status: form.http_status,
             content_type: form.content_type,
             parts: &parts,
+            by: of.answered_by,
         });
         parts.clear();
         parts.shrink_to(crate::limits::BUFFER_ENTRIES_KEPT);

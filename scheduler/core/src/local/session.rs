@@ -12,6 +12,7 @@ use crate::event::{AppId, Failure, Outcome, RequestId, SessionId, Sink};
 use crate::limits::{ERROR_EVENTS_TOLD, SESSION_CHARGE_BYTES, SESSION_SLOT_BITS, SESSIONS_MAX};
 use crate::local::app::App;
 use crate::local::delayed::Delayed;
+use crate::local::durable::{Durable, Root};
 use crate::local::invocation::Invocation;
 use crate::local::lineage::Lineage;
 use crate::local::name::Name;
@@ -74,6 +75,10 @@ pub(super) struct Session {
     pub(super) request_object: Ref<Object>,
     pub(super) headers: Option<HeadersRef>,
     pub(super) headers_object: Ref<Object>,
+    /// What makes it durable.
+    pub(super) durable: Option<Box<Durable>>,
+    /// Waits until its response has been taken.
+    pub(super) response_root: Ref<Root>,
     /// Payloads of the response, held until it has been taken.
     pub(super) response: SmallVec<[Ref<Object>; 1]>,
 }
@@ -108,6 +113,8 @@ impl Default for Session {
             request_object: Ref::NONE,
             headers: None,
             headers_object: Ref::NONE,
+            durable: None,
+            response_root: Ref::NONE,
             response: SmallVec::new(),
         }
     }
@@ -129,16 +136,18 @@ impl Local {
         self.tables.sessions.has_room(SESSIONS_MAX)
     }
 
-    /// Opens a session; one without a request is a trigger's.
+    /// Opens a session; one without a request is a trigger's. `given`: under this id, which
+    /// [may be used](Tables::may_number).
     pub(super) fn open_session(
         &mut self,
         app: AppId,
         request: RequestId,
         has_caller: bool,
         timeout_ns: Option<u64>,
+        given: Option<SessionId>,
     ) -> Ref<Session> {
         let (opened, _) = self.tables.sessions.take();
-        let id = self.tables.new_session_id(opened);
+        let id = self.tables.new_session_id(opened, given);
         let of = &mut self.apps[app];
         of.stats.sessions_open += 1;
         of.stats.sessions_total += 1;
@@ -172,6 +181,10 @@ impl Local {
         let session = &mut self.tables.sessions[ending];
         session.ended = true;
         self.tables.timers.cancel(&mut session.deadline);
+        let root = std::mem::take(&mut session.response_root);
+        if root.is_some() {
+            self.tables.root_ends(root);
+        }
         self.drop_invocations(ending, sink);
         let app = &mut self.apps[self.tables.sessions[ending].app];
         self.tables.drop_states(app, ending, sink);
@@ -229,9 +242,18 @@ impl Local {
             return;
         };
         let session = &mut self.tables.sessions[taken];
-        if session.request != request || session.response.is_empty() {
+        if session.request != request {
             return;
         }
+        let root = std::mem::take(&mut session.response_root);
+        let is_empty = session.response.is_empty();
+        if root.is_some() {
+            self.tables.root_ends(root);
+        }
+        if is_empty {
+            return;
+        }
+        let session = &self.tables.sessions[taken];
         let app = session.app;
         while let Some(part) = self.tables.sessions[taken].response.pop() {
             self.tables.drop_hold(&mut self.apps[app], part, sink);
@@ -278,16 +300,23 @@ impl Tables {
         (!self.sessions[found].ended).then_some(found)
     }
 
-    fn new_session_id(&mut self, opened: Ref<Session>) -> SessionId {
+    fn new_session_id(&mut self, opened: Ref<Session>, given: Option<SessionId>) -> SessionId {
         let scheduler = u64::from(self.scheduler_index) << (GENERATION_BITS + SESSION_SLOT_BITS);
         let Some(numbered) = &mut self.numbered else {
             let generation = u64::from(self.sessions.generation(opened));
             let slot = u64::from(opened.slot());
             return SessionId(scheduler | generation << SESSION_SLOT_BITS | slot);
         };
-        let id = SessionId(scheduler | numbered.take());
+        let id = given.unwrap_or_else(|| SessionId(scheduler | numbered.take()));
         numbered.enter(id, opened);
         id
+    }
+
+    /// Whether a session may be opened under an id that is given.
+    pub(super) fn may_number(&self, id: SessionId) -> bool {
+        let numbered = self.numbered.as_ref();
+        let is_free = numbered.is_some_and(|numbered| numbered.find(id).is_none());
+        is_free && !id.0.is_multiple_of(2) && crate::level::home(id) == self.scheduler_index
     }
 
     /// The session of this id, while it is open or something of it is left.

@@ -113,6 +113,7 @@ impl Local {
         let app = &mut self.apps[id.app];
         let open = app.executor(id.slot).open("CloseSource")?;
         app.judge_steered(trigger, |rule| matches!(rule, Rule::Groups(_)))?;
+        self.tables.leave_trace(open);
         let invocation = &mut self.tables.invocations[open];
         if !invocation.closes.contains(&trigger) {
             invocation.closes.push(trigger);
@@ -140,6 +141,8 @@ impl Local {
         let Some(session) = invocation.session.some() else {
             return;
         };
+        self.tables.leave_trace(open);
+        let invocation = &self.tables.invocations[open];
         if let Some(done) = invocation.done.some()
             && !self.tables.dones[done].is_new_call(trigger, invocation.attempt)
         {

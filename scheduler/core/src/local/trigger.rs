@@ -197,7 +197,7 @@ impl Tables {
         }
     }
 
-    fn apply<S: Sink>(
+    pub(super) fn apply<S: Sink>(
         &mut self,
         app: &mut App,
         found: Match,
@@ -434,13 +434,12 @@ impl Tables {
     ) {
         let trigger_at = usize::from(trigger);
         for at in 0..app.plan.triggers[trigger_at].functions.len() {
+            let function = app.plan.triggers[trigger_at].functions[at];
             let firing = Firing {
-                session,
-                function: app.plan.triggers[trigger_at].functions[at],
                 trigger,
                 window,
                 near,
-                is_call: false,
+                ..Firing::new(session, function)
             };
             self.fire(app, firing, inputs.iter().copied());
         }

@@ -236,12 +236,9 @@ impl Tables {
             let target = app.plan.triggers[usize::from(trigger)].functions[at];
             if function == ALL_FUNCTIONS || function == target {
                 let firing = Firing {
-                    session,
-                    function: target,
                     trigger,
-                    window: None,
                     near,
-                    is_call: false,
+                    ..Firing::new(session, target)
                 };
                 self.fire(app, firing, inputs.iter().copied());
             }

@@ -13,6 +13,7 @@ use crate::event::{
 };
 use crate::local::app::App;
 use crate::local::executor::Disk;
+use crate::local::invocation::Invocation;
 use crate::local::message::{Delivery, Publication, status};
 use crate::local::name::{Author, AutoText, key_text};
 use crate::local::object::Object;
@@ -52,6 +53,15 @@ impl Default for Write {
     }
 }
 
+/// How an object is sent that goes to disk first.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sending {
+    pub(super) delay_ns: u64,
+    pub(super) waiter: Waiter,
+    /// See [`DurableObject::ordinal`].
+    pub(super) ordinal: Option<u32>,
+}
+
 /// Who is told when an object is on disk, or cannot be.
 #[derive(Clone, Copy, Default)]
 pub(super) enum Waiter {
@@ -69,10 +79,12 @@ impl Local {
     pub(super) fn persist<S: Sink>(
         &mut self,
         sender: ExecutorId,
+        open: Ref<Invocation>,
         publication: &Publication<'_>,
         (delay_ns, waits): (u64, bool),
         sink: &mut S,
     ) {
+        let ordinal = self.tables.send_ordinal(open, publication);
         let app = &mut self.apps[sender.app];
         let object = self.tables.create(app, &publication.object);
         let mut waiter = Waiter::Nobody;
@@ -83,7 +95,12 @@ impl Local {
             // The disk takes its time, and its writer may need the very core.
             self.withdraw_spin(sender, sink);
         }
-        self.write(sender.app, object, publication, (delay_ns, waiter), sink);
+        let sending = Sending {
+            delay_ns,
+            waiter,
+            ordinal,
+        };
+        self.write(sender.app, object, publication, sending, sink);
     }
 
     /// Has a new object written that is published afterwards. Its creator's hold becomes the
@@ -93,11 +110,12 @@ impl Local {
         id: AppId,
         object: Ref<Object>,
         publication: &Publication<'_>,
-        (delay_ns, waiter): (u64, Waiter),
+        sending: Sending,
         sink: &mut S,
     ) {
         let app = &mut self.apps[id];
         let tables = &mut self.tables;
+        tables.root_begins(publication.to.root);
         tables.objects[object].is_coming = true;
         if !tables.is_taken(publication) {
             tables.enter_name(app, object, publication);
@@ -112,8 +130,8 @@ impl Local {
             to,
             session: id_of_session,
             author: publication.author,
-            delay_ns,
-            waiter,
+            delay_ns: sending.delay_ns,
+            waiter: sending.waiter,
             previous: Ref::NONE,
             next: std::mem::replace(&mut session.writes, taken),
         };
@@ -126,6 +144,7 @@ impl Local {
         let bucket = &app.spec.buckets[usize::from(tables.objects[object].bucket)];
         let durable = DurableObject {
             author: publication.author.invocation,
+            ordinal: sending.ordinal,
             object: tables.objects[object].input(),
             retain: match bucket.retain {
                 // Sent durable into a bucket that retains nothing.
@@ -167,7 +186,13 @@ impl Local {
         }
         let mut failure = None;
         match outcome {
-            Written::Done => self.publish_written(&write, sink),
+            Written::Done {
+                sequence,
+                is_repeated,
+            } => {
+                self.tables.objects[write.object].sequence = sequence;
+                self.publish_written(&write, is_repeated, sink);
+            }
             refused => {
                 failure = self.refuse_write(&write, waiter, refused, sink);
             }
@@ -177,13 +202,16 @@ impl Local {
         }
         if let Waiter::Request(request) = write.waiter {
             match outcome {
-                Written::Done if session.is_some() => sink.accepted(request, write.session),
-                Written::Done => sink.refused(request, Refusal::EndedMeanwhile),
+                Written::Done { .. } if session.is_some() => sink.accepted(request, write.session),
+                Written::Done { .. } => sink.refused(request, Refusal::EndedMeanwhile),
                 Written::Exists => sink.refused(request, Refusal::Kept),
                 Written::NothingKept | Written::Failed(_) => {
                     sink.refused(request, Refusal::NotWritten);
                 }
             }
+        }
+        if write.to.root.is_some() {
+            self.tables.root_ends(write.to.root);
         }
         match (session.some(), failure) {
             (Some(session), Some(failure)) => {
@@ -195,9 +223,13 @@ impl Local {
         self.forget_if_empty(write.app, sink);
     }
 
-    fn publish_written<S: Sink>(&mut self, write: &Write, sink: &mut S) {
+    fn publish_written<S: Sink>(&mut self, write: &Write, is_repeated: bool, sink: &mut S) {
         let Write { object, to, .. } = *write;
-        if to.session.is_none()
+        if is_repeated && self.tables.is_restored(&self.apps[write.app], write) {
+            let app = &mut self.apps[write.app];
+            self.tables.give_name_back(app, write);
+            self.tables.drop_hold(app, object, sink);
+        } else if to.session.is_none()
             || !self
                 .tables
                 .take_name_over(&mut self.apps[write.app], write, sink)
@@ -205,6 +237,10 @@ impl Local {
             self.tables
                 .drop_hold(&mut self.apps[write.app], object, sink);
         } else if write.delay_ns > 0 {
+            let to = Delivery {
+                root: Ref::NONE,
+                ..to
+            };
             self.tables
                 .delay_object(&self.apps[write.app], object, to, write.delay_ns);
         } else {
@@ -225,6 +261,8 @@ impl Local {
         let tables = &mut self.tables;
         tables.give_name_back(app, write);
         if let Some(waiter) = waiter {
+            let open = app.executor(waiter.slot).open;
+            tables.take_send_back(open, write.object);
             tables.unpublish(app, write.object, waiter.slot, sink);
             return None;
         }
@@ -302,7 +340,9 @@ impl Tables {
         if object.name == name {
             return true;
         }
-        if self.names.is_of_another_attempt(name, write.author) {
+        // In a durable session those are told by how many there were before.
+        let is_durable = self.sessions[session].durable.is_some();
+        if !is_durable && self.names.is_of_another_attempt(name, write.author) {
             return false;
         }
         let before = self.names.replace(name, (write.object, write.author));
@@ -314,6 +354,16 @@ impl Tables {
             }
         }
         true
+    }
+
+    /// Whether an object that is on disk already was there when its durable session was restored,
+    /// and so has been looked at. In a bucket that is not durable it has not been.
+    fn is_restored(&self, app: &App, write: &Write) -> bool {
+        let Some(session) = write.to.session.some() else {
+            return false;
+        };
+        let bucket = usize::from(self.objects[write.object].bucket);
+        self.sessions[session].durable.is_some() && app.plan.buckets[bucket].is_durable
     }
 
     /// What could not be written has no name: it is there to be taken again.
@@ -340,7 +390,7 @@ impl Tables {
         let key = String::from_utf8_lossy(key_text(object.key, &mut text)).into_owned();
         let bucket = &app.spec.buckets[usize::from(object.bucket)].name;
         let cause = match refused {
-            Written::Done => return None,
+            Written::Done { .. } => return None,
             Written::Failed(why) => Cause::NotWritten(format!(
                 "object `{key}` of bucket `{bucket}` could not be written to disk: {why}"
             )),
@@ -402,7 +452,7 @@ impl Written<'_> {
     /// What `phr_send_durable` answers.
     fn status(self) -> i32 {
         match self {
-            Written::Done => 0,
+            Written::Done { .. } => 0,
             Written::Exists => status::EEXIST,
             Written::NothingKept => status::ENOTSUP,
             Written::Failed(_) => status::EIO,

@@ -15,8 +15,8 @@ mod sink;
 use std::collections::{BTreeMap, HashMap};
 
 use pheromone_core::event::{
-    AppId, Death, Destination, Event, ExecutorId, Ingress, Refusal, Request, RequestId, Retry,
-    SessionId,
+    AppId, Death, Destination, Event, ExecutorId, Ingress, Refusal, Request, RequestId,
+    RestoredSession, Retry, SessionId,
 };
 use pheromone_core::spec::AppSpec;
 use pheromone_core::{AppStats, Core, CoreConfig, SpinPolicy};
@@ -24,7 +24,7 @@ use pheromone_shm::message::{Ending, Extent, FromExecutor, Key, Target};
 
 use executor::{Executor, Memory};
 pub use executor::{Open, OwnedKey, Seen, Told};
-pub use sink::{End, Ended, Recorder, ToWrite};
+pub use sink::{End, Ended, Recorder, Success, ToRecord, ToWrite};
 
 /// The app that most tests have.
 pub const APP: AppId = AppId(0);
@@ -235,6 +235,7 @@ impl World {
             session: None,
             has_caller,
             timeout_ns: None,
+            durable: None,
         };
         self.send(request)
     }
@@ -245,6 +246,33 @@ impl World {
         self.sink.note_request(&request);
         self.event(Event::Request(request));
         request.id
+    }
+
+    /// A call of a durable function, which is on disk.
+    pub fn call_durable(&mut self, function: &str, session: SessionId) -> Call {
+        let destination = Destination::Function(self.function(function));
+        let body = self.ingress(APP, 10);
+        let request = self.send(Request {
+            app: APP,
+            id: RequestId(0),
+            destination,
+            body,
+            headers: None,
+            session: None,
+            has_caller: true,
+            timeout_ns: None,
+            durable: Some(session),
+        });
+        self.answer_of(request).expect("the call is let in")
+    }
+
+    /// A durable session goes on.
+    pub fn try_restore(&mut self, mut restored: RestoredSession) -> Result<Call, Refusal> {
+        self.requests += 1;
+        restored.request = RequestId(self.requests);
+        self.sink.note_restored(&restored);
+        self.event(Event::Restore(&restored));
+        self.answer_of(restored.request)
     }
 
     /// Has a dead letter run again.
@@ -382,6 +410,11 @@ impl World {
     pub fn next_by(&mut self, id: ExecutorId) {
         let ordinal = self.executor(id).next_ordinal();
         self.publish(id, Target::Next, Key::Auto(ordinal), 8);
+    }
+
+    /// Publishes a direct object with a label.
+    pub fn label_next_by(&mut self, id: ExecutorId, label: &str) {
+        self.publish(id, Target::Next, Key::Named(label.as_bytes()), 8);
     }
 
     /// Publishes a named object as a member of a group.

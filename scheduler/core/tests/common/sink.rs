@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use pheromone_core::event::{
-    AppId, DurableObject, EXTENTS_PER_MESSAGE_MAX, ExecutorId, Failure, HandedLetter, Outcome,
-    Part, Refusal, Request, RequestId, Response, Retry, SessionId, Sink, Ticket, Trouble,
+    AppId, DurableObject, EXTENTS_PER_MESSAGE_MAX, ExecutorId, Failure, FiredInvocation,
+    HandedLetter, Outcome, Part, Refusal, Request, RequestId, Response, RestoredSession, Retry,
+    SessionId, Sink, Ticket, Trouble,
 };
 use pheromone_core::spec::{AppSpec, Retain, TriggerKind};
 use pheromone_core::{CoreConfig, PeerMessage, SpinPolicy};
@@ -46,6 +47,7 @@ pub struct Responded {
     pub http_status: u16,
     pub content_type: Vec<u8>,
     pub parts: Vec<Part>,
+    pub by: u64,
 }
 
 /// An object that is to be written to disk.
@@ -55,8 +57,34 @@ pub struct ToWrite {
     pub ticket: Ticket,
     pub seen: Seen,
     pub author: u64,
+    pub ordinal: Option<u32>,
+    /// How much had been asked of the disk before.
+    pub asked_before: u64,
     pub retain: Retain,
     pub replace: bool,
+}
+
+/// A firing that is to be written to disk.
+#[derive(Clone, Debug)]
+pub struct ToRecord {
+    pub app: AppId,
+    pub ticket: Ticket,
+    pub session: SessionId,
+    pub invocation: u64,
+    pub bucket: u16,
+    pub trigger: u16,
+    pub function: u16,
+    pub inputs: Vec<u64>,
+    pub window: Option<(u64, u64)>,
+    pub asked_before: u64,
+}
+
+/// A success that is to be written to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Success {
+    pub session: SessionId,
+    pub invocation: u64,
+    pub asked_before: u64,
 }
 
 /// The sink.
@@ -98,6 +126,13 @@ pub struct Recorder {
     pub handed: VecDeque<(AppId, HandedLetter)>,
     /// Objects that are to be written to disk.
     pub writes: VecDeque<ToWrite>,
+    /// Firings that are to be written to disk.
+    pub firings: VecDeque<ToRecord>,
+    /// Successes that are to be.
+    pub successes: VecDeque<Success>,
+    asked_of_disk: u64,
+    /// Sessions that had been answered when they were restored.
+    pub answered_before: HashSet<SessionId>,
     /// Sessions of which outside parties' objects are written before they are let in.
     written_first: HashSet<SessionId>,
     /// Durable objects that are looked for: by which ticket, in which bucket, under which key.
@@ -143,6 +178,10 @@ impl Recorder {
             unwritten: VecDeque::new(),
             handed: VecDeque::new(),
             writes: VecDeque::new(),
+            firings: VecDeque::new(),
+            successes: VecDeque::new(),
+            asked_of_disk: 0,
+            answered_before: HashSet::new(),
             written_first: HashSet::new(),
             loads: VecDeque::new(),
             deletes: Vec::new(),
@@ -201,6 +240,20 @@ impl Recorder {
         let mut extents = vec![request.body.extent];
         extents.extend(request.headers.map(|(_, extent)| extent));
         self.bodies.insert(request.id, (owner, extents));
+    }
+
+    pub fn note_restored(&mut self, restored: &RestoredSession) {
+        let (app, slot) = (restored.app, self.apps[&restored.app].ingress_slot());
+        let bodies = (ExecutorId { app, slot }, restored.extents().collect());
+        self.bodies.insert(restored.request, bodies);
+        if restored.answered_by != 0 {
+            self.answered_before.insert(restored.session);
+        }
+    }
+
+    fn asked_of_disk(&mut self) -> u64 {
+        self.asked_of_disk += 1;
+        self.asked_of_disk
     }
 
     /// A retry has no body of its own.
@@ -532,6 +585,7 @@ impl Sink for Recorder {
             http_status: response.http_status,
             content_type: response.content_type.to_vec(),
             parts: response.parts.to_vec(),
+            by: response.by,
         };
         let unread = (response.app, response.parts.to_vec());
         self.unread.insert(response.session, unread);
@@ -547,7 +601,11 @@ impl Sink for Recorder {
         outcome: &Outcome<'_>,
         answered: bool,
     ) {
-        assert_eq!(answered, self.responses.contains_key(&session));
+        let is_answered = self.responses.contains_key(&session);
+        assert_eq!(
+            answered,
+            is_answered || self.answered_before.contains(&session)
+        );
         let outcome = match outcome {
             Outcome::Responded => End::Responded,
             Outcome::Completed => End::Completed,
@@ -586,13 +644,42 @@ impl Sink for Recorder {
         if object.author == 0 {
             self.written_first.insert(SessionId(object.object.session));
         }
+        let asked_before = self.asked_of_disk();
         self.writes.push_back(ToWrite {
             app,
             ticket,
             seen: Seen::new(&object.object),
             author: object.author,
+            ordinal: object.ordinal,
+            asked_before,
             retain: object.retain,
             replace: object.replace,
+        });
+    }
+
+    fn record_firing(&mut self, app: AppId, ticket: Ticket, firing: &FiredInvocation<'_>) {
+        let asked_before = self.asked_of_disk();
+        self.firings.push_back(ToRecord {
+            app,
+            ticket,
+            session: firing.session,
+            invocation: firing.invocation,
+            bucket: firing.bucket,
+            trigger: firing.trigger,
+            function: firing.function,
+            inputs: firing.inputs.to_vec(),
+            window: firing.window,
+            asked_before,
+        });
+    }
+
+    fn record_success(&mut self, _app: AppId, session: SessionId, invocation: u64) {
+        assert!(!self.ended.contains_key(&session));
+        let asked_before = self.asked_of_disk();
+        self.successes.push_back(Success {
+            session,
+            invocation,
+            asked_before,
         });
     }
 

@@ -270,6 +270,7 @@ impl Happening {
                 session: asked.session,
                 has_caller: asked.has_caller,
                 timeout_ns: asked.timeout_ns,
+                durable: None,
             }),
             Self::Retry(retry) => Event::Retry(retry),
             Self::DropLetters(app, letter) => Event::DropLetters { app, letter },

@@ -121,15 +121,17 @@ impl Gateway {
             has_caller: request.wait,
             timeout_ns: request.timeout_ns(),
         });
-        self.ways[usize::from(home)].tell_bytes(&message);
         Ok(Admitted {
             app,
             home,
             extents: Vec::new(),
             again: has_others.then(|| Again {
-                message,
+                message: message.clone(),
                 tried: Tried::default(),
             }),
+            durable: None,
+            function: 0,
+            message,
         })
     }
 }

@@ -6,11 +6,14 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::request::{FailureReport, Outcome, RefusalReason};
+use crate::store::KeptAnswer;
 
 /// Names a request's session.
 pub const SESSION_HEADER: &str = "pheromone-session";
 /// Of a response whose function named none.
 const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
+/// Of a session that ended without a response.
+const NO_CONTENT: u16 = 204;
 /// When to try again what was refused for now.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
@@ -108,7 +111,7 @@ impl Answer {
     /// The end of a session that gave no response.
     pub fn end(session: u64, outcome: &Outcome) -> Self {
         let (status, body) = match outcome {
-            Outcome::Responded | Outcome::Completed => (204, None),
+            Outcome::Responded | Outcome::Completed => (NO_CONTENT, None),
             Outcome::Cancelled => (409, Some(told("cancelled", "the session was cancelled"))),
             Outcome::TimedOut => (
                 504,
@@ -128,9 +131,38 @@ impl Answer {
         }
     }
 
+    /// What a session has answered in an earlier life of the node, or before that was forgotten.
+    pub fn kept(session: u64, answer: KeptAnswer) -> Self {
+        if answer.http_status == NO_CONTENT {
+            let body = Bytes::new();
+            return Self {
+                session,
+                status: answer.http_status,
+                content_type: String::new(),
+                body,
+            };
+        }
+        Self::response(
+            session,
+            answer.http_status,
+            answer.content_type,
+            answer.body,
+        )
+    }
+
     /// Bytes that keeping it costs.
     pub fn size_bytes(&self) -> usize {
         self.body.len() + self.content_type.len()
+    }
+}
+
+/// What is kept of the end of a session that gave no response.
+pub fn kept_end(session: u64, outcome: &Outcome) -> KeptAnswer {
+    let answer = Answer::end(session, outcome);
+    KeptAnswer {
+        http_status: answer.status,
+        content_type: answer.content_type,
+        body: answer.body.into(),
     }
 }
 

@@ -17,6 +17,7 @@ use super::server::Shared;
 use crate::gateway::{Command, GatewayHandle};
 use crate::node::AppLimits;
 use crate::request::{RefusalReason, Reply, Request, To};
+use crate::store::Fetched;
 
 /// Deadline of the call's session.
 const TIMEOUT_HEADER: &str = "pheromone-timeout";
@@ -316,9 +317,23 @@ pub async fn fetch_response(
         )
     };
     let session: u64 = session.parse().map_err(|_| forgotten())?;
-    let later = shared.results.of(session).ok_or_else(forgotten)?;
+    let Some(later) = shared.results.of(session) else {
+        return fetch_from_disk(&shared, session).unwrap_or_else(|| Err(forgotten()));
+    };
     let answer = later.borrow().clone();
     Ok(answer.map_or_else(|| accepted(session), IntoResponse::into_response))
+}
+
+/// The answer of a durable session, which outlives the node.
+fn fetch_from_disk(shared: &Shared, session: u64) -> Option<Result<Response, Problem>> {
+    Some(match shared.node.answer_of(session)? {
+        Fetched::Answer(answer) => Ok(Answer::kept(session, answer).into_response()),
+        Fetched::Open => Ok(accepted(session)),
+        Fetched::Unreadable(why) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the session's answer cannot be read from disk: {why}"),
+        )),
+    })
 }
 
 /// Waits for an answer that another call, or this one's first attempt, gets.

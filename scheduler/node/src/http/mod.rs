@@ -33,6 +33,7 @@ use std::path::Path;
 
 use pheromone_manifest::{App, Built};
 
+pub(crate) use answer::kept_end as answer_of_end;
 pub use body::ALL_BODIES_BYTES_MAX;
 pub use rights::{Token, TokenError};
 pub use server::{ServeConfig, ServeError, Server};
