@@ -36,8 +36,13 @@ pub(crate) fn judge(spec: &AppSpec, places: &Places, sink: &Sink) {
                      ({why}) is",
                     trigger.name, bucket.name
                 );
-                let help = "have it on a bucket that is not durable: what it fires runs again from \
-                            what has led to it";
+                let help = match trigger.scope {
+                    Scope::Bucket => "scope = \"session\" gathers each session's objects",
+                    Scope::Session => {
+                        "have it on a bucket that is not durable: what it fires runs again from \
+                         what has led to it"
+                    }
+                };
                 tell(places, "type", what, help);
             }
         }
