@@ -90,6 +90,7 @@ struct Storm {
     ear: Ear,
     now_ns: u64,
     requests: u64,
+    sequence: u64,
     memory_bytes: u64,
     ingress: u16,
 }
@@ -103,12 +104,14 @@ impl Storm {
             executor_cores: 2,
             spin: SpinPolicy::Budget(20_000),
             keeps_on_disk: true,
+            first_id: 1,
         });
         let mut storm = Self {
             core,
             ear: Ear::default(),
             now_ns: 1,
             requests: 0,
+            sequence: 0,
             memory_bytes: spec.memory_bytes,
             ingress: spec.executor_slots(),
         };
@@ -248,6 +251,9 @@ impl Storm {
             size_bytes: 9,
         };
         let has_headers = self.requests.is_multiple_of(2);
+        // The node gives odd ids to durable sessions, the core even ones to others.
+        let is_durable = matches!(to, Destination::Function(_)) && session.is_none();
+        let is_durable = is_durable && self.requests.is_multiple_of(3);
         self.step(Event::Request(Request {
             app: APP,
             id: RequestId(self.requests),
@@ -257,14 +263,24 @@ impl Storm {
             session,
             has_caller: has_caller && session.is_none(),
             timeout_ns: None,
+            durable: is_durable.then_some(SessionId(2 * self.requests + 1)),
         }));
+    }
+
+    /// The next number of what is on disk.
+    fn sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
     }
 
     fn disk(&mut self, number: u8, outcome: u8) {
         match self.ear.of_disk(number) {
             Some(Asked::Write(ticket)) => {
                 let outcome = match outcome % 4 {
-                    0 => Written::Done,
+                    0 => Written::Done {
+                        sequence: self.sequence(),
+                        is_repeated: false,
+                    },
                     1 => Written::Exists,
                     2 => Written::NothingKept,
                     _ => Written::Failed("no"),
@@ -274,6 +290,14 @@ impl Storm {
                     app,
                     ticket,
                     outcome,
+                });
+            }
+            Some(Asked::Record(ticket)) => {
+                let (app, is_failed) = (APP, outcome.is_multiple_of(4));
+                self.step(Event::Recorded {
+                    app,
+                    ticket,
+                    outcome: if is_failed { Err("no") } else { Ok(()) },
                 });
             }
             Some(Asked::Load(ticket)) => {

@@ -61,6 +61,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             spin: SpinMessage::Budget(50_000),
             never_sleeps: false,
             keeps_on_disk: true,
+            first_id: 1,
         },
     ));
     seeds.push(seed(LETTER, &letter()));
@@ -132,6 +133,7 @@ fn to_scheduler() -> Vec<Vec<u8>> {
         session: None,
         has_caller: true,
         timeout_ns: Some(1_000_000),
+        durable: Some(7),
     };
     let found = FoundMessage {
         offset_units: 4,
@@ -191,6 +193,7 @@ fn to_node() -> Vec<Vec<u8>> {
             app: 0,
             http_status: 200,
             content_type: b"text/plain",
+            by: 9,
             parts: vec![Part {
                 region: 1,
                 offset_units: 8,

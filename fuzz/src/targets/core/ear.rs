@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pheromone_core::PeerMessage;
 use pheromone_core::event::{
-    AppId, DurableObject, ExecutorId, Failure, HandedLetter, Outcome, Refusal, RequestId, Response,
-    SessionId, Sink, Ticket,
+    AppId, DurableObject, ExecutorId, Failure, FiredInvocation, HandedLetter, Outcome, Refusal,
+    RequestId, Response, SessionId, Sink, Ticket,
 };
 use pheromone_shm::events::{EVENTS_ALWAYS_FIT, TriggerEvent};
 use pheromone_shm::message::{Dispatch, Extent, FromExecutor, Input, ToExecutor};
@@ -13,6 +13,7 @@ use pheromone_shm::message::{Dispatch, Extent, FromExecutor, Input, ToExecutor};
 /// What the disk has been asked for.
 pub enum Asked {
     Write(Ticket),
+    Record(Ticket),
     Load(Ticket),
 }
 
@@ -227,6 +228,12 @@ impl Sink for Ear {
 
     fn write(&mut self, _: AppId, ticket: Ticket, _: &DurableObject<'_>) {
         self.of_disk.push(Asked::Write(ticket));
+    }
+
+    fn record_firing(&mut self, _: AppId, ticket: Ticket, firing: &FiredInvocation<'_>) {
+        assert!(!self.ended.contains(&firing.session));
+        assert!(firing.inputs.iter().all(|&sequence| sequence > 0));
+        self.of_disk.push(Asked::Record(ticket));
     }
 
     fn load(&mut self, _: AppId, ticket: Ticket, _: u16, _: &[u8]) {

@@ -151,6 +151,7 @@ impl World {
             app: APP,
             http_status: 200,
             content_type: b"",
+            by: 1,
             parts,
             more: false,
         });
