@@ -74,7 +74,8 @@ fn play(arguments: &[String]) -> Result<()> {
     let mut end = End::driver(memory.as_fd())?;
     let mut bytes = Vec::new();
     if let Some(window) = window {
-        bytes.extend_from_slice(&rate(&mut end, window)?.to_le_bytes());
+        let rate = rate(&mut end, window, WARM_UP_TRIPS, RATE_TRIPS)?;
+        bytes.extend_from_slice(&rate.to_le_bytes());
     } else {
         let (line, three_party) = drive(&mut end)?;
         line.encode(&mut bytes)?;
@@ -175,11 +176,11 @@ fn trips(
 
 /// Three-party hops a second with so many under way; then lets the responder go. Answers come in
 /// the order of the questions.
-fn rate(end: &mut End, window: u64) -> Result<f64> {
+fn rate(end: &mut End, window: u64, warm_up: u64, counted: u64) -> Result<f64> {
     let clock = Clock::new();
     let (mut asked, mut answered) = (0, 0);
     let mut counted_from = None;
-    while answered < WARM_UP_TRIPS + RATE_TRIPS {
+    while answered < warm_up + counted {
         while asked - answered < window {
             end.send([0, MATCH, key_of(asked % TABLE_KEYS), 0, 0, 0, 0])?;
             asked += 1;
@@ -194,7 +195,7 @@ fn rate(end: &mut End, window: u64) -> Result<f64> {
             answered += 1;
             next = end.receive()?;
         }
-        if counted_from.is_none() && answered >= WARM_UP_TRIPS {
+        if counted_from.is_none() && answered >= warm_up {
             counted_from = Some((answered, clock.raw()));
         }
     }
@@ -300,7 +301,7 @@ mod tests {
             );
             std::thread::scope(|scope| {
                 let responding = scope.spawn(move || respond(&mut responder));
-                assert!(rate(&mut driver, window).unwrap() > 0.0);
+                assert!(rate(&mut driver, window, 100, 1000).unwrap() > 0.0);
                 responding.join().unwrap().unwrap();
             });
         }
