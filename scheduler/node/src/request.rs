@@ -313,8 +313,7 @@ impl fmt::Display for RefusalReason {
             ),
             Self::NoObject => f.write_str("there is no durable or retained object of that name"),
             Self::NotWritten => f.write_str(
-                "what was to be on disk first could not be written (the node's log says why); \
-                 nothing has happened",
+                "it could not be written to disk (the node's log says why), so nothing has happened",
             ),
             Self::TooBig {
                 size_bytes,
