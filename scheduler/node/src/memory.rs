@@ -326,14 +326,17 @@ fn joined(extents: &[(u32, u32)]) -> Vec<Extent> {
     sorted.sort_unstable();
     let mut joined: Vec<Extent> = Vec::new();
     for (offset_units, len_units) in sorted {
-        match joined.last_mut() {
-            Some(last) if last.end_units() == u64::from(offset_units) => {
-                last.len_units += len_units;
-            }
-            _ => joined.push(Extent {
+        // Liars' extents may come to 2^32 units, which no length can say.
+        if let Some(last) = joined.last_mut()
+            && last.end_units() == u64::from(offset_units)
+            && let Some(both_units) = last.len_units.checked_add(len_units)
+        {
+            last.len_units = both_units;
+        } else {
+            joined.push(Extent {
                 offset_units,
                 len_units,
-            }),
+            });
         }
     }
     joined
@@ -365,5 +368,7 @@ mod tests {
         assert_eq!(pairs(joined(&[])), []);
         let apart = [(64, 10), (0, 32), (32, 16), (74, 1)];
         assert_eq!(pairs(joined(&apart)), [(0, 48), (64, 11)]);
+        let all = [(0, u32::MAX), (u32::MAX, 1)];
+        assert_eq!(pairs(joined(&all)), all);
     }
 }
