@@ -365,10 +365,24 @@ impl Runtime {
 
     /// Sends a message and waits for its answer. A dispatch that comes first waits its turn.
     pub fn ask(&mut self, question: &FromExecutor<'_>) -> Answer {
+        self.ask_waiting(question, ExecutorEnd::wait_for_answer)
+    }
+
+    /// As [`ask`](Self::ask), where the answer waits for a disk: it takes longer than a wake, so that
+    /// polling for it would only keep the CPU from those who could use it.
+    pub fn ask_disk(&mut self, question: &FromExecutor<'_>) -> Answer {
+        self.ask_waiting(question, ExecutorEnd::wait)
+    }
+
+    fn ask_waiting(
+        &mut self,
+        question: &FromExecutor<'_>,
+        wait: impl Fn(&mut ExecutorEnd),
+    ) -> Answer {
         self.say(question);
         loop {
             match self.take() {
-                Taken::Nothing => self.end.wait_for_answer(),
+                Taken::Nothing => wait(&mut self.end),
                 Taken::Dispatch => {}
                 Taken::Events => give_up("the scheduler asks a trigger while a function runs"),
                 Taken::Exit => self.leaving = true,

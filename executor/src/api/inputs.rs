@@ -66,7 +66,7 @@ impl Runtime {
         if !self.attempt.initializing {
             self.refuse_if_cancelled()?;
         }
-        let status = match self.ask(&FromExecutor::Load { bucket, key }) {
+        let status = match self.ask_disk(&FromExecutor::Load { bucket, key }) {
             Answer::Object(Ok(found)) => return Ok(found),
             Answer::Object(Err(sdk::ECANCELED)) => return Err(Fault::cancelled()),
             Answer::Object(Err(status)) => status,

@@ -334,7 +334,7 @@ impl Runtime {
             ));
         }
         self.say(&FromExecutor::Persist);
-        let Answer::Persisted(status) = self.ask(message) else {
+        let Answer::Persisted(status) = self.ask_disk(message) else {
             crate::runtime::give_up("an object was to be written, and something else came");
         };
         match status {
