@@ -57,11 +57,13 @@ impl FutexWord {
     }
 
     /// Gives way to others before the `tries`-th next try of a loop that waits for their next step:
-    /// at first they are an instant away, later they may need this core.
+    /// at first they are an instant away, then they may need this core. If they have not come by
+    /// then they wait for a core of their own, and many that yield to each other until they have it
+    /// would only take time from everybody else.
     pub fn give_way(tries: u32) {
         match tries {
-            0..8 => std::hint::spin_loop(),
-            8..100 => rustix::thread::sched_yield(),
+            0..4 => std::hint::spin_loop(),
+            4..6 => rustix::thread::sched_yield(),
             _ => std::thread::sleep(Duration::from_micros(50)),
         }
     }

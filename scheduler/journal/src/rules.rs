@@ -3,7 +3,7 @@
 //! Decided by the writer alone, entry by entry, against the index and what the batch holds so far,
 //! so that of two sends that race one comes first.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
 
 use crate::entry::{Entry, InvocationId, Name, Object, Sequence, SessionId};
 use crate::error::WriteError;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use pheromone_core::share::SCHEDULERS_MAX;
 use pheromone_executor::sandbox::Offers;
-use pheromone_journal::Stored;
+use pheromone_journal::{Recovered, Stored};
 use pheromone_manifest::{App, Built};
 use pheromone_shm::file::create_sealed;
 use serde::Serialize;
@@ -148,7 +149,7 @@ impl Node {
         let opened = config
             .data
             .as_ref()
-            .map(|data| Store::open(data, gateway.clone()));
+            .map(|data| open_store(data, &plan.io, gateway.clone()));
         let (store, recovered) = opened.transpose()?.unzip();
         let store = store.map(Arc::new);
         let (started, hears_started) = bounded(1);
@@ -909,10 +910,25 @@ fn file_of(name: &str, value: &impl Serialize) -> io::Result<(OwnedFd, u64)> {
     Ok((file, bytes.len() as u64))
 }
 
-fn thread(
+/// Opens the journal on a thread that runs where its own are to run, away from the schedulers: they
+/// inherit that.
+fn open_store(
+    data: &Path,
+    cpus: &[u32],
+    gateway: GatewayHandle,
+) -> Result<(Store, Recovered), NodeError> {
+    let (data, cpus) = (data.to_owned(), cpus.to_owned());
+    let opening = thread("opening", move || {
+        crate::pin_thread(&cpus);
+        Store::open(&data, gateway)
+    })?;
+    opening.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+fn thread<T: Send + 'static>(
     name: &'static str,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, NodeError> {
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, NodeError> {
     std::thread::Builder::new()
         .name(format!("phr-{name}"))
         .spawn(body)
