@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 
-use pheromone_executor::protocol::{Arguments, FunctionProgram, Program};
+use pheromone_executor::protocol::{Arguments, FunctionProgram, InPlace, Program};
 use pheromone_executor::{App, Start, serve_here};
 use pheromone_shm::control::{ControlFiles, SchedulerEnd};
 use pheromone_shm::doorbell::Bell;
@@ -187,6 +187,7 @@ fn program(library: String) -> Program {
         create_wait_ns: 0,
         uid: None,
         sandbox: pheromone_executor::sandbox::Sandbox::default(),
+        in_place: InPlace::default(),
     }
 }
 

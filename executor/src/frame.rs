@@ -13,6 +13,7 @@ use pheromone_sdk as sdk;
 use pheromone_shm::message::{Dispatch, Input, InputKey, NO_DEADLINE, REQUEST_OBJECT, UNIT_BYTES};
 use pheromone_shm::region::Window;
 
+use crate::in_place::Offered;
 use crate::names::Names;
 use crate::objects::{
     AUTO_KEY_BYTES_MAX, Label, Object, Objects, State, parse_auto_key, write_auto_key,
@@ -50,6 +51,8 @@ pub struct Frame {
     /// `NO_DEADLINE` for none: the session's, until the function is called.
     pub deadline_ns: u64,
     /// `NO_DEADLINE` for none.
+    session_deadline_ns: u64,
+    /// `NO_DEADLINE` for none.
     timeout_ns: u64,
     /// How many inputs there are, fetched or not.
     pub input_count: u32,
@@ -86,6 +89,7 @@ impl Frame {
             invocation: 0,
             session: 0,
             deadline_ns: 0,
+            session_deadline_ns: 0,
             timeout_ns: 0,
             input_count: 0,
             parallelism: 0,
@@ -123,6 +127,7 @@ impl Frame {
         self.invocation = dispatch.invocation;
         self.session = dispatch.session;
         self.deadline_ns = dispatch.deadline_ns;
+        self.session_deadline_ns = dispatch.deadline_ns;
         self.timeout_ns = dispatch.timeout_ns;
         self.input_count = dispatch.input_count;
         self.parallelism = dispatch.parallelism;
@@ -145,6 +150,25 @@ impl Frame {
             object.number.set(REQUEST_OBJECT);
         }
         Ok(())
+    }
+
+    /// Takes over what follows an invocation in place; its one input follows by
+    /// [`Frame::hold_input`].
+    #[inline]
+    pub fn begin_after(&mut self, before: &Self, offered: &Offered) {
+        self.function = offered.function;
+        self.trigger = offered.trigger;
+        self.attempt = 1;
+        self.invocation = offered.invocation;
+        self.session = before.session;
+        self.deadline_ns = before.session_deadline_ns;
+        self.session_deadline_ns = before.session_deadline_ns;
+        self.timeout_ns = offered.timeout_ns;
+        self.input_count = 1;
+        self.parallelism = before.parallelism;
+        self.has_caller = before.has_caller;
+        self.window = None;
+        self.headers = before.headers;
     }
 
     /// The function is called now: its time begins.

@@ -13,6 +13,7 @@ mod fault;
 mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+mod in_place;
 mod library;
 mod memory;
 mod names;

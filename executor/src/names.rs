@@ -334,6 +334,7 @@ pub fn program(functions: &[&str], buckets: &[&str]) -> Program {
         create_wait_ns: 0,
         uid: None,
         sandbox: crate::sandbox::Sandbox::default(),
+        in_place: crate::protocol::InPlace::default(),
     }
 }
 

@@ -121,6 +121,27 @@ pub struct Program {
     pub uid: Option<u32>,
     /// How it is shut in.
     pub sandbox: Sandbox,
+    /// What it may start by itself.
+    pub in_place: InPlace,
+}
+
+/// What an executor may start by itself, where the scheduler grants it; empty for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InPlace {
+    /// By function: the `timeout` of an attempt, ns (`NO_DEADLINE`: none), where it may be gone on
+    /// from and gone on with.
+    pub functions: Vec<Option<u64>>,
+    /// By bucket: what each object with an automatic key fires.
+    pub buckets: Vec<Option<Successor>>,
+}
+
+/// The one function that an object fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Successor {
+    /// Which.
+    pub function: u16,
+    /// By this trigger.
+    pub trigger: u16,
 }
 
 /// One function.

@@ -21,6 +21,7 @@ use pheromone_shm::wire::MessageBuffer;
 use self::decide::{Decider, decide};
 use crate::api;
 use crate::frame::{Broken, Frame, forget_auto_texts};
+use crate::in_place::{Continuation, Offered};
 use crate::library::{LoadError, Loaded};
 use crate::memory::Memory;
 use crate::names::Names;
@@ -67,6 +68,8 @@ pub struct Runtime {
     last_error: Vec<u8>,
     failure: Vec<u8>,
     failure_status: i32,
+    /// What it goes on with by itself.
+    pub continuation: Continuation,
     /// What it decides about, where it is a custom trigger's process.
     decider: Decider,
 }
@@ -323,6 +326,7 @@ impl Runtime {
             last_error: vec![0],
             failure: Vec::new(),
             failure_status: sdk::OK,
+            continuation: Continuation::new(&program.in_place),
             decider: Decider::new(program),
         }
     }
@@ -497,6 +501,7 @@ impl Runtime {
     #[inline]
     fn begin_attempt(&mut self, initializing: bool) {
         self.attempt.begin(initializing);
+        self.continuation.begin();
         self.last_error.clear();
         self.last_error.push(0);
         self.failure.clear();
@@ -647,7 +652,7 @@ impl Runtime {
         output::flush();
         let strays = threads::strays();
         if returned == sdk::OK && strays == 0 {
-            return self.complete(Ending::Returned, sdk::OK, &[]);
+            return self.succeed();
         }
         let (status, message) = self.judge(returned);
         let mut text = [0; MESSAGE_BYTES_MAX];
@@ -671,11 +676,8 @@ impl Runtime {
 
     /// Ends the attempt. The scheduler is told first; what it need not wait for follows. Unsent
     /// objects are given back before, since credit may fall once nothing is dispatched.
-    fn complete(&mut self, ending: Ending, status: i32, message: &[u8]) {
-        let discarded = self.outputs.unsent() as u32;
-        let memory = &mut self.memory;
-        self.outputs
-            .discard_unsent(|object| memory.give_back(object.extent.get()));
+    pub fn complete(&mut self, ending: Ending, status: i32, message: &[u8]) {
+        let discarded = self.discard_unsent();
         let message = &message[..message.len().min(MESSAGE_BYTES_MAX)];
         self.say(&FromExecutor::Complete {
             status,
@@ -683,10 +685,48 @@ impl Runtime {
             discarded,
             message,
         });
+        self.forget_attempt();
+    }
+
+    /// Gives back what the attempt has created and not sent. How many.
+    pub fn discard_unsent(&mut self) -> u32 {
+        let discarded = self.outputs.unsent() as u32;
+        let memory = &mut self.memory;
+        self.outputs
+            .discard_unsent(|object| memory.give_back(object.extent.get()));
+        discarded
+    }
+
+    /// The attempt is over: pointers given to its function are valid no more.
+    pub fn forget_attempt(&mut self) {
         self.outputs.clear();
         self.ordinals.clear();
         self.frame.clear();
         forget_auto_texts();
+    }
+
+    /// Whether this process can go on with a function: it is loaded and initialized, and nothing
+    /// else has come to be done. (A request that the app keeps lives in one frame.)
+    pub fn can_go_on(&self, function: u16) -> bool {
+        let code = &self.code[usize::from(function)];
+        matches!(code.state, CodeState::Ready(_))
+            && self.frame.request().is_none()
+            && !self.is_wanted_elsewhere()
+    }
+
+    /// Whether there is something else for this process to do, or its invocation is cancelled.
+    pub fn is_wanted_elsewhere(&self) -> bool {
+        self.next.waits || self.leaving || self.cancelled()
+    }
+
+    /// Makes what was offered the next frame.
+    pub fn hold_next(&mut self, offered: &Offered) -> Result<(), Broken> {
+        let input = offered.input(self.own_region, self.frame.session);
+        let (window, names) = (&self.window, &self.names);
+        self.next.frame.begin_after(&self.frame, offered);
+        self.next.frame.hold_input(&input, window, names)?;
+        self.next.waits = true;
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::claim::{Claim, Granted};
 use crate::doorbell::{self, ASLEEP_FOR_ROOM, ASLEEP_IDLE, BellRope, Sound};
 use crate::events::{EVENT_BYTES_MAX, TriggerEvent};
 use crate::file::create_sealed;
@@ -114,6 +115,8 @@ pub struct SchedulerEnd {
     credit: Shared<AtomicU64>,
     cancelled: Shared<AtomicU64>,
     spin: Shared<AtomicU32>,
+    grant: Shared<AtomicU64>,
+    claim: Shared<Claim>,
     up_area: Area,
     down_area: Area,
     /// Position behind the last message in `down_area`.
@@ -148,7 +151,7 @@ impl SchedulerEnd {
         generation: u32,
     ) -> io::Result<Self> {
         let places = Places::new(
-            // Written is the claim word of the release ring alone.
+            // Written are the claim words alone, of the release ring and of continuation.
             Mapping::writable_of(up_file, up::BYTES)?,
             Mapping::writable_of(down_file, down::BYTES)?,
             colour,
@@ -167,6 +170,8 @@ impl SchedulerEnd {
             credit: down.place(down::CREDIT, 1),
             cancelled: down.place(down::CANCELLED, 1),
             spin: down.place(down::SPIN, 1),
+            grant: down.place(down::GRANT, 1),
+            claim: up.place(up::CLAIM, 1),
             up_area: up.area(up::ARGS, ARGS_BYTES),
             down_area: down.area(down::ARGS, ARGS_BYTES),
             area_taken_until: 0,
@@ -522,6 +527,21 @@ impl SchedulerEnd {
         self.cancelled[0].store(invocation, Ordering::Release);
     }
 
+    /// Lets the executor start this invocation and those after it by itself, [`GRANT_HOPS`] in all;
+    /// 0: none from now on, but for what it has offered.
+    ///
+    /// [`GRANT_HOPS`]: crate::claim::GRANT_HOPS
+    #[inline]
+    pub fn grant(&mut self, first: u64) {
+        self.grant[0].store(first, Ordering::Release);
+    }
+
+    /// Takes back what the executor has offered. False: what it says next tells whether it has
+    /// taken it.
+    pub fn withdraw(&mut self, invocation: u64) -> bool {
+        self.claim[0].withdraw(invocation)
+    }
+
     /// Wakes the executor if it sleeps, after something was put where it looks. An executor that
     /// may spin and was woken since it was told so does not sleep: for it this is one branch.
     #[inline]
@@ -548,6 +568,9 @@ pub struct ExecutorEnd {
     credit: Shared<AtomicU64>,
     cancelled: Shared<AtomicU64>,
     spin: Shared<AtomicU32>,
+    grant: Shared<AtomicU64>,
+    claim: Shared<Claim>,
+    granted: Granted,
     up_area: Area,
     down_area: Area,
     bell: BellRope,
@@ -592,6 +615,9 @@ impl ExecutorEnd {
             credit: down.place(down::CREDIT, 1),
             cancelled: down.place(down::CANCELLED, 1),
             spin: down.place(down::SPIN, 1),
+            grant: down.place(down::GRANT, 1),
+            claim: up.place(up::CLAIM, 1),
+            granted: Granted::default(),
             up_area: up.area(up::ARGS, ARGS_BYTES),
             down_area: down.area(down::ARGS, ARGS_BYTES),
             bell: BellRope::map(node_file)?,
@@ -789,6 +815,37 @@ impl ExecutorEnd {
         }
         self.released_next = usize::from(self.released[0] == wire::extent_word(PUNCHED));
         true
+    }
+
+    /// The next invocation that this executor may offer to start by itself. None is granted, or the
+    /// scheduler has so much to read that it should not be left further behind.
+    #[inline]
+    pub fn next_offer(&mut self) -> Option<u64> {
+        let word = self.grant[0].load(Ordering::Relaxed);
+        if word == 0 || !self.is_heard() {
+            return None;
+        }
+        self.granted.next(word)
+    }
+
+    /// A quarter of the publish ring is free.
+    #[inline]
+    fn is_heard(&mut self) -> bool {
+        let consumed = &self.publish_consumed[0];
+        self.publish.has_room(PUBLISH_SLOTS / 4, consumed)
+    }
+
+    /// Offers an invocation, just before the message that says so.
+    #[inline]
+    pub fn offer(&mut self, invocation: u64) {
+        self.claim[0].offer(invocation);
+    }
+
+    /// Takes what was offered; the message that says so is to follow before anything is done about
+    /// it. False: it is not this executor's.
+    #[inline]
+    pub fn take_offer(&mut self, invocation: u64) -> bool {
+        self.is_heard() && self.claim[0].take(invocation)
     }
 
     /// Bytes of credit ever granted to this process.

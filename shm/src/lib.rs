@@ -16,6 +16,7 @@
 //! | [`link`](mod@link) | the ways between node and schedulers, and between schedulers |
 //! | [`mapping`], [`sync`] | the doors to mapped words and atomics |
 
+pub mod claim;
 pub mod doorbell;
 pub mod events;
 pub mod limits;

@@ -83,8 +83,10 @@ pub mod up {
     pub const RELEASE_CONSUMED: usize = SLOT_BYTES;
     /// `u32`: what the executor sleeps for (`doorbell`).
     pub const ASLEEP: usize = 2 * SLOT_BYTES;
-    /// First byte of the publish ring, before colouring. The lines before it are kept for the
-    /// claim words of continuation.
+    /// `u64`: the invocation that the executor has offered, and who has it (`claim`); the scheduler
+    /// writes it too.
+    pub const CLAIM: usize = 3 * SLOT_BYTES;
+    /// First byte of the publish ring, before colouring.
     pub const PUBLISH: usize = PAGE_BYTES;
     /// First byte of the area for long messages.
     pub const ARGS: usize = PUBLISH + coloured(PUBLISH_SLOTS);
@@ -107,6 +109,8 @@ pub mod down {
     pub const WAKES: usize = 2 * SLOT_BYTES + 4;
     /// `u64`: the invocation that is cancelled, or 0.
     pub const CANCELLED: usize = 3 * SLOT_BYTES;
+    /// `u64`: first of the invocations that the executor may start by itself, or 0 (`claim`).
+    pub const GRANT: usize = 4 * SLOT_BYTES;
     /// First byte of the dispatch ring, before colouring.
     pub const DISPATCH: usize = PAGE_BYTES;
     /// First byte of the release ring, before colouring.

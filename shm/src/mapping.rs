@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
+use crate::claim::Claim;
 use crate::doorbell::SleepWord;
 use crate::file::size_bytes;
 use crate::limits::PAGE_BYTES;
@@ -180,6 +181,8 @@ unsafe impl Atom for AtomicU64 {}
 unsafe impl Atom for FutexWord {}
 // SAFETY: a transparent wrapper of an atomic.
 unsafe impl Atom for SleepWord {}
+// SAFETY: one atomic word.
+unsafe impl Atom for Claim {}
 // SAFETY: eight atomics, 64 bytes, no padding.
 unsafe impl Atom for Slot {}
 

@@ -192,6 +192,26 @@ pub enum FromExecutor<'a> {
         /// It arrives when so much time has passed; 0: at once.
         delay_ns: u64,
     },
+    /// A new object with an automatic key, as in `Publish`, without group or delay. It fires one
+    /// function, which the executor takes on itself once its own has returned, unless the scheduler
+    /// withdraws that before (`claim`).
+    Offer {
+        /// Where to.
+        target: Target,
+        /// As in `Publish`.
+        extent: Extent,
+        /// As in `Publish`.
+        size_bytes: u64,
+        /// As in `Publish`; also the number of the automatic key.
+        ordinal: u32,
+        /// The invocation, of those that were granted.
+        invocation: u64,
+    },
+    /// The attempt has returned with success, and what it has offered has begun.
+    Continue {
+        /// As in `Complete`.
+        discarded: u32,
+    },
     /// The `Publish` or `Forward` that follows at once is to be on disk before it arrives;
     /// answered by [`ToExecutor::Persisted`] once it is, or cannot be.
     Persist,

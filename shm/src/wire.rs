@@ -56,6 +56,8 @@ mod from_kind {
     pub const TICK_AT: u8 = 22;
     pub const PERSIST: u8 = 23;
     pub const LOAD: u8 = 24;
+    pub const OFFER: u8 = 25;
+    pub const CONTINUE: u8 = 26;
 }
 
 /// Kinds of messages to an executor.
@@ -584,6 +586,23 @@ pub(crate) fn short_from_executor(message: &FromExecutor<'_>) -> Option<SlotData
             let first = head(from_kind::COMPLETE, 0, Ending::Returned as u8, 0, 0);
             Some([first, pair(status as u32, discarded), 0, 0, 0, 0, 0])
         }
+        FromExecutor::Offer {
+            target,
+            extent,
+            size_bytes,
+            ordinal,
+            invocation,
+        } => {
+            judge_extent(extent, size_bytes).ok()?;
+            let (to, number) = target_parts(target).ok()?;
+            let first = head(from_kind::OFFER, to, 0, 0, number);
+            let (place, ordinal) = (extent_word(extent), u64::from(ordinal));
+            Some([first, place, size_bytes, ordinal, invocation, 0, 0])
+        }
+        FromExecutor::Continue { discarded } => {
+            let first = head(from_kind::CONTINUE, 0, 0, 0, 0);
+            Some([first, u64::from(discarded), 0, 0, 0, 0, 0])
+        }
         _ => None,
     }
 }
@@ -611,6 +630,24 @@ impl<'a> Form<'a> {
                 Self::new(words, naming.key, group)
                     .and(naming.ordinal.map(u64::from))
                     .and(naming.delay_ns)
+            }
+            FromExecutor::Offer {
+                target,
+                extent,
+                size_bytes,
+                ordinal,
+                invocation,
+            } => {
+                judge_extent(extent, size_bytes)?;
+                let (to, number) = target_parts(target)?;
+                let first = head(kind::OFFER, to, 0, 0, number);
+                let place = extent_word(extent);
+                let words = [first, place, size_bytes, u64::from(ordinal), invocation];
+                Self::new(words, &[], &[])
+            }
+            FromExecutor::Continue { discarded } => {
+                let first = head(kind::CONTINUE, 0, 0, 0, 0);
+                Self::new([first, u64::from(discarded)], &[], &[])
             }
             FromExecutor::Forward {
                 target,
@@ -870,7 +907,12 @@ fn decode_short_from_executor(bytes: &[u8]) -> Option<FromExecutor<'static>> {
     const TO_BUCKET: u64 = PUBLISH | (TARGET_BUCKET as u64) << 16;
     const TO_NEXT: u64 = PUBLISH | (TARGET_NEXT as u64) << 16;
     const TO_FUNCTION: u64 = PUBLISH | (TARGET_FUNCTION as u64) << 16;
+    const OFFER: u64 = from_kind::OFFER as u64;
+    const OFFER_TO_BUCKET: u64 = OFFER | (TARGET_BUCKET as u64) << 16;
+    const OFFER_TO_NEXT: u64 = OFFER | (TARGET_NEXT as u64) << 16;
+    const OFFER_TO_FUNCTION: u64 = OFFER | (TARGET_FUNCTION as u64) << 16;
     const COMPLETE: u64 = from_kind::COMPLETE as u64;
+    const CONTINUE: u64 = from_kind::CONTINUE as u64;
     /// All of a head but the ring's byte and its number.
     const FIXED: u64 = 0x0000_ffff_ffff_00ff;
     let words = words_of_slot(bytes)?;
@@ -884,14 +926,27 @@ fn decode_short_from_executor(bytes: &[u8]) -> Option<FromExecutor<'static>> {
                 message: &[],
             });
         }
-        TO_BUCKET if number != NO_BUCKET => Target::Bucket(number),
-        TO_NEXT if number == 0 => Target::Next,
-        TO_FUNCTION => Target::Function(number),
+        CONTINUE if number == 0 => {
+            let discarded = u32::try_from(words[1]).ok()?;
+            return Some(FromExecutor::Continue { discarded });
+        }
+        TO_BUCKET | OFFER_TO_BUCKET if number != NO_BUCKET => Target::Bucket(number),
+        TO_NEXT | OFFER_TO_NEXT if number == 0 => Target::Next,
+        TO_FUNCTION | OFFER_TO_FUNCTION => Target::Function(number),
         _ => return None,
     };
     let (extent, size_bytes) = (word_extent(words[1]), words[2]);
     judge_extent(extent, size_bytes).ok()?;
     let ordinal = u32::try_from(words[3]).ok()?;
+    if words[0] as u8 == from_kind::OFFER {
+        return Some(FromExecutor::Offer {
+            target,
+            extent,
+            size_bytes,
+            ordinal,
+            invocation: words[4],
+        });
+    }
     Some(FromExecutor::Publish {
         target,
         extent,
@@ -917,6 +972,16 @@ fn decode_any_from_executor(bytes: &[u8]) -> Result<FromExecutor<'_>, Garbled> {
     let head = reader.head()?;
     match reader.kind {
         kind::PUBLISH => decode_publish(&reader, head),
+        kind::OFFER => decode_offer(&reader, head),
+        kind::CONTINUE => {
+            reader.reserved(head.flags | head.a | head.b | head.zero)?;
+            reader.reserved(head.number)?;
+            reader.ends(16)?;
+            let second = reader.word(1)?;
+            reader.reserved(second >> 32)?;
+            let discarded = second as u32;
+            Ok(FromExecutor::Continue { discarded })
+        }
         kind::FORWARD => decode_forward(&reader, head),
         kind::COMPLETE => decode_complete(&reader, head),
         kind::RESPOND => decode_respond(&reader, head),
@@ -1044,6 +1109,25 @@ fn decode_publish<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a
         ordinal,
         group,
         delay_ns,
+    })
+}
+
+fn decode_offer<'a>(reader: &Reader<'a>, head: Head) -> Result<FromExecutor<'a>, Garbled> {
+    let target = decode_target(reader, head)?;
+    reader.reserved(head.flags & !TARGET_MASK | head.a | head.b | head.zero)?;
+    let extent = word_extent(reader.word(1)?);
+    let size_bytes = reader.word(2)?;
+    judge_extent(extent, size_bytes)?;
+    let fourth = reader.word(3)?;
+    reader.reserved(fourth >> 32)?;
+    let invocation = reader.word(4)?;
+    reader.ends(40)?;
+    Ok(FromExecutor::Offer {
+        target,
+        extent,
+        size_bytes,
+        ordinal: fourth as u32,
+        invocation,
     })
 }
 

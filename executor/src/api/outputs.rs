@@ -315,9 +315,10 @@ impl Runtime {
             group: options.group,
             delay_ns: options.delay_ns,
         };
+        let is_plain = options.group.is_empty() && options.delay_ns == 0;
         if options.is_durable {
             self.persist(target, &message)?;
-        } else {
+        } else if !is_plain || !self.offer(object, target) {
             self.say(&message);
         }
         self.outputs.end(object, State::Sent);

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use pheromone_executor::packet;
 use pheromone_executor::protocol::{
-    Arguments, FromZygote, FunctionProgram, OutputHead, OutputKind, OutputPiece, Program, Steering,
-    ToZygote, TriggerProgram,
+    Arguments, FromZygote, FunctionProgram, InPlace, OutputHead, OutputKind, OutputPiece, Program,
+    Steering, ToZygote, TriggerProgram,
 };
 use pheromone_executor::zygote::SOCKET_FD;
 use pheromone_shm::control::{ControlFiles, SchedulerEnd};
@@ -147,6 +147,7 @@ impl AppBuilder {
             create_wait_ns: 0,
             uid: rustix::process::getuid().is_root().then_some(65534),
             sandbox: pheromone_executor::sandbox::Sandbox::default(),
+            in_place: InPlace::default(),
         };
         let mut app = Self { program };
         for symbol in symbols {
@@ -559,6 +560,10 @@ pub enum Said {
     },
     /// A response of parts.
     RespondParts { more: bool, objects: Vec<u32> },
+    /// A new object, and what it fires is offered to be gone on with.
+    Offer(Published, u64),
+    /// That has begun.
+    Continue { discarded: u32 },
     /// The end of an attempt.
     Complete {
         status: i32,
@@ -910,6 +915,27 @@ fn own(message: FromExecutor<'_>, region: &std::fs::File) -> Said {
                 delay_ns,
             })
         }
+        FromExecutor::Offer {
+            target,
+            extent,
+            size_bytes,
+            ordinal,
+            invocation,
+        } => {
+            let (payload, after) = read(extent, size_bytes);
+            let published = Published {
+                target,
+                extent,
+                payload,
+                after,
+                key: OwnedKey::Auto(0, ordinal),
+                ordinal,
+                group: Vec::new(),
+                delay_ns: 0,
+            };
+            Said::Offer(published, invocation)
+        }
+        FromExecutor::Continue { discarded } => Said::Continue { discarded },
         FromExecutor::Forward {
             target,
             object,

@@ -3,8 +3,8 @@
 //! Input: which kind (one byte), then the packet.
 
 use pheromone_executor::protocol::{
-    Arguments, FromZygote, FunctionProgram, Program, Steering, ToZygote, TriggerCode,
-    TriggerProgram,
+    Arguments, FromZygote, FunctionProgram, InPlace, Program, Steering, Successor, ToZygote,
+    TriggerCode, TriggerProgram,
 };
 use pheromone_executor::sandbox::{Level, Sandbox};
 use serde::Serialize;
@@ -123,6 +123,16 @@ fn program() -> Program {
             writable: Vec::new(),
             connect: vec![80],
             private_memory_bytes: Some(1 << 30),
+        },
+        in_place: InPlace {
+            functions: vec![Some(1_000_000), None],
+            buckets: vec![
+                Some(Successor {
+                    function: 0,
+                    trigger: 0,
+                }),
+                None,
+            ],
         },
     }
 }

@@ -800,6 +800,17 @@ pub trait Sink {
     /// Tell a running executor that this invocation is cancelled (0: none).
     fn cancel(&mut self, executor: ExecutorId, invocation: u64);
 
+    /// Let an executor start this invocation and those numbered after it, a block of
+    /// [`GRANT_HOPS`](pheromone_shm::claim::GRANT_HOPS), by itself where an object of its fires
+    /// them; 0: no further one.
+    fn grant(&mut self, _executor: ExecutorId, _first: u64) {}
+
+    /// Take back an invocation that an executor has offered to start. False: it is too late, and what
+    /// the executor says next tells what has become of it.
+    fn withdraw(&mut self, _executor: ExecutorId, _invocation: u64) -> bool {
+        true
+    }
+
     /// Start a process in this slot, on this core (index into the executor cores).
     fn spawn(&mut self, executor: ExecutorId, core: u16);
 

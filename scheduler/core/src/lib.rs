@@ -15,6 +15,7 @@ pub mod event;
 mod gather;
 pub mod history;
 pub mod identity;
+pub mod in_place;
 mod level;
 pub mod limits;
 mod local;

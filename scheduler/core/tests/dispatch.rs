@@ -298,6 +298,7 @@ fn a_spinner_keeps_its_permission_while_it_works_and_loses_it_after_its_budget()
     assert!(world.executor(id).may_spin);
     world.pass(1);
     assert!(!world.executor(id).may_spin);
+    world.pass(DELAY_NS);
     assert_eq!(
         world.core.next_timer_ns(),
         None,

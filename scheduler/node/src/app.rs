@@ -8,13 +8,16 @@ use std::time::SystemTime;
 
 use pheromone_core::event::AppId;
 use pheromone_core::share::Division;
-use pheromone_core::spec::{AppSpec, BucketSpec, GroupClose, Scope, TriggerKind, TriggerSpec};
+use pheromone_core::spec::{
+    AppSpec, BucketSpec, FunctionSpec, GroupClose, Scope, TriggerKind, TriggerSpec,
+};
 use pheromone_executor::probe::{ProbeError, Surroundings, Symbol, probe_symbols};
 use pheromone_executor::protocol::{
-    Arguments, FunctionProgram, Program, Steering, TriggerCode, TriggerProgram,
+    Arguments, FunctionProgram, InPlace, Program, Steering, Successor, TriggerCode, TriggerProgram,
 };
 use pheromone_executor::sandbox::{Offers, Sandbox};
 use pheromone_manifest::{App, Built, type_word};
+use pheromone_shm::message::NO_DEADLINE;
 
 use crate::error::NodeError;
 use crate::isolation;
@@ -276,7 +279,26 @@ pub fn program(
         create_wait_ns: spec.limits.create_wait_ns,
         uid,
         sandbox: isolation::sandbox(app, libraries.directory()),
+        in_place: in_place(spec),
     })
+}
+
+/// What executors may start by themselves.
+fn in_place(spec: &AppSpec) -> InPlace {
+    let plan = pheromone_core::in_place::InPlace::new(spec);
+    let timeout_ns = |(function, may): (&FunctionSpec, bool)| {
+        may.then(|| function.timeout_ns.unwrap_or(NO_DEADLINE))
+    };
+    let functions = spec.functions.iter().zip(plan.functions);
+    let successor = |next: pheromone_core::in_place::Successor| Successor {
+        function: next.function,
+        trigger: next.trigger,
+    };
+    let buckets = plan.buckets.into_iter();
+    InPlace {
+        functions: functions.map(timeout_ns).collect(),
+        buckets: buckets.map(|next| next.map(successor)).collect(),
+    }
 }
 
 /// What executors are told of an app's triggers, flattened over the buckets in order.

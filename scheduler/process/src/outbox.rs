@@ -344,6 +344,18 @@ impl Sink for Outbox {
         }
     }
 
+    fn grant(&mut self, executor: ExecutorId, first: u64) {
+        if let Some(peer) = self.peers.get(executor) {
+            peer.end.grant(first);
+        }
+    }
+
+    fn withdraw(&mut self, executor: ExecutorId, invocation: u64) -> bool {
+        // A process that is gone takes nothing.
+        let peer = self.peers.get(executor);
+        peer.is_none_or(|peer| peer.end.withdraw(invocation))
+    }
+
     fn spawn(&mut self, executor: ExecutorId, core: u16) {
         self.tell(&ToNode::Spawn {
             app: executor.app.0,

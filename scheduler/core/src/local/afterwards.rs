@@ -177,6 +177,14 @@ impl Local {
                 self.tables.pass_place_later(app, cancelled);
                 self.tables.finish(app, cancelled, sink);
             }
+            Place::Offered(slot) => {
+                // Where it is too late it runs for nobody.
+                let invocation = self.tables.invocations[cancelled].id;
+                if sink.withdraw(ExecutorId { app: id, slot }, invocation) {
+                    app.forget_offer(slot);
+                    self.tables.finish(app, cancelled, sink);
+                }
+            }
             Place::Running(slot) => self.cancel_running(ExecutorId { app: id, slot }, sink),
         }
     }

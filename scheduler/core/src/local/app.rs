@@ -11,6 +11,7 @@ use crate::local::custom::Custom;
 use crate::local::dead::Dead;
 use crate::local::exchange::Exchange;
 use crate::local::executor::{Executor, ExecutorList};
+use crate::local::in_place::Offers;
 use crate::local::invocation::Invocation;
 use crate::local::ledger::Ledger;
 use crate::local::object::Object;
@@ -71,6 +72,8 @@ pub(super) struct App {
     pub(super) lingering: u32,
     /// Wakes a sleeper or starts a process for work that has waited too long.
     pub(super) forward_timer: TimerId,
+    /// What executors would start by themselves.
+    pub(super) offers: Offers,
 }
 
 /// What changes of a function.
@@ -204,6 +207,7 @@ impl App {
             names: 0,
             lingering: 0,
             forward_timer: TimerId::NONE,
+            offers: Offers::default(),
             plan,
             share,
             division,
@@ -299,10 +303,11 @@ impl App {
     pub(super) fn must_wait(&self) -> bool {
         let waits = self.forward_timer != TimerId::NONE;
         if self.is_full() {
-            return waits || !self.may_ask();
+            return waits || !(self.may_ask() || self.has_grants());
         }
-        let nobody_else =
-            self.asleep.is_empty() && self.pool.taken >= self.processes_max() && !self.may_ask();
+        let nobody_else = self.asleep.is_empty()
+            && self.pool.taken >= self.processes_max()
+            && !(self.may_ask() || self.has_grants());
         self.awake.is_empty() && self.pool.busy > 0 && (nobody_else || waits)
     }
 

@@ -49,7 +49,7 @@ impl Local {
         let must_wait = if self.fair.is_only(app) {
             of.must_wait()
         } else {
-            self.must_share(app) || self.apps[app].must_wait()
+            self.must_share(app, sink) || self.apps[app].must_wait()
         };
         if !must_wait {
             self.dispatch_listed(app, sink);
@@ -81,6 +81,7 @@ impl Local {
         started: Ref<Invocation>,
         sink: &mut S,
     ) {
+        self.grant(id, started, sink);
         let app = &mut self.apps[id.app];
         self.tables.start(app, id.slot, started, sink);
         let core = app.executor(id.slot).core;
@@ -96,9 +97,12 @@ impl Local {
         completion: &Completion<'_>,
         sink: &mut S,
     ) -> Result<(), Fault> {
+        let finished = self.apps[id.app].executor(id.slot).open("Complete")?;
+        if self.apps[id.app].executor(id.slot).offer.is_some() {
+            self.leave_offer(id, sink);
+        }
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
-        let finished = executor.open("Complete")?;
         executor.open = Ref::NONE;
         self.tables.timers.cancel(&mut executor.timer);
         executor.loading = false;
@@ -216,7 +220,7 @@ impl Local {
             self.grow(app, sink);
         }
         let of = &mut self.apps[app];
-        if !of.asleep.is_empty() || may_grow || may_ask {
+        if !of.asleep.is_empty() || may_grow || may_ask || of.has_grants() {
             // Never in this step, in which a delay of nothing would be due for ever.
             let delay_ns = of.spec.limits.forward_delay_ns.max(1);
             let deadline_ns = self.tables.now_ns.saturating_add(delay_ns);
@@ -226,8 +230,16 @@ impl Local {
 
     /// Work that has waited `forward_delay` gets a sleeping executor, or the coordinator is told.
     pub(super) fn forward_timer<S: Sink>(&mut self, app: AppId, sink: &mut S) {
-        let of = &mut self.apps[app];
-        of.forward_timer = TimerId::NONE;
+        self.apps[app].forward_timer = TimerId::NONE;
+        self.start_overdue(app, sink);
+    }
+
+    /// Starts what has waited `forward_delay` on an executor that sleeps, or has the coordinator
+    /// told. Whoever goes on by itself has had its time.
+    pub(super) fn start_overdue<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        if self.tables.overdue(&self.apps[app]).is_some() {
+            self.revoke_all(app, sink);
+        }
         while !self.apps[app].is_full() {
             let of = &self.apps[app];
             let Some(first) = self.tables.overdue(of) else {
@@ -323,17 +335,27 @@ impl Tables {
         };
         let inputs = invocation.held.iter().map(|&held| objects[held].input());
         sink.dispatch(id, &dispatch, inputs);
+        self.unqueue(app, started);
+        self.note_start(app, slot, started);
+    }
 
+    /// The books of an invocation that an executor has been told to start, or has started.
+    #[inline]
+    pub(super) fn note_start(&mut self, app: &mut App, slot: u16, started: Ref<Invocation>) {
+        let invocation = &mut self.invocations[started];
+        let function = invocation.function;
         invocation.place = Place::Running(slot);
-        invocation.request = session.request_object;
-        invocation.headers = session.headers_object;
-        for held in [session.request_object, session.headers_object] {
-            if held.is_some() {
-                objects.hold(held);
+        if let Some(session) = invocation.session.some() {
+            let session = &self.sessions[session];
+            invocation.request = session.request_object;
+            invocation.headers = session.headers_object;
+            for held in [session.request_object, session.headers_object] {
+                if held.is_some() {
+                    self.objects.hold(held);
+                }
             }
         }
         let queued_ns = invocation.queued_ns;
-        self.unqueue(app, started);
         if app.passed_over_ns.is_some() {
             app.note_precedence(function, queued_ns, self.now_ns);
         }
@@ -343,10 +365,11 @@ impl Tables {
         executor.open = started;
         executor.loading = !executor.has_loaded(function);
         let is_loading = executor.loading;
+        let plan = &app.plan.functions[usize::from(function)];
         let limit_ns = if is_loading {
-            Some(app.plan.functions[usize::from(function)].init_timeout_ns)
+            Some(plan.init_timeout_ns)
         } else {
-            timeout_ns
+            plan.timeout_ns
         };
         self.limit_time(app, slot, limit_ns);
         if self.invocations[started].done.is_some() && !is_loading {

@@ -13,6 +13,7 @@ use crate::limits::START_TIMEOUT_NS;
 use crate::local::app::App;
 use crate::local::attempt::Fate;
 use crate::local::custom::end_of;
+use crate::local::in_place::Grant;
 use crate::local::invocation::Invocation;
 use crate::local::ledger::Credit;
 use crate::local::pool::LastState;
@@ -93,6 +94,10 @@ pub(super) struct Executor {
     pub(super) sweeping: bool,
     /// The open dispatch. (One queued behind it would stand beside it here.)
     pub(super) open: Ref<Invocation>,
+    /// What it has offered to start after that.
+    pub(super) offer: Ref<Invocation>,
+    /// What it may start so.
+    pub(super) grant: Grant,
     /// It loads the open invocation's function, which has not been called yet.
     pub(super) loading: bool,
     /// Functions that it has loaded, as bits.
@@ -347,7 +352,11 @@ impl Local {
         if executor.state != State::Busy && !waits {
             return;
         }
-        sink.cancel(id, self.tables.invocations[executor.open].id);
+        let cancelled = self.tables.invocations[executor.open].id;
+        // First, so that it cannot go on from one that is not told of it to the next.
+        self.revoke(id, sink);
+        sink.cancel(id, cancelled);
+        let executor = self.apps[id.app].executor(id.slot);
         self.tables.timers.cancel(&mut executor.timer);
         let deadline_ns = self.tables.now_ns.saturating_add(grace_ns);
         executor.timer = self.tables.timers.arm(deadline_ns, Timer::Executor(id));
@@ -403,6 +412,8 @@ impl Local {
     /// Kills a process. What it says from now on is ignored; what it had open ends with its death.
     pub(super) fn kill<S: Sink>(&mut self, id: ExecutorId, reason: KillReason, sink: &mut S) {
         self.stop_waiting(id, sink);
+        self.revoke(id, sink);
+        self.take_back(id, sink);
         let app = &mut self.apps[id.app];
         app.set_state(id.slot, State::Killed);
         let executor = app.executor(id.slot);
@@ -503,9 +514,12 @@ impl Local {
         }
         self.note_death(id.app, &last, reason.as_ref(), (death, detail));
         self.tell_trouble(id.app, sink);
+        let was_killed = reason.is_some();
         if open.is_some() {
             self.attempt_died(open, id, reason, (death, detail), sink);
         }
+        let cause = || Cause::Died(death, detail.to_owned());
+        self.offer_died(id, was_killed, cause, sink);
         self.give_up_if_hopeless(id.app, sink);
         self.give(id.app, sink);
         self.mend_pool(id.app, sink);
@@ -522,6 +536,7 @@ impl Local {
         let app = &mut self.apps[id.app];
         self.tables.forget_releases(app, id.slot);
         app.regions[usize::from(id.slot)].owned = false;
+        app.forget_grant(id.slot);
         app.set_state(id.slot, State::Vacant);
         let executor = app.executor(id.slot);
         self.spinners.leave_core(executor.core);

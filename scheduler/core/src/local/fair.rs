@@ -16,6 +16,8 @@
 //! starts something beyond that number when its turn has come. Who waits in `phr_get` uses nothing,
 //! and goes on without a turn.
 
+use smallvec::SmallVec;
+
 use crate::event::{AppId, ExecutorId, Sink};
 use crate::local::app::App;
 use crate::local::{Local, Timer};
@@ -167,7 +169,7 @@ impl Local {
     /// Whether what an app has ready is left to the end of the step, since others have something
     /// ready as well.
     #[cold]
-    pub(super) fn must_share(&mut self, app: AppId) -> bool {
+    pub(super) fn must_share<S: Sink>(&mut self, app: AppId, sink: &mut S) -> bool {
         if self.apps[app].next_ready().is_none() {
             return self.fair.is_shared;
         }
@@ -177,7 +179,7 @@ impl Local {
                 self.fair.only = Some(app);
                 return false;
             }
-            self.begin_sharing();
+            self.begin_sharing(sink);
         }
         if !self.fair.sharers.iter().any(|sharer| sharer.app == app) {
             self.fair.sharers.push(Sharer::new(&self.apps[app]));
@@ -185,8 +187,13 @@ impl Local {
         true
     }
 
-    /// All that has something to run shares from now on, and begins even.
-    fn begin_sharing(&mut self) {
+    /// All that has something to run shares from now on, and begins even. Whoever shares asks before
+    /// each start.
+    fn begin_sharing<S: Sink>(&mut self, sink: &mut S) {
+        let apps: SmallVec<[AppId; 8]> = self.apps.iter().map(|app| app.id).collect();
+        for app in apps {
+            self.revoke_all(app, sink);
+        }
         let fair = &mut self.fair;
         fair.is_shared = true;
         fair.only = None;

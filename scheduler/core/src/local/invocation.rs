@@ -60,8 +60,8 @@ pub(super) struct Invocation {
     pub(super) line: Ref<Line>,
     pub(super) queue_previous: Ref<Invocation>,
     pub(super) queue_next: Ref<Invocation>,
-    session_previous: Ref<Invocation>,
-    session_next: Ref<Invocation>,
+    pub(super) session_previous: Ref<Invocation>,
+    pub(super) session_next: Ref<Invocation>,
 }
 
 /// Where an invocation is.
@@ -73,6 +73,8 @@ pub(super) enum Place {
     Recording,
     /// In its line, until one of those alike has ended.
     InLine,
+    /// This executor starts it next, unless it is taken back.
+    Offered(u16),
     /// On this executor.
     Running(u16),
     /// Waiting for another attempt.

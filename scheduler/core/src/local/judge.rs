@@ -24,6 +24,14 @@ pub(super) enum Fault {
     NotPersisted(&'static str),
     #[error("announced an object for the disk and sent one that is in no bucket")]
     PersistedDirect,
+    #[error("went on with invocation {0}, which it had not been granted")]
+    NotGranted(u64),
+    #[error("offered to go on from an object that does not fire exactly one function that it may")]
+    NotInPlace,
+    #[error("offered a second invocation before the first was decided")]
+    OfferedTwice,
+    #[error("went on with an invocation that it had not offered, or that had been withdrawn")]
+    NothingOffered,
     #[error("said that it is ready a second time")]
     ReadyTwice,
     #[error("said that it has loaded a function that it had loaded before")]

@@ -88,7 +88,7 @@ impl Publication<'_> {
 }
 
 /// Where an object for this target is.
-fn bucket_of(target: Target) -> u16 {
+pub(super) fn bucket_of(target: Target) -> u16 {
     match target {
         Target::Bucket(bucket) => bucket,
         Target::Next | Target::Function(_) => NO_BUCKET,
@@ -158,6 +158,17 @@ impl Local {
                 },
                 sink,
             ),
+            FromExecutor::Offer {
+                target,
+                extent,
+                size_bytes,
+                ordinal,
+                invocation,
+            } => {
+                let numbers = (ordinal, invocation);
+                self.offer(id, target, (extent, size_bytes), numbers, sink)
+            }
+            FromExecutor::Continue { discarded } => self.go_on(id, discarded, sink),
             ref other => self.rare_message(id, other, sink),
         };
         if let Err(fault) = judged {
@@ -176,6 +187,13 @@ impl Local {
         message: &FromExecutor<'_>,
         sink: &mut S,
     ) -> Result<(), Fault> {
+        if let FromExecutor::Get { .. }
+        | FromExecutor::Load { .. }
+        | FromExecutor::Persist
+        | FromExecutor::NeedCredit { .. } = message
+        {
+            self.before_waiting(id, sink);
+        }
         match *message {
             FromExecutor::Ready => self.ready(id, sink),
             FromExecutor::Persist => {
@@ -262,7 +280,10 @@ impl Local {
                 self.need_credit(id, bytes, sink);
                 Ok(())
             }
-            FromExecutor::Publish { .. } | FromExecutor::Complete { .. } => {
+            FromExecutor::Publish { .. }
+            | FromExecutor::Complete { .. }
+            | FromExecutor::Offer { .. }
+            | FromExecutor::Continue { .. } => {
                 unreachable!("handled by the caller")
             }
         }
@@ -718,7 +739,7 @@ impl Tables {
 
     /// Whether an object that an invocation publishes is one too many.
     #[inline]
-    fn is_past_limit(
+    pub(super) fn is_past_limit(
         &self,
         app: &App,
         open: Ref<Invocation>,

@@ -18,6 +18,7 @@ mod exchange;
 mod executor;
 mod fair;
 mod handover;
+mod in_place;
 mod invocation;
 mod judge;
 mod ledger;
@@ -104,6 +105,8 @@ enum Timer {
     Credit(ExecutorId),
     /// Queued work has waited for an awake executor long enough.
     Forward(AppId),
+    /// What an executor has offered may have waited for it long enough.
+    Offers(AppId),
     /// What an app wants of other homes is to be looked at again.
     Exchange(AppId),
     /// The pause before another start of a process is over.
@@ -322,7 +325,7 @@ impl Local {
             credit_bytes: app.ledger.granted_bytes(),
             executors: processes.filter(|e| e.is_alive()).count() as u64,
             executors_idle: u64::from(pool.idle),
-            queued: app.stats.queued + app.in_line,
+            queued: app.stats.queued + app.in_line + app.offers.len() as u64,
             dead_letters: app.dead.count(),
             dead_letters_bytes: app.dead.held_bytes(),
             ..app.stats
@@ -434,6 +437,7 @@ impl Local {
                 Timer::Wait(id) => self.wait_timer(id, sink),
                 Timer::Credit(id) => self.refuse_credit(id, sink),
                 Timer::Forward(app) => self.forward_timer(app, sink),
+                Timer::Offers(app) => self.offers_timer(app, sink),
                 Timer::Exchange(app) => self.exchange_timer(app),
                 Timer::Pool(app) => self.pool_timer(app, sink),
                 Timer::Surplus(app) => self.surplus_timer(app, sink),

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::gather::Rule;
+use crate::in_place::InPlace;
 use crate::local::upstream::{AfterPlan, afters};
 use crate::spec::{
     AppSpec, AtEnd, Backoff, BucketSpec, Keep, NameMatch, OnFailure, Retain, Scope, SerialBy,
@@ -120,6 +121,8 @@ pub(super) struct Plan {
     pub(super) afters: Vec<AfterPlan>,
     /// Rerun rules of all buckets, in the manifest's order.
     pub(super) reruns: Vec<RerunPlan>,
+    /// What executors may start by themselves.
+    pub(super) in_place: InPlace,
 }
 
 impl Plan {
@@ -176,6 +179,7 @@ impl Plan {
             triggers,
             afters,
             reruns: reruns(spec),
+            in_place: InPlace::new(spec),
         }
     }
 }

@@ -311,7 +311,7 @@ impl Tables {
                         self.held_by_waiters(app, session, |waiter| waiter.line == invocation.line);
                     held < width && self.has_room_beside_waiters(app, session, invocation.function)
                 }
-                Place::Backoff(_) | Place::Resting | Place::Recording => true,
+                Place::Backoff(_) | Place::Resting | Place::Recording | Place::Offered(_) => true,
             };
             if could {
                 return true;

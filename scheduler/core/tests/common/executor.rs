@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pheromone_core::event::Part;
+use pheromone_shm::claim::{Claim, Granted};
 use pheromone_shm::events::TriggerEvent;
 use pheromone_shm::message::{Dispatch, Extent, Input, InputKey};
 
@@ -220,6 +221,14 @@ pub struct Executor {
     pub parent_answer: Option<(u32, u64)>,
     pub refetched: Option<(u32, Vec<Seen>)>,
     pub ordinals: u32,
+    /// First of the invocations that it may start by itself now.
+    pub grant: u64,
+    pub granted: Granted,
+    pub claim: Claim,
+    /// What it would go on with.
+    pub offered: Option<Open>,
+    /// What it has gone on from.
+    pub passed: BTreeSet<u64>,
     /// Functions that it has loaded.
     pub loaded: BTreeSet<u16>,
 }
@@ -234,8 +243,24 @@ impl Executor {
     pub fn close(&mut self) {
         self.has_loaded();
         self.open = None;
+        self.offered = None;
         self.call = None;
         self.ordinals = 0;
+    }
+
+    /// Its open function has returned, and it goes on with what it has offered if that is still its
+    /// own.
+    pub fn goes_on(&mut self) -> bool {
+        let offered = self.offered.take();
+        let Some(next) = offered.filter(|next| self.claim.take(next.invocation)) else {
+            return false;
+        };
+        self.has_loaded();
+        self.passed.extend(self.open.as_ref().map(|open| open.invocation));
+        self.open = Some(next);
+        self.has_loaded();
+        self.ordinals = 0;
+        true
     }
 
     /// Its open function is loaded.

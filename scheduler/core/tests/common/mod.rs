@@ -18,9 +18,12 @@ use pheromone_core::event::{
     AppId, Death, Destination, Event, ExecutorId, Ingress, Refusal, Request, RequestId,
     RestoredSession, Retry, SessionId,
 };
+use pheromone_core::in_place::InPlace;
 use pheromone_core::spec::AppSpec;
 use pheromone_core::{AppStats, Core, CoreConfig, SpinPolicy};
-use pheromone_shm::message::{Ending, Extent, FromExecutor, Key, Target};
+use pheromone_shm::message::{
+    Ending, Extent, FromExecutor, Key, NO_BUCKET, NO_TRIGGER, Target,
+};
 
 use executor::{Executor, Memory};
 pub use executor::{Open, OwnedKey, Seen, Told};
@@ -451,6 +454,72 @@ impl World {
         );
     }
 
+    /// Publishes an object, offering to go on with what it fires. False: that may not be, and nothing
+    /// was said.
+    pub fn try_offer(&mut self, id: ExecutorId, target: Target) -> bool {
+        let spec = &self.sink.apps[&id.app];
+        let open = self.opened(id).clone();
+        let Some((function, trigger)) = successor(spec, open.function, target) else {
+            return false;
+        };
+        let executor = self.executor(id);
+        if executor.offered.is_some() {
+            return false;
+        }
+        let Some(invocation) = executor.granted.next(executor.grant) else {
+            return false;
+        };
+        let ordinal = executor.next_ordinal();
+        let extent = self.allocate(id, 8);
+        let input = Seen {
+            region: id.slot,
+            bucket: match target {
+                Target::Bucket(bucket) => bucket,
+                Target::Next | Target::Function(_) => NO_BUCKET,
+            },
+            offset_units: extent.offset_units,
+            size_bytes: 8,
+            session: open.session,
+            key: OwnedKey::Auto(open.invocation, ordinal),
+            group: Vec::new(),
+            attached: 0,
+        };
+        let executor = self.executor(id);
+        executor.claim.offer(invocation);
+        executor.offered = Some(Open {
+            function,
+            trigger,
+            attempt: 1,
+            invocation,
+            inputs: vec![input],
+            got: Vec::new(),
+            window: None,
+            cancelled: false,
+            ..open
+        });
+        let size_bytes = 8;
+        self.say(
+            id,
+            FromExecutor::Offer {
+                target,
+                extent,
+                size_bytes,
+                ordinal,
+                invocation,
+            },
+        );
+        true
+    }
+
+    /// The function returns 0, and its executor goes on with what it has offered if it may.
+    pub fn go_on(&mut self, id: ExecutorId) -> bool {
+        if !self.executor(id).goes_on() {
+            return false;
+        }
+        self.say(id, FromExecutor::Continue { discarded: 0 });
+        true
+    }
+
     /// Allocates as the executor's own allocator would, asking for credit where it needs some.
     pub fn allocate(&mut self, id: ExecutorId, size_bytes: u64) -> Extent {
         self.try_allocate(id, size_bytes).expect("there is memory")
@@ -682,6 +751,23 @@ impl World {
         }
         self.sink.assert_memory_free();
     }
+}
+
+/// What an object of a function fires and by which trigger, where that can be gone on with.
+fn successor(spec: &AppSpec, sender: u16, target: Target) -> Option<(u16, u16)> {
+    let in_place = InPlace::new(spec);
+    let next = match target {
+        Target::Bucket(bucket) => {
+            let next = in_place.buckets[usize::from(bucket)]?;
+            (next.function, next.trigger)
+        }
+        Target::Next => match *spec.functions[usize::from(sender)].next {
+            [next] => (next, NO_TRIGGER),
+            _ => return None,
+        },
+        Target::Function(function) => (function, NO_TRIGGER),
+    };
+    (in_place.allows(sender) && in_place.allows(next.0)).then_some(next)
 }
 
 /// The ordinal that goes with a key.

@@ -512,8 +512,12 @@ impl Sink for Recorder {
     }
 
     fn cancel(&mut self, id: ExecutorId, invocation: u64) {
-        let open = self
-            .runner(id)
+        let executor = self.runner(id);
+        if executor.passed.contains(&invocation) {
+            // It is ahead of what has been heard.
+            return;
+        }
+        let open = executor
             .open
             .as_mut()
             .expect("only what runs is cancelled");
@@ -522,6 +526,15 @@ impl Sink for Recorder {
             !std::mem::replace(&mut open.cancelled, true),
             "cancelled once"
         );
+    }
+
+    fn grant(&mut self, executor: ExecutorId, first: u64) {
+        self.runner(executor).grant = first;
+    }
+
+    fn withdraw(&mut self, executor: ExecutorId, invocation: u64) -> bool {
+        let executor = self.executors.get(&executor);
+        executor.is_none_or(|executor| executor.claim.withdraw(invocation))
     }
 
     fn spawn(&mut self, id: ExecutorId, core: u16) {

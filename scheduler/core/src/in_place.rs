@@ -1,0 +1,94 @@
+//! What an executor may start by itself: *continuation in place*.
+//!
+//! Where an object fires exactly one invocation that needs no other data, whoever has sent it may go
+//! on with that function at once. Whether it is so is a matter of the manifest alone, and is worked
+//! out here once, for the scheduler and for executors. When it is done, and when it is taken back,
+//! is the scheduler's affair (`local/in_place.rs`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{AppSpec, BucketSpec, FunctionIndex, Retain, TriggerKind};
+
+/// What an app's objects lead to by themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InPlace {
+    /// By function: it may be gone on from, and gone on with.
+    pub functions: Vec<bool>,
+    /// By bucket: what each object with an automatic key fires, and nothing else looks at it.
+    pub buckets: Vec<Option<Successor>>,
+}
+
+/// The one function that an object fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Successor {
+    /// Which.
+    pub function: FunctionIndex,
+    /// By this trigger, counted over the app.
+    pub trigger: u16,
+}
+
+impl InPlace {
+    /// Of an app; of one with `continuation = false` nothing.
+    pub fn new(spec: &AppSpec) -> Self {
+        if !spec.continuation {
+            return Self {
+                functions: vec![false; spec.functions.len()],
+                buckets: vec![None; spec.buckets.len()],
+            };
+        }
+        let functions = (0..).zip(&spec.functions);
+        let mut first_trigger = 0;
+        let mut buckets = Vec::with_capacity(spec.buckets.len());
+        for bucket in &spec.buckets {
+            buckets.push(successor(bucket, first_trigger));
+            first_trigger += bucket.triggers.len() as u16;
+        }
+        let mut in_place = Self {
+            functions: functions.map(|(index, _)| may_go_on(spec, index)).collect(),
+            buckets,
+        };
+        let (functions, buckets) = (&in_place.functions, &mut in_place.buckets);
+        for bucket in buckets {
+            *bucket = bucket.filter(|next| functions[usize::from(next.function)]);
+        }
+        in_place
+    }
+
+    /// Whether a function may be gone on with.
+    pub fn allows(&self, function: FunctionIndex) -> bool {
+        self.functions
+            .get(usize::from(function))
+            .copied()
+            .unwrap_or(false)
+    }
+}
+
+/// Whether a function takes no part in anything that the scheduler has to weigh before it starts or
+/// after it has ended: further attempts, reruns, turns, numbers, and others that go before it.
+fn may_go_on(spec: &AppSpec, index: FunctionIndex) -> bool {
+    let function = &spec.functions[usize::from(index)];
+    let mut others = spec.functions.iter();
+    let mut reruns = spec.buckets.iter().flat_map(|bucket| &bucket.reruns);
+    function.attempts == 1
+        && function.serial_by.is_none()
+        && function.max_concurrency.is_none()
+        && !function.durable
+        && others.all(|other| other.priority <= function.priority)
+        && reruns.all(|rule| rule.function != index)
+}
+
+fn successor(bucket: &BucketSpec, first_trigger: u16) -> Option<Successor> {
+    let is_left_alone = !bucket.durable && bucket.retain == Retain::ForNs(0);
+    match bucket.triggers.as_slice() {
+        [only] if is_left_alone && only.kind == TriggerKind::Immediate => {
+            match only.functions.as_slice() {
+                &[function] => Some(Successor {
+                    function,
+                    trigger: first_trigger,
+                }),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,506 @@
+//! Continuation in place: executors that start by themselves what their own objects fire.
+//!
+//! An executor is *granted* invocations, a block of ids at a time. It *offers* to go on with what an
+//! object of its fires, when it publishes that, and does so when its function has returned. In
+//! between the invocation is entered like any other but not queued: it is *taken back* and queued
+//! when it has waited `forward_delay` for its executor, when its sender may wait for something, or
+//! when somebody else has waited for an executor so long. Which of the two has it is decided in a
+//! word that both of them change (`shm/src/claim.rs`); where it is too late to take it back, what
+//! the executor says next tells.
+//!
+//! A block is a turn's length: while other work is queued it is not renewed, and an executor whose
+//! block is used up returns as all do. `crate::in_place` says which functions this is for.
+
+use pheromone_shm::claim::GRANT_HOPS;
+use pheromone_shm::message::{Extent, InputKey, NO_TRIGGER, Target};
+
+use crate::event::{AppId, Cause, ExecutorId, Sink};
+use crate::local::app::App;
+use crate::local::attempt::Fate;
+use crate::local::invocation::{Firing, Invocation, Place};
+use crate::local::judge::{Fault, judge_target};
+use crate::local::message::{Publication, bucket_of};
+use crate::local::object::{NewObject, Object, Payload};
+use crate::local::plan::Plan;
+use crate::local::session::Session;
+use crate::local::{Local, Tables, Timer};
+use crate::slab::Ref;
+use crate::timer::TimerId;
+
+/// What an executor may start by itself.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Grant {
+    /// First id of the present block, and of the one before, of which it may know still; 0: none.
+    block: u64,
+    before: u64,
+    /// No id below this one is left.
+    next: u64,
+    /// Ids of the present block may be used.
+    holds: bool,
+}
+
+impl Grant {
+    /// An executor uses an id.
+    fn take(&mut self, id: u64) -> Result<(), Fault> {
+        let is_of = |block: u64| block != 0 && id.wrapping_sub(block) < GRANT_HOPS;
+        if id < self.next || !(is_of(self.block) || is_of(self.before)) {
+            return Err(Fault::NotGranted(id));
+        }
+        self.next = id + 1;
+        Ok(())
+    }
+
+    /// At least half of the present block has been used, or there is none.
+    fn is_low(&self) -> bool {
+        self.block == 0 || self.next >= self.block + GRANT_HOPS / 2
+    }
+}
+
+/// What an app's executors have offered and nobody has decided about.
+#[derive(Default)]
+pub(super) struct Offers {
+    /// Their slots.
+    slots: Vec<u16>,
+    /// Executors that may start something by themselves.
+    granted: u16,
+    /// One of them may have waited long enough.
+    timer: TimerId,
+}
+
+impl Offers {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+impl Plan {
+    /// The function that an object for this target fires and by which trigger, where that can be
+    /// gone on with.
+    #[inline]
+    fn successor(&self, sender: u16, target: Target) -> Option<(u16, u16)> {
+        let in_place = &self.in_place;
+        if !in_place.functions[usize::from(sender)] {
+            return None;
+        }
+        let direct = |function: u16| {
+            let may = in_place.functions[usize::from(function)];
+            may.then_some((function, NO_TRIGGER))
+        };
+        match target {
+            Target::Bucket(bucket) => {
+                let next = in_place.buckets[usize::from(bucket)]?;
+                Some((next.function, next.trigger))
+            }
+            Target::Next => match *self.functions[usize::from(sender)].next {
+                [function] => direct(function),
+                _ => None,
+            },
+            Target::Function(function) => direct(function),
+        }
+    }
+}
+
+impl Local {
+    /// `Offer`: a new object, and its sender goes on with what it fires.
+    #[inline]
+    pub(super) fn offer<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        target: Target,
+        (extent, size_bytes): (Extent, u64),
+        (ordinal, invocation): (u32, u64),
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let app = &mut self.apps[id.app];
+        let executor = app.executor(id.slot);
+        let open = executor.open("Offer")?;
+        if executor.offer.is_some() {
+            return Err(Fault::OfferedTwice);
+        }
+        executor.grant.take(invocation)?;
+        let session = self.tables.invocations[open].session.some();
+        if session.is_some_and(|session| self.tables.sessions[session].durable.is_some()) {
+            return Err(Fault::NotInPlace);
+        }
+        app.judge_payload(id.slot, extent, size_bytes)?;
+        let sender = &self.tables.invocations[open];
+        judge_target(app, sender.function, target)?;
+        let next = app.plan.successor(sender.function, target);
+        let (function, trigger) = next.ok_or(Fault::NotInPlace)?;
+        app.take_credit(id.slot, extent)?;
+        let publication = Publication {
+            object: NewObject {
+                session: session
+                    .map(|session| self.tables.sessions[session].id)
+                    .unwrap_or_default(),
+                payload: Payload {
+                    region: id.slot,
+                    extent,
+                    size_bytes,
+                    root: Ref::NONE,
+                },
+                bucket: bucket_of(target),
+                key: InputKey::Auto {
+                    invocation: sender.id,
+                    ordinal,
+                },
+                group: &[],
+                labelled: (sender.id, ordinal),
+            },
+            to: sender.delivery(target, id.slot),
+            author: sender.author(),
+            is_durable: false,
+        };
+        let firing = Firing {
+            trigger,
+            near: Some(id.slot),
+            ..Firing::new(sender.session, function)
+        };
+        let Some(session) = session else {
+            self.offer_in_vain(id, &publication, firing, invocation, sink);
+            return Ok(());
+        };
+        if self.tables.is_past_limit(app, open, &publication) {
+            self.fail_by_limit(open, session, id, sink);
+            self.offer_in_vain(id, &publication, firing, invocation, sink);
+            return Ok(());
+        }
+        let created = self.tables.create(app, &publication.object);
+        let inputs = std::iter::once(created);
+        let offered = self.tables.enter(app, firing, invocation, inputs);
+        self.tables.note_offer(app, id.slot, offered);
+        self.tables.enter_name(app, created, &publication);
+        if let Target::Bucket(bucket) = target {
+            self.tables.keep_in_bucket(app, created, bucket, session);
+        }
+        self.tables.drop_hold(app, created, sink);
+        app.top_up(id.slot, sink);
+        Ok(())
+    }
+
+    /// An offer of an invocation that nobody waits for any more. Where its executor may have taken
+    /// it already, it runs for nobody.
+    #[cold]
+    fn offer_in_vain<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        publication: &Publication<'_>,
+        firing: Firing,
+        invocation: u64,
+        sink: &mut S,
+    ) {
+        let app = &mut self.apps[id.app];
+        if sink.withdraw(id, invocation) {
+            let extent = publication.object.payload.extent;
+            self.tables.release_extent(app, id.slot, extent, sink);
+        } else {
+            let created = self.tables.create(app, &publication.object);
+            let offered = self.tables.enter_orphan(firing, invocation, created);
+            self.tables.note_offer(app, id.slot, offered);
+        }
+        app.top_up(id.slot, sink);
+    }
+
+    /// `Continue`: the open attempt has returned with success, and what its executor has offered
+    /// has begun. That is entered first, then the books of the other are closed.
+    #[inline]
+    pub(super) fn go_on<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        discarded: u32,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let app = &mut self.apps[id.app];
+        let executor = app.executor(id.slot);
+        let finished = executor.open("Continue")?;
+        let begun = executor.offer;
+        if begun.is_none() {
+            return Err(Fault::NothingOffered);
+        }
+        app.forget_offer(id.slot);
+        let executor = app.executor(id.slot);
+        self.tables.timers.cancel(&mut executor.timer);
+        executor.completed = executor.completed.saturating_add(1);
+        let function = self.tables.invocations[finished].function;
+        executor.set_loaded(function);
+        app.stopped_running(function);
+        if !self.tables.invocations[finished].closes.is_empty() {
+            self.tables.close_sources(app, finished, sink);
+        }
+        let next = self.tables.invocations[begun].function;
+        app.executor(id.slot).set_loaded(next);
+        self.tables.note_start(app, id.slot, begun);
+        app.stats.discarded_total += u64::from(discarded);
+        if app.pool.quick_deaths > 0 || app.pool.failed_loads > 0 {
+            self.processes_work(id.app, sink);
+        }
+        let app = &mut self.apps[id.app];
+        self.tables.look_at_waiters(app);
+        let session = self.tables.leave_session(app, finished);
+        self.dispatch_ready(id.app, sink);
+        let app = &mut self.apps[id.app];
+        self.tables.finish(app, finished, sink);
+        if let Some(session) = session {
+            self.settle(session, sink);
+        }
+        if self.tables.invocations[begun].session.is_none() {
+            self.cancel_running(id, sink);
+        } else if self.apps[id.app].executor(id.slot).grant.is_low() {
+            self.renew(id, sink);
+        }
+        Ok(())
+    }
+
+    /// Lets an executor go on by itself from what is about to be started on it, or no longer.
+    #[inline]
+    pub(super) fn grant<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        started: Ref<Invocation>,
+        sink: &mut S,
+    ) {
+        let app = &mut self.apps[id.app];
+        let invocation = &self.tables.invocations[started];
+        let may = app.plan.in_place.functions[usize::from(invocation.function)];
+        let holds = app.executor(id.slot).grant.holds;
+        if !may && !holds {
+            return;
+        }
+        let session = &self.tables.sessions[invocation.session];
+        if may && session.durable.is_none() && session.request_object.is_none() {
+            if !holds || app.executor(id.slot).grant.is_low() {
+                self.give_block(id, sink);
+            }
+        } else {
+            self.revoke(id, sink);
+        }
+    }
+
+    /// A further block for an executor that goes on, unless somebody waits.
+    #[cold]
+    fn renew<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        let others_wait = !app.ready.is_empty() || app.has_too_many() || app.in_line > 0;
+        if !others_wait && app.executor(id.slot).grant.holds {
+            self.give_block(id, sink);
+        }
+    }
+
+    fn give_block<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        if self.fair.is_shared() || app.removing || app.executor(id.slot).dying {
+            return self.revoke(id, sink);
+        }
+        let grant = &mut app.executor(id.slot).grant;
+        if grant.is_low() {
+            grant.before = grant.block;
+            grant.block = self.tables.reserve_invocations(GRANT_HOPS);
+        }
+        let block = grant.block;
+        if !std::mem::replace(&mut grant.holds, true) {
+            app.offers.granted += 1;
+        }
+        sink.grant(id, block);
+    }
+
+    /// Lets an executor start nothing more by itself.
+    pub(super) fn revoke<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        if std::mem::take(&mut app.executor(id.slot).grant.holds) {
+            app.offers.granted -= 1;
+            sink.grant(id, 0);
+        }
+    }
+
+    /// Somebody waits: an app's executors start nothing more by themselves, and what they have not
+    /// begun is queued.
+    #[cold]
+    pub(super) fn revoke_all<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        for slot in 0..self.apps[app].pool_slots {
+            let id = ExecutorId { app, slot };
+            self.revoke(id, sink);
+            self.take_back(id, sink);
+        }
+    }
+
+    /// Takes back what an executor has offered, if it has not begun, and queues it.
+    pub(super) fn take_back<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let offered = self.apps[id.app].executor(id.slot).offer;
+        if offered.is_some() && sink.withdraw(id, self.tables.invocations[offered].id) {
+            self.leave_offer(id, sink);
+        }
+    }
+
+    /// An executor has left what it had offered, or cannot begin it any more.
+    #[cold]
+    pub(super) fn leave_offer<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        let app = &mut self.apps[id.app];
+        let offered = app.forget_offer(id.slot);
+        if self.tables.invocations[offered].session.is_some() {
+            self.tables.queue_in_order(app, offered);
+        } else {
+            self.tables.finish(app, offered, sink);
+        }
+    }
+
+    /// A message may make its sender wait: what it has offered is started elsewhere.
+    pub(super) fn before_waiting<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        if self.apps[id.app].executor(id.slot).offer.is_some() {
+            self.take_back(id, sink);
+            self.dispatch_ready(id.app, sink);
+        }
+    }
+
+    /// What was offered by an executor that is dead. `killed`: it was not heard to the end, and may
+    /// have begun it.
+    pub(super) fn offer_died<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        killed: bool,
+        cause: impl FnOnce() -> Cause,
+        sink: &mut S,
+    ) {
+        let app = &mut self.apps[id.app];
+        let offered = app.executor(id.slot).offer;
+        if offered.is_none() {
+            return;
+        }
+        if !killed || self.tables.invocations[offered].session.is_none() {
+            return self.leave_offer(id, sink);
+        }
+        app.forget_offer(id.slot);
+        // As if it had run: it has no further attempts.
+        if self.attempt_failed(offered, id, cause(), true, sink) == Fate::Ends {
+            self.end_attempt(offered, id.app, sink);
+        }
+    }
+
+    /// Offers that have waited `forward_delay` for their executors are taken back.
+    pub(super) fn offers_timer<S: Sink>(&mut self, app: AppId, sink: &mut S) {
+        let of = &mut self.apps[app];
+        of.offers.timer = TimerId::NONE;
+        let delay_ns = of.spec.limits.forward_delay_ns;
+        let mut late: Vec<u16> = of.offers.slots.clone();
+        late.retain(|&slot| {
+            let offered = of.executors[usize::from(slot)].offer;
+            let queued_ns = self.tables.invocations[offered].queued_ns;
+            queued_ns.saturating_add(delay_ns) <= self.tables.now_ns
+        });
+        for slot in late {
+            self.take_back(ExecutorId { app, slot }, sink);
+        }
+        self.tables.watch_offers(&mut self.apps[app]);
+        self.start_overdue(app, sink);
+    }
+}
+
+impl App {
+    /// Whether an executor may start something by itself.
+    #[inline]
+    pub(super) fn has_grants(&self) -> bool {
+        self.offers.granted > 0
+    }
+
+    /// A process is gone, and what it was granted with it.
+    pub(super) fn forget_grant(&mut self, slot: u16) {
+        let grant = std::mem::take(&mut self.executor(slot).grant);
+        self.offers.granted -= u16::from(grant.holds);
+    }
+
+    /// Nothing is offered by this executor any more. Answers with what was.
+    pub(super) fn forget_offer(&mut self, slot: u16) -> Ref<Invocation> {
+        if let Some(at) = self.offers.slots.iter().position(|&of| of == slot) {
+            self.offers.slots.swap_remove(at);
+        }
+        std::mem::take(&mut self.executor(slot).offer)
+    }
+}
+
+impl Tables {
+    /// An executor has offered to start this.
+    #[inline]
+    fn note_offer(&mut self, app: &mut App, slot: u16, offered: Ref<Invocation>) {
+        let invocation = &mut self.invocations[offered];
+        invocation.place = Place::Offered(slot);
+        invocation.queued_ns = self.now_ns;
+        app.executor(slot).offer = offered;
+        app.offers.slots.push(slot);
+        if app.offers.timer == TimerId::NONE {
+            self.watch_offers(app);
+        }
+    }
+
+    /// Looks again when the oldest offer has waited long enough.
+    #[cold]
+    fn watch_offers(&mut self, app: &mut App) {
+        let offered = |&slot: &u16| app.executors[usize::from(slot)].offer;
+        let queued_ns = |slot: &u16| self.invocations[offered(slot)].queued_ns;
+        if let Some(oldest_ns) = app.offers.slots.iter().map(queued_ns).min() {
+            let delay_ns = app.spec.limits.forward_delay_ns.max(1);
+            // Never in this step: what could not be taken back now is decided by what comes.
+            let due_ns = oldest_ns
+                .saturating_add(delay_ns)
+                .max(self.now_ns.saturating_add(1));
+            app.offers.timer = self.timers.arm(due_ns, Timer::Offers(app.id));
+        }
+    }
+
+    /// An invocation of no session, with one input, whose creator's hold it takes over.
+    #[cold]
+    fn enter_orphan(&mut self, firing: Firing, id: u64, input: Ref<Object>) -> Ref<Invocation> {
+        let (entered, invocation) = self.invocations.take();
+        invocation.id = id;
+        invocation.session = Ref::<Session>::NONE;
+        invocation.function = firing.function;
+        invocation.trigger = firing.trigger;
+        invocation.attempt = 1;
+        invocation.near = firing.near;
+        invocation.is_call = false;
+        invocation.root = Ref::NONE;
+        invocation.request = Ref::NONE;
+        invocation.headers = Ref::NONE;
+        invocation.window = None;
+        invocation.session_previous = Ref::NONE;
+        invocation.session_next = Ref::NONE;
+        invocation.held.push(input);
+        invocation.input_count = 1;
+        entered
+    }
+
+    /// So many ids, of which this is the first, are used up.
+    fn reserve_invocations(&mut self, count: u64) -> u64 {
+        let first = self.last_invocation + 1;
+        self.last_invocation += count;
+        first
+    }
+
+    /// Queues an invocation behind those that fired before it, and before those that fired after.
+    fn queue_in_order(&mut self, app: &mut App, queued: Ref<Invocation>) {
+        let fired_ns = self.invocations[queued].queued_ns;
+        let index = self.invocations[queued].function;
+        let function = &mut app.functions[usize::from(index)];
+        let (mut previous, mut next) = (function.last, Ref::NONE);
+        while let Some(at) = previous.some()
+            && self.invocations[at].queued_ns > fired_ns
+        {
+            next = at;
+            previous = self.invocations[at].queue_previous;
+        }
+        match previous.some() {
+            Some(previous) => self.invocations[previous].queue_next = queued,
+            None => function.first = queued,
+        }
+        match next.some() {
+            Some(next) => self.invocations[next].queue_previous = queued,
+            None => function.last = queued,
+        }
+        let invocation = &mut self.invocations[queued];
+        invocation.place = Place::Queued;
+        invocation.queue_previous = previous;
+        invocation.queue_next = next;
+        app.stats.queued += 1;
+        if previous.is_none() && next.is_none() {
+            app.list(index);
+        }
+    }
+}
