@@ -98,8 +98,8 @@ impl Offered {
 }
 
 impl Runtime {
-    /// Publishes an object, without group or delay, so that this process goes on with what it fires.
-    /// False: nothing has been said, since that cannot be.
+    /// Publishes an object, without group or delay, so that this process goes on with what it
+    /// fires. False: nothing has been said, since that cannot be.
     #[inline]
     pub fn offer(&mut self, object: &Object, target: Target) -> bool {
         let continuation = &self.continuation;

@@ -372,8 +372,8 @@ impl Runtime {
         self.ask_waiting(question, ExecutorEnd::wait_for_answer)
     }
 
-    /// As [`ask`](Self::ask), where the answer waits for a disk: it takes longer than a wake, so that
-    /// polling for it would only keep the CPU from those who could use it.
+    /// As [`ask`](Self::ask), where the answer waits for a disk: it takes longer than a wake, so
+    /// that polling for it would only keep the CPU from those who could use it.
     pub fn ask_disk(&mut self, question: &FromExecutor<'_>) -> Answer {
         self.ask_waiting(question, ExecutorEnd::wait)
     }

@@ -805,8 +805,8 @@ pub trait Sink {
     /// them; 0: no further one.
     fn grant(&mut self, _executor: ExecutorId, _first: u64) {}
 
-    /// Take back an invocation that an executor has offered to start. False: it is too late, and what
-    /// the executor says next tells what has become of it.
+    /// Take back an invocation that an executor has offered to start. False: it is too late, and
+    /// what the executor says next tells what has become of it.
     fn withdraw(&mut self, _executor: ExecutorId, _invocation: u64) -> bool {
         true
     }

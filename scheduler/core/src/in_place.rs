@@ -1,9 +1,9 @@
 //! What an executor may start by itself: *continuation in place*.
 //!
-//! Where an object fires exactly one invocation that needs no other data, whoever has sent it may go
-//! on with that function at once. Whether it is so is a matter of the manifest alone, and is worked
-//! out here once, for the scheduler and for executors. When it is done, and when it is taken back,
-//! is the scheduler's affair (`local/in_place.rs`).
+//! Where an object fires exactly one invocation that needs no other data, whoever has sent it may
+//! go on with that function at once. Whether it is so is a matter of the manifest alone, and is
+//! worked out here once, for the scheduler and for executors. When it is done, and when it is
+//! taken back, is the scheduler's affair (`local/in_place.rs`).
 
 use serde::{Deserialize, Serialize};
 

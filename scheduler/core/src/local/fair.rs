@@ -187,8 +187,8 @@ impl Local {
         true
     }
 
-    /// All that has something to run shares from now on, and begins even. Whoever shares asks before
-    /// each start.
+    /// All that has something to run shares from now on, and begins even. Whoever shares asks
+    /// before each start.
     fn begin_sharing<S: Sink>(&mut self, sink: &mut S) {
         let apps: SmallVec<[AppId; 8]> = self.apps.iter().map(|app| app.id).collect();
         for app in apps {

@@ -1,7 +1,7 @@
 //! Continuation in place: executors that start by themselves what their own objects fire.
 //!
-//! An executor is *granted* invocations, a block of ids at a time. It *offers* to go on with what an
-//! object of its fires, when it publishes that, and does so when its function has returned. In
+//! An executor is *granted* invocations, a block of ids at a time. It *offers* to go on with what
+//! an object of its fires, when it publishes that, and does so when its function has returned. In
 //! between the invocation is entered like any other but not queued: it is *taken back* and queued
 //! when it has waited `forward_delay` for its executor, when its sender may wait for something, or
 //! when somebody else has waited for an executor so long. Which of the two has it is decided in a

@@ -256,7 +256,8 @@ impl Executor {
             return false;
         };
         self.has_loaded();
-        self.passed.extend(self.open.as_ref().map(|open| open.invocation));
+        self.passed
+            .extend(self.open.as_ref().map(|open| open.invocation));
         self.open = Some(next);
         self.has_loaded();
         self.ordinals = 0;

@@ -21,9 +21,7 @@ use pheromone_core::event::{
 use pheromone_core::in_place::InPlace;
 use pheromone_core::spec::AppSpec;
 use pheromone_core::{AppStats, Core, CoreConfig, SpinPolicy};
-use pheromone_shm::message::{
-    Ending, Extent, FromExecutor, Key, NO_BUCKET, NO_TRIGGER, Target,
-};
+use pheromone_shm::message::{Ending, Extent, FromExecutor, Key, NO_BUCKET, NO_TRIGGER, Target};
 
 use executor::{Executor, Memory};
 pub use executor::{Open, OwnedKey, Seen, Told};
@@ -454,8 +452,8 @@ impl World {
         );
     }
 
-    /// Publishes an object, offering to go on with what it fires. False: that may not be, and nothing
-    /// was said.
+    /// Publishes an object, offering to go on with what it fires. False: that may not be, and
+    /// nothing was said.
     pub fn try_offer(&mut self, id: ExecutorId, target: Target) -> bool {
         let spec = &self.sink.apps[&id.app];
         let open = self.opened(id).clone();

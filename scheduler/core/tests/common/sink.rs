@@ -517,10 +517,7 @@ impl Sink for Recorder {
             // It is ahead of what has been heard.
             return;
         }
-        let open = executor
-            .open
-            .as_mut()
-            .expect("only what runs is cancelled");
+        let open = executor.open.as_mut().expect("only what runs is cancelled");
         assert_eq!(open.invocation, invocation);
         assert!(
             !std::mem::replace(&mut open.cancelled, true),
