@@ -75,7 +75,7 @@ impl Bare {
     }
 
     fn times(&self, settings: &Settings, function: &str, order: Vec<u8>) -> Result<Distribution> {
-        let bed = self.bench.start(settings.node())?;
+        let bed = self.bench.start(settings)?;
         let answer = bed.call_function(function, order)?;
         bed.stop()?;
         of_words(&answer.body)

@@ -17,6 +17,7 @@ use pheromone_node::{Node, NodeConfig, Outcome, Reply, Request, To};
 use tempfile::TempDir;
 
 use crate::machine::Machine;
+use crate::settings::{Settings, Switch};
 
 /// A call that has not ended after this is taken for hung.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -91,12 +92,28 @@ impl Bench {
     ///
     /// # Errors
     /// The node's.
-    pub fn start(&self, config: NodeConfig) -> Result<Bed> {
-        let node = Node::start(NodeConfig {
+    pub fn start(&self, settings: &Settings) -> Result<Bed> {
+        self.start_with(settings, |_| {})
+    }
+
+    /// As [`Self::start`], with something else than the usual in the node's configuration.
+    ///
+    /// # Errors
+    /// The node's.
+    pub fn start_with(
+        &self,
+        settings: &Settings,
+        change: impl FnOnce(&mut NodeConfig),
+    ) -> Result<Bed> {
+        let mut config = NodeConfig {
             directory: Some(self.directory.path().join("libraries")),
-            ..config
-        })?;
-        node.deploy(&self.app, &self.built)?;
+            ..settings.node()
+        };
+        change(&mut config);
+        let node = Node::start(config)?;
+        let mut app = self.app.clone();
+        app.spec.continuation = settings.continuation == Switch::On;
+        node.deploy(&app, &self.built)?;
         Ok(Bed {
             node: Arc::new(node),
             app: self.app.spec.name.clone(),

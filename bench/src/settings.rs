@@ -19,6 +19,10 @@ pub struct Settings {
     /// something else]
     #[arg(long, value_enum)]
     pub idle: Option<IdleChoice>,
+    /// Whether executors go on by themselves with what their own objects fire, as `continuation`
+    /// of a manifest says; with `off` every hop goes through the scheduler
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub continuation: Switch,
     /// CPU of the scheduler [default: chosen by the node]
     #[arg(long, value_name = "CPU")]
     pub scheduler_core: Option<u32>,
@@ -37,6 +41,15 @@ pub enum IdleChoice {
     Spin,
     /// Sleep after a short spin
     Adaptive,
+}
+
+/// Something that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// As nodes have it
+    On,
+    /// Without it
+    Off,
 }
 
 impl Settings {
@@ -113,6 +126,13 @@ impl Plan {
     pub fn rows(&self, settings: &Settings) -> Vec<(String, String)> {
         vec![
             ("idle policy".into(), settings.idle_name().into()),
+            (
+                "continuation".into(),
+                match settings.continuation {
+                    Switch::On => "on".into(),
+                    Switch::Off => "off".into(),
+                },
+            ),
             ("cores and pinning".into(), self.text.clone()),
             ("repetitions".into(), settings.repetitions.to_string()),
         ]

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! The first counts the scheduler's end, the second that and the function with its calls; the
-//! difference of two runs of the third with 10000 and 20000 hops counts everything.
+//! difference of two runs of the third with 10000 and 20000 hops counts everything. With `in-place`
+//! behind the number the executor goes on by itself.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -22,6 +23,7 @@ use std::process::Command;
 
 use pheromone_executor::protocol::{Arguments, FunctionProgram, InPlace, Program};
 use pheromone_executor::{App, Start, serve_here};
+use pheromone_shm::claim::GRANT_HOPS;
 use pheromone_shm::control::{ControlFiles, SchedulerEnd};
 use pheromone_shm::doorbell::Bell;
 use pheromone_shm::file::{create_sealed, reopen_read_only};
@@ -67,6 +69,10 @@ struct Scheduler {
     invocation: u64,
     /// What the function that runs reads: given back after it has returned.
     input: Option<Extent>,
+    /// The executor goes on by itself: what it has offered, and what has been granted.
+    in_place: bool,
+    offered: Option<Extent>,
+    granted: u64,
 }
 
 impl Scheduler {
@@ -80,6 +86,8 @@ impl Scheduler {
                     published = Some(extent);
                 }
                 Ok(Some(FromExecutor::Complete { status: 0, .. })) => {}
+                Ok(Some(FromExecutor::Offer { extent, .. })) => self.offered = Some(extent),
+                Ok(Some(FromExecutor::Continue { .. })) => return self.went_on(),
                 Ok(Some(FromExecutor::Ready | FromExecutor::Loaded)) => {}
                 other => panic!("the executor said {other:?}"),
             }
@@ -91,6 +99,29 @@ impl Scheduler {
             assert!(self.end.release(read));
             self.end.flush_releases();
         }
+    }
+
+    /// What the executor reads from here on is what it had offered.
+    fn went_on(&mut self) {
+        self.end.publish_consumed();
+        self.hops_left -= 1;
+        self.invocation += 1;
+        if self.hops_left == 0 {
+            self.end.grant(0);
+            self.dispatch(SLOT, 0);
+        } else if self.invocation.is_multiple_of(GRANT_HOPS / 2) {
+            self.grant();
+        }
+        let read = std::mem::replace(&mut self.input, self.offered.take());
+        if let Some(read) = read {
+            assert!(self.end.release(read));
+            self.end.flush_releases();
+        }
+    }
+
+    fn grant(&mut self) {
+        self.granted += GRANT_HOPS;
+        self.end.grant(self.granted);
     }
 
     fn dispatch(&mut self, region: u16, offset_units: u32) {
@@ -187,7 +218,10 @@ fn program(library: String) -> Program {
         create_wait_ns: 0,
         uid: None,
         sandbox: pheromone_executor::sandbox::Sandbox::default(),
-        in_place: InPlace::default(),
+        in_place: InPlace {
+            functions: vec![Some(NO_DEADLINE)],
+            buckets: Vec::new(),
+        },
     }
 }
 
@@ -195,7 +229,10 @@ fn main() {
     let hops = std::env::args()
         .nth(1)
         .map_or(Ok(10_000), |text| text.parse());
-    let hops: u64 = hops.expect("the only argument is a number of hops");
+    let hops: u64 = hops.expect("the first argument is a number of hops");
+    let in_place = std::env::args()
+        .nth(2)
+        .is_some_and(|text| text == "in-place");
     let program = program(compile());
 
     let files = ControlFiles::create("hop").expect("two memfds");
@@ -209,7 +246,13 @@ fn main() {
         hops_left: hops,
         invocation: 0,
         input: None,
+        in_place,
+        offered: None,
+        granted: 1 << 32,
     }));
+    if scheduler.in_place {
+        scheduler.grant();
+    }
 
     let bell = Bell::create().expect("a node page");
     let [own, first] = ["own", "first"].map(|name| create_sealed(name, SPAN_BYTES).expect("room"));

@@ -120,7 +120,7 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
         let what = format!("call {way}");
         let repetitions = repeat(&what, settings.repetitions, Beside::Nothing, || {
             let floor = bare(way, options)?;
-            let served = bench.start(settings.node())?.serve(bench.directory())?;
+            let served = bench.start(&settings)?.serve(bench.directory())?;
             let calls = measure(&served, way, options)?;
             served.stop()?;
             Ok(Measured {

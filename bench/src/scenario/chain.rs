@@ -52,7 +52,7 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
         settings.repetitions,
         Beside::Cores(plan.cores),
         || {
-            let bed = bench.start(settings.node())?;
+            let bed = bench.start(settings)?;
             let measured = measure(&bed, options)?;
             bed.stop()?;
             Ok(measured)

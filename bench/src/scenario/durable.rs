@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use pheromone_node::{NodeConfig, To};
+use pheromone_node::To;
 
 use crate::bed::{Bed, Bench, Source};
 use crate::disk::{file_system, flushes};
@@ -167,10 +167,7 @@ fn measure(
     let halves = [options.sends / 2, options.sends - options.sends / 2];
     let mut bare = flushes(directory, size_bytes, halves[0])?;
     let data = directory.join("journal");
-    let bed = bench.start(NodeConfig {
-        data: Some(data.clone()),
-        ..settings.node()
-    })?;
+    let bed = bench.start_with(settings, |node| node.data = Some(data.clone()))?;
     let runs = send(&bed, senders, options)?;
     bed.stop()?;
     fs::remove_dir_all(&data).with_context(|| format!("{} stays behind", data.display()))?;

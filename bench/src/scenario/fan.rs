@@ -138,7 +138,7 @@ fn measure_width(
     let what = format!("{} of {width}", way.name());
     let beside = Beside::Cores(plan.cores);
     let repetitions = repeat(&what, settings.repetitions, beside, || {
-        let bed = bench.start(settings.node())?;
+        let bed = bench.start(settings)?;
         let measured = measure(&bed, way, width, options)?;
         bed.stop()?;
         Ok(measured)

@@ -130,7 +130,7 @@ fn measure_size(bench: &Bench, size: u64, options: &Options, plan: &Plan) -> Res
         settings.repetitions,
         Beside::Cores(plan.cores),
         || {
-            let bed = bench.start(settings.node())?;
+            let bed = bench.start(settings)?;
             let mut measured = measure(&bed, size, options)?;
             bed.stop()?;
             measured.scalars.push(Scalar {

@@ -116,11 +116,11 @@ fn measure(options: &Options, directory: &Path, peers: &[Peer<'_>]) -> Result<Re
         settings.repetitions,
         Beside::Cores(plan.cores),
         || {
-            let bed = chain.start(settings.node())?;
+            let bed = chain.start(settings)?;
             let mut measured = chain::measure(&bed, &hops)?;
             bed.stop()?;
             measured.series.truncate(1);
-            let bed = pair.start(settings.node())?;
+            let bed = pair.start(settings)?;
             let handed = pair::measure(&bed, SIZE_BYTES, &handovers)?;
             bed.stop()?;
             measured.series.extend(handed.series);

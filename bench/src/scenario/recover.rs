@@ -118,7 +118,7 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
             };
             let repetitions = repeat(&text, settings.repetitions, Beside::Nothing, || {
                 let floor = bare.recoveries(&settings, options.deaths, death.signal())?;
-                let bed = bench.start(settings.node())?;
+                let bed = bench.start(&settings)?;
                 let recoveries = measure(&bed, death, options)?;
                 bed.stop()?;
                 Ok(Measured {

@@ -227,7 +227,7 @@ fn measure_crowd(bench: &Bench, crowd: Crowd, options: &Options, plan: &Plan) ->
     let settings = &options.settings;
     let beside = Beside::Cores(plan.cores);
     let repetitions = repeat(&crowd.text(), settings.repetitions, beside, || {
-        let bed = bench.start(settings.node())?;
+        let bed = bench.start(settings)?;
         let measured = measure(&bed, crowd, options)?;
         bed.stop()?;
         Ok(measured)

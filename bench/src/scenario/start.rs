@@ -53,7 +53,7 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
     let repetitions = repeat("start", settings.repetitions, Beside::Nothing, || {
         let forks = bare.forks(&settings, u32::from(options.starts))?;
         let loads = bare.loads(&settings, u32::from(options.starts), library)?;
-        let bed = bench.start(settings.node())?;
+        let bed = bench.start(&settings)?;
         let mut measured = measure(&bed, options)?;
         bed.stop()?;
         measured.floors = vec![("bare fork", forks), ("bare dlopen", loads)];

@@ -148,7 +148,7 @@ fn measure_load(
     let beside = Beside::Cores(plan.cores);
     let repetitions = repeat(&what, settings.repetitions, beside, || {
         let bare = bare_rate(plan.cores, load.chains)?;
-        let bed = bench.start(settings.node())?;
+        let bed = bench.start(settings)?;
         let (hops, rate) = measure(&bed, load)?;
         bed.stop()?;
         let scalar = |name, unit, value| Scalar { name, unit, value };

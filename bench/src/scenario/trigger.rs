@@ -189,7 +189,7 @@ fn measure_type(
         settings.repetitions,
         Beside::Cores(plan.cores),
         || {
-            let bed = bench.start(settings.node())?;
+            let bed = bench.start(settings)?;
             let measured = measure(&bed, kind, options)?;
             bed.stop()?;
             Ok(measured)

@@ -146,7 +146,7 @@ fn measure_gap(
     let what = format!("wake after {text}");
     let repetitions = repeat(&what, settings.repetitions, Beside::Nothing, || {
         let floor = futex_wakes(gap, count, plan.cores)?;
-        let bed = bench.start(settings.node())?;
+        let bed = bench.start(settings)?;
         let measured = measure(&bed, gap, count)?;
         bed.stop()?;
         Ok(Measured {

@@ -95,6 +95,11 @@ impl Report {
                 before.invocations_total,
                 after.invocations_total,
             ),
+            (
+                "continued in place",
+                before.continued_total,
+                after.continued_total,
+            ),
             ("bytes used", before.used_bytes, after.used_bytes),
             (
                 "bytes of requests",

@@ -33,6 +33,8 @@ pub struct AppStats {
     pub calls_waiting: u64,
     /// Invocations ever finished, in whatever way.
     pub invocations_total: u64,
+    /// Invocations that executors have begun by themselves, ever: continuations in place.
+    pub continued_total: u64,
     /// The ledger: bytes charged to live objects and open sessions.
     pub used_bytes: u64,
     /// Bytes granted ahead to executors and not yet used by objects.

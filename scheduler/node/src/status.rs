@@ -76,6 +76,8 @@ pub struct AppStats {
     pub running: u64,
     /// Invocations ever finished.
     pub invocations_total: u64,
+    /// Invocations that executors have begun by themselves, ever: continuations in place.
+    pub continued_total: u64,
     /// Bytes charged to live objects and open sessions.
     pub used_bytes: u64,
     /// Bytes of pages that its shared memory holds: live objects, and what is kept for the next.
@@ -127,6 +129,7 @@ impl From<AppStatsMessage> for AppStats {
             queued: from.queued,
             running: from.running,
             invocations_total: from.invocations_total,
+            continued_total: from.continued_total,
             used_bytes: from.used_bytes,
             executors: from.executors,
             executors_idle: from.executors_idle,

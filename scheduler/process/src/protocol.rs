@@ -674,6 +674,8 @@ pub struct AppStatsMessage {
     pub running: u64,
     /// Invocations ever finished.
     pub invocations_total: u64,
+    /// Invocations that executors have begun by themselves, ever.
+    pub continued_total: u64,
     /// The ledger: bytes charged to live objects and sessions.
     pub used_bytes: u64,
     /// Executor processes alive.
@@ -722,6 +724,7 @@ impl AppStatsMessage {
             queued,
             running,
             invocations_total,
+            continued_total,
             used_bytes,
             executors,
             executors_idle,
@@ -749,6 +752,7 @@ impl AppStatsMessage {
             (&mut self.queued, queued),
             (&mut self.running, running),
             (&mut self.invocations_total, invocations_total),
+            (&mut self.continued_total, continued_total),
             (&mut self.used_bytes, used_bytes),
             (&mut self.executors, executors),
             (&mut self.executors_idle, executors_idle),

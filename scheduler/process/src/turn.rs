@@ -760,6 +760,7 @@ impl Scheduler {
             queued: stats.queued,
             running: stats.running,
             invocations_total: stats.invocations_total,
+            continued_total: stats.continued_total,
             used_bytes: stats.used_bytes,
             executors: stats.executors,
             executors_idle: stats.executors_idle,

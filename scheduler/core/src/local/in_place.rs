@@ -231,6 +231,7 @@ impl Local {
         app.executor(id.slot).set_loaded(next);
         self.tables.note_start(app, id.slot, begun);
         app.stats.discarded_total += u64::from(discarded);
+        app.stats.continued_total += 1;
         if app.pool.quick_deaths > 0 || app.pool.failed_loads > 0 {
             self.processes_work(id.app, sink);
         }

@@ -12,7 +12,7 @@ type Metric = (
     fn(&AppStats) -> u64,
 );
 
-const METRICS: [Metric; 27] = [
+const METRICS: [Metric; 28] = [
     ("sessions_open", "gauge", "Sessions open.", |it| {
         it.sessions_open
     }),
@@ -48,6 +48,12 @@ const METRICS: [Metric; 27] = [
         "counter",
         "Invocations ever finished.",
         |it| it.invocations_total,
+    ),
+    (
+        "invocations_continued_total",
+        "counter",
+        "Invocations that executors have begun by themselves, ever: continuations in place.",
+        |it| it.continued_total,
     ),
     (
         "used_bytes",
