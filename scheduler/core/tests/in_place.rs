@@ -11,7 +11,7 @@ use pheromone_core::spec::{
     AppSpec, Keep, NameMatch, OnFailure, Pool, RerunSpec, Retain, SerialBy, TriggerKind,
 };
 use pheromone_shm::claim::GRANT_HOPS;
-use pheromone_shm::message::{Ending, Extent, FromExecutor, Key, Target};
+use pheromone_shm::message::{Ending, Extent, FromExecutor, Target};
 
 const DELAY_NS: u64 = 50_000;
 

@@ -431,19 +431,22 @@ impl Tables {
         }
     }
 
-    /// Looks again when the oldest offer has waited long enough.
+    /// Looks again when the next offer has waited long enough; where all have, and were not to be
+    /// taken back, after as long a time.
     #[cold]
     fn watch_offers(&mut self, app: &mut App) {
-        let offered = |&slot: &u16| app.executors[usize::from(slot)].offer;
-        let queued_ns = |slot: &u16| self.invocations[offered(slot)].queued_ns;
-        if let Some(oldest_ns) = app.offers.slots.iter().map(queued_ns).min() {
-            let delay_ns = app.spec.limits.forward_delay_ns.max(1);
-            // Never in this step: what could not be taken back now is decided by what comes.
-            let due_ns = oldest_ns
-                .saturating_add(delay_ns)
-                .max(self.now_ns.saturating_add(1));
-            app.offers.timer = self.timers.arm(due_ns, Timer::Offers(app.id));
+        if app.offers.slots.is_empty() {
+            return;
         }
+        let delay_ns = app.spec.limits.forward_delay_ns.max(1);
+        let due_ns = |slot: &u16| {
+            let offered = app.executors[usize::from(*slot)].offer;
+            self.invocations[offered].queued_ns.saturating_add(delay_ns)
+        };
+        let waiting = app.offers.slots.iter().map(due_ns);
+        let next_ns = waiting.filter(|&due_ns| due_ns > self.now_ns).min();
+        let due_ns = next_ns.unwrap_or_else(|| self.now_ns.saturating_add(delay_ns));
+        app.offers.timer = self.timers.arm(due_ns, Timer::Offers(app.id));
     }
 
     /// An invocation of no session, with one input, whose creator's hold it takes over.

@@ -514,6 +514,8 @@ impl World {
         if !self.executor(id).goes_on() {
             return false;
         }
+        let begun = self.opened(id).clone();
+        self.sink.started.push(begun);
         self.say(id, FromExecutor::Continue { discarded: 0 });
         true
     }

@@ -56,33 +56,37 @@ fn a_spec() -> impl Strategy<Value = AppSpec> {
         prop::collection::vec(a_function, 4),
         1..4u16,
         any::<bool>(),
+        prop::bool::weighted(0.7),
     )
-        .prop_map(|(buckets, functions, executors, keep_request)| {
-            let mut spec = app(&FUNCTIONS);
-            spec.executors = Pool {
-                min: 1,
-                max: executors,
-            };
-            spec.keep_request = keep_request;
-            // What dead letters hold is not this oracle's business.
-            spec.limits.dead_letters_bytes = 0;
-            for (function, (next, most, priority)) in spec.functions.iter_mut().zip(functions) {
-                function.next = next;
-                function.max_concurrency = most;
-                function.priority = priority;
-            }
-            spec.buckets = buckets
-                .into_iter()
-                .zip(BUCKETS)
-                .map(|((keep, mut triggers), name)| {
-                    for (number, trigger) in triggers.iter_mut().enumerate() {
-                        trigger.name = format!("t{number}");
-                    }
-                    bucket(name, keep, triggers)
-                })
-                .collect();
-            spec
-        })
+        .prop_map(
+            |(buckets, functions, executors, keep_request, continuation)| {
+                let mut spec = app(&FUNCTIONS);
+                spec.continuation = continuation;
+                spec.executors = Pool {
+                    min: 1,
+                    max: executors,
+                };
+                spec.keep_request = keep_request;
+                // What dead letters hold is not this oracle's business.
+                spec.limits.dead_letters_bytes = 0;
+                for (function, (next, most, priority)) in spec.functions.iter_mut().zip(functions) {
+                    function.next = next;
+                    function.max_concurrency = most;
+                    function.priority = priority;
+                }
+                spec.buckets = buckets
+                    .into_iter()
+                    .zip(BUCKETS)
+                    .map(|((keep, mut triggers), name)| {
+                        for (number, trigger) in triggers.iter_mut().enumerate() {
+                            trigger.name = format!("t{number}");
+                        }
+                        bucket(name, keep, triggers)
+                    })
+                    .collect();
+                spec
+            },
+        )
 }
 
 #[derive(Clone, Debug)]
@@ -90,8 +94,9 @@ enum Op {
     Call(u16),
     Put(u16, usize),
     Publish(usize, u16, usize),
-    Auto(usize, u16),
-    Next(usize),
+    /// The last: its executor offers to go on, where it may.
+    Auto(usize, u16, bool),
+    Next(usize, bool),
     Forward(usize, u16, usize),
     Get(usize, u16, usize),
     ReleaseHold(usize, u16, usize),
@@ -111,8 +116,8 @@ fn an_op() -> impl Strategy<Value = Op> {
         6 => (0..4u16).prop_map(Op::Call),
         2 => (0..3u16, key.clone()).prop_map(|(b, k)| Op::Put(b, k)),
         12 => (who.clone(), 0..3u16, key.clone()).prop_map(|(w, b, k)| Op::Publish(w, b, k)),
-        4 => (who.clone(), 0..3u16).prop_map(|(w, b)| Op::Auto(w, b)),
-        4 => who.clone().prop_map(Op::Next),
+        6 => (who.clone(), 0..3u16, prop::bool::weighted(0.8)).prop_map(|(w, b, o)| Op::Auto(w, b, o)),
+        6 => (who.clone(), prop::bool::weighted(0.8)).prop_map(|(w, o)| Op::Next(w, o)),
         3 => (who.clone(), 0..3u16, key.clone()).prop_map(|(w, b, k)| Op::Forward(w, b, k)),
         3 => (who.clone(), 0..3u16, key.clone()).prop_map(|(w, b, k)| Op::Get(w, b, k)),
         1 => (who.clone(), 0..3u16, key).prop_map(|(w, b, k)| Op::ReleaseHold(w, b, k)),
@@ -187,15 +192,20 @@ impl History {
                         .put_by(id, BUCKETS[usize::from(bucket)], KEYS[key]);
                 }
             }
-            Op::Auto(who, bucket) => {
+            Op::Auto(who, bucket, offers) => {
                 if let Some((id, session)) = self.who(who) {
                     let invocation = self.world.opened(id).invocation;
+                    if offers && self.world.try_offer(id, Target::Bucket(bucket)) {
+                        let object = self.offered(id);
+                        self.oracle.publish(&object);
+                        return;
+                    }
                     let ordinal = self.world.auto_by(id, BUCKETS[usize::from(bucket)]);
                     let key = OwnedKey::Auto(invocation, ordinal);
                     self.oracle.publish(&object(session, bucket, key));
                 }
             }
-            Op::Next(who) => {
+            Op::Next(who, offers) => {
                 if let Some((id, session)) = self.who(who) {
                     let open = self.world.opened(id).clone();
                     if self.world.sink.apps[&APP].functions[usize::from(open.function)]
@@ -203,6 +213,10 @@ impl History {
                         .is_empty()
                     {
                         return;
+                    }
+                    if offers && self.world.try_offer(id, Target::Next) {
+                        let object = self.offered(id);
+                        return self.oracle.direct(&object, open.function);
                     }
                     let ordinal = self.world.executor(id).next_ordinal();
                     self.world.publish(id, Target::Next, Key::Auto(ordinal), 8);
@@ -245,6 +259,10 @@ impl History {
             }
             Op::Return(who, succeeds) => {
                 if let Some((id, session)) = self.who(who) {
+                    if succeeds && self.world.go_on(id) {
+                        self.compare_starts();
+                        return self.oracle.returned(session, true);
+                    }
                     let status = i32::from(!succeeds);
                     self.world.complete(id, status, Ending::Returned, "");
                     self.oracle.returned(session, succeeds);
@@ -287,6 +305,14 @@ impl History {
                 }
             }
         }
+    }
+
+    /// The object that an executor has offered to go on with.
+    fn offered(&mut self, id: ExecutorId) -> Object {
+        let offered = self.world.executor(id).offered.as_ref();
+        let object = seen(&offered.expect("it has offered").inputs[0]);
+        self.oracle.offer(&object);
+        object
     }
 
     /// What the core has started is what the oracle says is next.
@@ -344,7 +370,11 @@ impl History {
                 continue;
             };
             let session = SessionId(self.world.opened(id).session);
-            self.world.done(id);
+            if self.world.go_on(id) {
+                self.compare_starts();
+            } else {
+                self.world.done(id);
+            }
             self.oracle.returned(session, true);
             self.compare();
         }

@@ -57,6 +57,8 @@ pub struct Oracle {
     pub ended: HashMap<SessionId, End>,
     pub error_events: u64,
     pub dropped: u64,
+    /// Objects whose senders have offered to go on with what they fire.
+    offered: Vec<Object>,
 }
 
 impl Oracle {
@@ -68,6 +70,7 @@ impl Oracle {
             ended: HashMap::new(),
             error_events: 0,
             dropped: 0,
+            offered: Vec::new(),
         }
     }
 
@@ -185,10 +188,27 @@ impl Oracle {
         }
     }
 
-    /// The core has started this invocation of a function: it must be the one whose turn it is.
+    /// Who has sent this object has offered to go on with what it fires.
+    pub fn offer(&mut self, object: &Object) {
+        self.offered.push(object.clone());
+    }
+
+    /// The core, or an executor by itself, has started this invocation of a function: it must be
+    /// the one whose turn it is. What is gone on with has no turn.
     pub fn started(&mut self, function: u16, fired: &Fired) {
-        let next = self.queues[usize::from(function)].pop_front();
-        assert_eq!(next.as_ref(), Some(fired), "of function {function}");
+        let queue = &mut self.queues[usize::from(function)];
+        let is_offered = |of: &Fired| {
+            let mut inputs = of.inputs.iter();
+            inputs.any(|input| self.offered.contains(input))
+        };
+        let at = queue.iter().position(|queued| queued == fired);
+        let at = at.unwrap_or_else(|| panic!("function {function} starts {fired:?} unasked"));
+        let waits = queue.iter().take(at).find(|queued| !is_offered(queued));
+        assert!(
+            waits.is_none() || is_offered(fired),
+            "function {function} starts {fired:?} before {waits:?}"
+        );
+        queue.remove(at);
         self.sessions
             .get_mut(&fired.session)
             .expect("it is open")
