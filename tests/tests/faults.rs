@@ -89,7 +89,7 @@ function = "counts"
     );
     let run = app
         .run()
-        .args(["--timeout", "100s", "--stats", "--json"])
+        .args(["--timeout", "600s", "--stats", "--json"])
         .finish()
         .exits(0)
         .prints(crashes.to_string());

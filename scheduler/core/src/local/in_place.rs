@@ -13,6 +13,7 @@
 
 use pheromone_shm::claim::GRANT_HOPS;
 use pheromone_shm::message::{Extent, InputKey, NO_TRIGGER, Target};
+use smallvec::SmallVec;
 
 use crate::event::{AppId, Cause, ExecutorId, Sink};
 use crate::local::app::App;
@@ -61,8 +62,8 @@ impl Grant {
 pub(super) struct Offers {
     /// Their slots.
     slots: Vec<u16>,
-    /// Executors that may start something by themselves.
-    granted: u16,
+    /// Slots of executors that may start something by themselves.
+    granted: Vec<u16>,
     /// One of them may have waited long enough.
     timer: TimerId,
 }
@@ -70,6 +71,12 @@ pub(super) struct Offers {
 impl Offers {
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    fn revoke(&mut self, slot: u16) {
+        if let Some(at) = self.granted.iter().position(|&of| of == slot) {
+            self.granted.swap_remove(at);
+        }
     }
 }
 
@@ -299,7 +306,7 @@ impl Local {
         }
         let block = grant.block;
         if !std::mem::replace(&mut grant.holds, true) {
-            app.offers.granted += 1;
+            app.offers.granted.push(id.slot);
         }
         sink.grant(id, block);
     }
@@ -308,7 +315,7 @@ impl Local {
     pub(super) fn revoke<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
         let app = &mut self.apps[id.app];
         if std::mem::take(&mut app.executor(id.slot).grant.holds) {
-            app.offers.granted -= 1;
+            app.offers.revoke(id.slot);
             sink.grant(id, 0);
         }
     }
@@ -317,10 +324,12 @@ impl Local {
     /// begun is queued.
     #[cold]
     pub(super) fn revoke_all<S: Sink>(&mut self, app: AppId, sink: &mut S) {
-        for slot in 0..self.apps[app].pool_slots {
-            let id = ExecutorId { app, slot };
-            self.revoke(id, sink);
-            self.take_back(id, sink);
+        while let Some(&slot) = self.apps[app].offers.granted.last() {
+            self.revoke(ExecutorId { app, slot }, sink);
+        }
+        let offered: SmallVec<[u16; 16]> = self.apps[app].offers.slots.iter().copied().collect();
+        for slot in offered {
+            self.take_back(ExecutorId { app, slot }, sink);
         }
     }
 
@@ -381,12 +390,13 @@ impl Local {
         let of = &mut self.apps[app];
         of.offers.timer = TimerId::NONE;
         let delay_ns = of.spec.limits.forward_delay_ns;
-        let mut late: Vec<u16> = of.offers.slots.clone();
-        late.retain(|&slot| {
+        let is_late = |&slot: &u16| {
             let offered = of.executors[usize::from(slot)].offer;
             let queued_ns = self.tables.invocations[offered].queued_ns;
             queued_ns.saturating_add(delay_ns) <= self.tables.now_ns
-        });
+        };
+        let slots = of.offers.slots.iter().copied();
+        let late: SmallVec<[u16; 16]> = slots.filter(is_late).collect();
         for slot in late {
             self.take_back(ExecutorId { app, slot }, sink);
         }
@@ -399,13 +409,14 @@ impl App {
     /// Whether an executor may start something by itself.
     #[inline]
     pub(super) fn has_grants(&self) -> bool {
-        self.offers.granted > 0
+        !self.offers.granted.is_empty()
     }
 
     /// A process is gone, and what it was granted with it.
     pub(super) fn forget_grant(&mut self, slot: u16) {
-        let grant = std::mem::take(&mut self.executor(slot).grant);
-        self.offers.granted -= u16::from(grant.holds);
+        if std::mem::take(&mut self.executor(slot).grant).holds {
+            self.offers.revoke(slot);
+        }
     }
 
     /// Nothing is offered by this executor any more. Answers with what was.
