@@ -103,7 +103,7 @@ impl Runtime {
     #[inline]
     pub fn offer(&mut self, object: &Object, target: Target) -> bool {
         let continuation = &self.continuation;
-        if continuation.is_spent || self.attempt.initializing {
+        if continuation.is_spent || !self.end.may_offer() || self.attempt.initializing {
             return false;
         }
         let sender = self.frame.function;
@@ -135,7 +135,7 @@ impl Runtime {
             ordinal: object.ordinal.get(),
         };
         self.end.offer(invocation);
-        self.say(&FromExecutor::Offer {
+        self.end.send_in_place(&FromExecutor::Offer {
             target,
             extent: offered.extent,
             size_bytes: offered.size_bytes,
@@ -157,7 +157,8 @@ impl Runtime {
             return false;
         }
         let discarded = self.discard_unsent();
-        self.say(&FromExecutor::Continue { discarded });
+        self.end
+            .send_in_place(&FromExecutor::Continue { discarded });
         if let Err(broken) = self.hold_next(&offered) {
             give_up(&broken.to_string());
         }

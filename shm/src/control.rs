@@ -637,7 +637,21 @@ impl ExecutorEnd {
     /// sizes and lists before they get here.
     #[inline]
     pub fn send(&mut self, message: &FromExecutor<'_>) {
-        let pushed = wire::short_from_executor(message).is_some_and(|slot| {
+        self.send_slot(wire::short_from_executor(message), message);
+    }
+
+    /// As [`send`](Self::send), of an offer or of what follows from it.
+    ///
+    /// # Panics
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn send_in_place(&mut self, message: &FromExecutor<'_>) {
+        self.send_slot(wire::short_in_place(message), message);
+    }
+
+    #[inline(always)]
+    fn send_slot(&mut self, slot: Option<SlotData>, message: &FromExecutor<'_>) {
+        let pushed = slot.is_some_and(|slot| {
             self.publish
                 .push_one(slot, &self.publish_consumed[0])
                 .is_ok()
@@ -815,6 +829,12 @@ impl ExecutorEnd {
         }
         self.released_next = usize::from(self.released[0] == wire::extent_word(PUNCHED));
         true
+    }
+
+    /// Whether this executor has been granted anything: one load.
+    #[inline]
+    pub fn may_offer(&self) -> bool {
+        self.grant[0].load(Ordering::Relaxed) != 0
     }
 
     /// The next invocation that this executor may offer to start by itself. None is granted, or the

@@ -586,6 +586,15 @@ pub(crate) fn short_from_executor(message: &FromExecutor<'_>) -> Option<SlotData
             let first = head(from_kind::COMPLETE, 0, Ending::Returned as u8, 0, 0);
             Some([first, pair(status as u32, discarded), 0, 0, 0, 0, 0])
         }
+        _ => None,
+    }
+}
+
+/// The one slot of an offer, and of going on with it: as [`short_from_executor`], which has no time
+/// for them.
+#[inline(always)]
+pub(crate) fn short_in_place(message: &FromExecutor<'_>) -> Option<SlotData> {
+    match *message {
         FromExecutor::Offer {
             target,
             extent,

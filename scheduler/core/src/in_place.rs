@@ -16,6 +16,7 @@ pub struct InPlace {
     pub functions: Vec<bool>,
     /// By bucket: what each object with an automatic key fires, and nothing else looks at it.
     pub buckets: Vec<Option<Successor>>,
+    is_used: bool,
 }
 
 /// The one function that an object fires.
@@ -34,6 +35,7 @@ impl InPlace {
             return Self {
                 functions: vec![false; spec.functions.len()],
                 buckets: vec![None; spec.buckets.len()],
+                is_used: false,
             };
         }
         let functions = (0..).zip(&spec.functions);
@@ -46,12 +48,20 @@ impl InPlace {
         let mut in_place = Self {
             functions: functions.map(|(index, _)| may_go_on(spec, index)).collect(),
             buckets,
+            is_used: false,
         };
+        in_place.is_used = in_place.functions.contains(&true);
         let (functions, buckets) = (&in_place.functions, &mut in_place.buckets);
         for bucket in buckets {
             *bucket = bucket.filter(|next| functions[usize::from(next.function)]);
         }
         in_place
+    }
+
+    /// Whether there is anything.
+    #[inline]
+    pub fn is_used(&self) -> bool {
+        self.is_used
     }
 
     /// Whether a function may be gone on with.

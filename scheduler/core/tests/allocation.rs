@@ -13,6 +13,7 @@ use pheromone_core::event::{
 };
 use pheromone_core::spec::{AppSpec, Keep, TriggerSpec};
 use pheromone_core::{Core, CoreConfig, PeerMessage, SpinPolicy};
+use pheromone_shm::claim::Granted;
 use pheromone_shm::events::TriggerEvent;
 use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, Input, Key, Target, ToExecutor,
@@ -51,6 +52,8 @@ struct Numbers {
     session: SessionId,
     ended: u64,
     dispatched: u64,
+    grant: u64,
+    granted: Granted,
 }
 
 impl Sink for Numbers {
@@ -90,6 +93,10 @@ impl Sink for Numbers {
     fn permit_spin(&mut self, _: ExecutorId, _: bool) {}
 
     fn cancel(&mut self, _: ExecutorId, _: u64) {}
+
+    fn grant(&mut self, _: ExecutorId, first: u64) {
+        self.grant = first;
+    }
 
     fn spawn(&mut self, id: ExecutorId, _: u16) {
         self.spawns.push(id);
@@ -173,6 +180,8 @@ impl Loop {
                 session: SessionId(0),
                 ended: 0,
                 dispatched: 0,
+                grant: 0,
+                granted: Granted::default(),
             },
             now_ns: 1,
         };
@@ -243,6 +252,23 @@ impl Loop {
         );
     }
 
+    /// An object, and its sender goes on with what it fires.
+    fn go_on(&mut self, executor: ExecutorId, target: Target) {
+        let extent = self.sink.free.pop().expect("memory is flat");
+        let granted = self.sink.granted.next(self.sink.grant);
+        self.say(
+            executor,
+            FromExecutor::Offer {
+                target,
+                extent,
+                size_bytes: 10,
+                ordinal: 0,
+                invocation: granted.expect("it may go on for ever"),
+            },
+        );
+        self.say(executor, FromExecutor::Continue { discarded: 0 });
+    }
+
     fn done(&mut self, executor: ExecutorId) {
         self.sink.open[usize::from(executor.slot)] = false;
         self.say(
@@ -281,9 +307,24 @@ const POLICIES: [SpinPolicy; 3] = [
 ];
 
 #[test]
+fn a_hop_in_place_allocates_nothing() {
+    for target in [Target::Next, Target::Bucket(0)] {
+        let mut this = Loop::new(chain(2), SpinPolicy::Always);
+        this.request(Destination::Function(0));
+        let f = this.running();
+        let allocations = this.allocations(|this| this.go_on(f, target));
+        assert_eq!(allocations, 0);
+        assert_eq!(this.sink.dispatched, 1);
+        assert_eq!(this.core.totals().objects, 1);
+    }
+}
+
+#[test]
 fn a_hop_to_the_next_function_allocates_nothing() {
     for spin in POLICIES {
-        let mut this = Loop::new(chain(2), spin);
+        let mut spec = chain(2);
+        spec.continuation = false;
+        let mut this = Loop::new(spec, spin);
         this.request(Destination::Function(0));
         let allocations = this.allocations(|this| {
             let f = this.running();

@@ -14,6 +14,7 @@ use crate::local::attempt::Fate;
 use crate::local::executor::{ExecutorList, State};
 use crate::local::invocation::{Invocation, Place};
 use crate::local::judge::Fault;
+use crate::local::object::Object;
 use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -81,7 +82,10 @@ impl Local {
         started: Ref<Invocation>,
         sink: &mut S,
     ) {
-        self.grant(id, started, sink);
+        let app = &mut self.apps[id.app];
+        if app.plan.in_place.is_used() {
+            self.grant(id, started, sink);
+        }
         let app = &mut self.apps[id.app];
         self.tables.start(app, id.slot, started, sink);
         let core = app.executor(id.slot).core;
@@ -97,12 +101,13 @@ impl Local {
         completion: &Completion<'_>,
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let finished = self.apps[id.app].executor(id.slot).open("Complete")?;
-        if self.apps[id.app].executor(id.slot).offer.is_some() {
-            self.leave_offer(id, sink);
-        }
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
+        let finished = executor.open("Complete")?;
+        if executor.offer.is_some() {
+            self.leave_offer(id, sink);
+            return self.complete(id, completion, sink);
+        }
         executor.open = Ref::NONE;
         self.tables.timers.cancel(&mut executor.timer);
         executor.loading = false;
@@ -335,24 +340,29 @@ impl Tables {
         };
         let inputs = invocation.held.iter().map(|&held| objects[held].input());
         sink.dispatch(id, &dispatch, inputs);
+        let kept = [session.request_object, session.headers_object];
         self.unqueue(app, started);
-        self.note_start(app, slot, started);
+        self.note_start(app, slot, started, kept);
     }
 
-    /// The books of an invocation that an executor has been told to start, or has started.
-    #[inline]
-    pub(super) fn note_start(&mut self, app: &mut App, slot: u16, started: Ref<Invocation>) {
+    /// The books of an invocation that an executor has been told to start, or has started. `kept`: the
+    /// session's request and its headers.
+    #[inline(always)]
+    pub(super) fn note_start(
+        &mut self,
+        app: &mut App,
+        slot: u16,
+        started: Ref<Invocation>,
+        kept @ [request, headers]: [Ref<Object>; 2],
+    ) {
         let invocation = &mut self.invocations[started];
         let function = invocation.function;
         invocation.place = Place::Running(slot);
-        if let Some(session) = invocation.session.some() {
-            let session = &self.sessions[session];
-            invocation.request = session.request_object;
-            invocation.headers = session.headers_object;
-            for held in [session.request_object, session.headers_object] {
-                if held.is_some() {
-                    self.objects.hold(held);
-                }
+        invocation.request = request;
+        invocation.headers = headers;
+        for held in kept {
+            if held.is_some() {
+                self.objects.hold(held);
             }
         }
         let queued_ns = invocation.queued_ns;
