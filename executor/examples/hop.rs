@@ -275,6 +275,12 @@ fn main() {
         descriptors: [own, files.up, down, node, null(), null()],
         zygote: rustix::process::getpid(),
         open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile),
+        joins: false,
     };
-    serve_here(&App { program, regions }, &start)
+    let app = App {
+        program,
+        regions,
+        group: None,
+    };
+    serve_here(&app, &start)
 }

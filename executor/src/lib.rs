@@ -10,6 +10,7 @@
 mod api;
 mod crash;
 mod fault;
+mod fork;
 mod frame;
 #[doc(hidden)]
 pub mod fuzzing;

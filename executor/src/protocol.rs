@@ -17,7 +17,8 @@ pub const PACKET_DESCRIPTORS_MAX: usize = 200;
 /// From the node to the zygote.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToZygote {
-    /// A new app version. Descriptor: a memfd with its [`Program`], postcard-encoded.
+    /// A new app version. Descriptors: a memfd with its [`Program`], postcard-encoded; where its
+    /// executors are to have a control group, that group's directory.
     App {
         /// Its id.
         app: u16,

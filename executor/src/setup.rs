@@ -20,7 +20,7 @@ use crate::memory::Memory;
 use crate::names::{Names, NamesError};
 use crate::protocol::{OUTPUT_TEXT_BYTES_MAX, OutputHead, OutputKind, Program};
 use crate::runtime::{EXIT_BROKEN, Parts, Runtime, serve};
-use crate::{api, library, output, sandbox, title};
+use crate::{api, fork, library, output, sandbox, title};
 
 /// The tagged output's descriptor in an executor: the only one beside the standard three.
 pub const OUTPUT_FD: RawFd = 3;
@@ -35,6 +35,8 @@ pub struct App {
     pub program: Program,
     /// Read-only descriptors of its regions, by slot.
     pub regions: Vec<Option<OwnedFd>>,
+    /// The directory of the control group of its executors, where they have one.
+    pub group: Option<OwnedFd>,
 }
 
 /// What an executor is started with.
@@ -52,6 +54,8 @@ pub struct Start {
     pub zygote: Pid,
     /// The limit of open files that the node was started with.
     pub open_files: rustix::process::Rlimit,
+    /// It is not in its app's control group yet.
+    pub joins: bool,
 }
 
 /// Why a process could not become an executor.
@@ -136,6 +140,10 @@ fn report(pipe: &OwnedFd, error: &SetupError) {
 
 fn set_up(app: &App, start: &Start) -> Result<Runtime, SetupError> {
     let program = &app.program;
+    // Before anything that its limits should count, and while the rights are there.
+    if let Some(group) = app.group.as_ref().filter(|_| start.joins) {
+        fork::join(group.as_fd()).doing("joining the app's control group")?;
+    }
     title::set(&format!("pheromone: {}/{}", program.app, start.slot));
     pin(start.cpu)?;
     // The zygote is not, and what cannot be looked into does not own its files in /proc; a change

@@ -12,10 +12,10 @@ use std::process::ExitCode;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, set_dumpable_behavior};
 
+use crate::fork::{self, Forked};
 use crate::packet::{self, PacketError};
 use crate::protocol::{FromZygote, Program, ToZygote};
 use crate::setup::{App, Start, become_executor};
@@ -185,8 +185,10 @@ impl Zygote {
     }
 
     fn learn(&mut self, app: u16, bytes: u64, files: Vec<OwnedFd>) -> Result<(), ZygoteError> {
-        let [file] = <[OwnedFd; 1]>::try_from(files)
-            .map_err(|_| ZygoteError::Node("an app without the file of its program"))?;
+        let mut files = files.into_iter();
+        let file = files.next();
+        let file = file.ok_or(ZygoteError::Node("an app without the file of its program"))?;
+        let group = files.next();
         if bytes > PROGRAM_BYTES_MAX {
             return Err(ZygoteError::Node("an app with an endless program"));
         }
@@ -198,7 +200,12 @@ impl Zygote {
             .map_err(system("reading an app's program"))?;
         let program: Program = postcard::from_bytes(&encoded)?;
         let regions = (0..program.region_count).map(|_| None).collect();
-        self.apps.insert(app, App { program, regions });
+        let known = App {
+            program,
+            regions,
+            group,
+        };
+        self.apps.insert(app, known);
         Ok(())
     }
 
@@ -242,23 +249,24 @@ impl Zygote {
             };
             return self.say(&message, None);
         };
-        let start = Start {
-            slot,
-            incarnation,
-            cpu,
-            descriptors,
-            zygote: self.own,
-            open_files: self.open_files,
-        };
+        let group = known.group.as_ref().map(AsFd::as_fd);
         // SAFETY: this process has one thread, so the child may do whatever it could do here.
-        let forked = unsafe { fork() };
-        let pid = match forked {
-            Ok(ForkResult::Child) => {
+        let pid = match unsafe { fork::fork(group) } {
+            Ok(Forked::Child { joins }) => {
                 // A mask without signals is always accepted.
                 let _ = SigSet::empty().thread_set_mask();
+                let start = Start {
+                    slot,
+                    incarnation,
+                    cpu,
+                    descriptors,
+                    zygote: self.own,
+                    open_files: self.open_files,
+                    joins,
+                };
                 become_executor(known, &start)
             }
-            Ok(ForkResult::Parent { child }) => child.as_raw(),
+            Ok(Forked::Parent(pid)) => pid,
             Err(error) => {
                 let reason = format!("fork: {error}");
                 let message = FromZygote::SpawnFailed {

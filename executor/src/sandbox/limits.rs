@@ -6,9 +6,9 @@ use super::{Level, Sandbox};
 
 /// Threads and processes of one app's user for each of its executors, where it has a user of its
 /// own: a bomb of threads ends here.
-const THREADS_PER_EXECUTOR: u64 = 512;
+pub const THREADS_PER_EXECUTOR: u64 = 512;
 /// Largest stack of the thread that runs functions, which `RLIMIT_DATA` does not count.
-const STACK_BYTES_MAX: u64 = 64 << 20;
+pub const STACK_BYTES_MAX: u64 = 64 << 20;
 /// Signals that may wait for one user's processes.
 const SIGNALS_WAITING_MAX: u64 = 4096;
 /// Of the machine's memory what one process may have, where the manifest says nothing.
@@ -20,14 +20,12 @@ const MEMORY_SHARE: u64 = 2;
 /// # Errors
 /// Whatever the kernel says.
 pub fn limit(sandbox: &Sandbox, executors: u16, own_user: bool) -> std::io::Result<()> {
-    let memory = sandbox.private_memory_bytes;
-    if sandbox.level == Level::None {
-        return memory.map_or(Ok(()), |bytes| lower(Resource::Data, bytes));
-    }
-    let most = machine_bytes().map(|bytes| bytes / MEMORY_SHARE);
-    if let Some(bytes) = memory.or(most) {
+    if let Some(bytes) = private_bytes(sandbox) {
         // Stacks of threads are private memory as well; the first one is not.
         lower(Resource::Data, bytes)?;
+    }
+    if sandbox.level == Level::None {
+        return Ok(());
     }
     lower(Resource::Stack, STACK_BYTES_MAX)?;
     lower(Resource::Core, 0)?;
@@ -38,6 +36,14 @@ pub fn limit(sandbox: &Sandbox, executors: u16, own_user: bool) -> std::io::Resu
         lower(Resource::Nproc, THREADS_PER_EXECUTOR * u64::from(executors))?;
     }
     Ok(())
+}
+
+/// Bytes of private memory that one executor may have: what the manifest says, or a share of the
+/// machine's. `None`: as much as there is.
+pub fn private_bytes(sandbox: &Sandbox) -> Option<u64> {
+    let share = || machine_bytes().filter(|_| sandbox.level > Level::None);
+    let asked = sandbox.private_memory_bytes;
+    asked.or_else(|| Some(share()? / MEMORY_SHARE))
 }
 
 /// Lowers a limit, never raises it.
@@ -51,8 +57,8 @@ fn lower(resource: Resource, to: u64) -> std::io::Result<()> {
     Ok(setrlimit(resource, lowered)?)
 }
 
-/// The machine's memory.
-fn machine_bytes() -> Option<u64> {
+/// The machine's memory, bytes.
+pub fn machine_bytes() -> Option<u64> {
     let information = rustix::system::sysinfo();
     let pages: u64 = information.totalram;
     pages.checked_mul(information.mem_unit.into())

@@ -20,7 +20,7 @@ use std::ops::Range;
 use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 
-pub use limits::limit;
+pub use limits::{STACK_BYTES_MAX, THREADS_PER_EXECUTOR, limit, machine_bytes, private_bytes};
 pub use offers::{Level, Offers};
 
 /// How an app's executors are shut in.

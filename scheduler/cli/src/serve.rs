@@ -149,6 +149,7 @@ pub fn execute(mut options: Options) -> Result<Status, Failure> {
         signals::remove_at_exit(directory);
     }
     say(&format!("cores: {}", node.plan()))?;
+    say(&node.containment())?;
     let printer = Printer::start(node.output(), ProgressBar::hidden())?;
     let node = Arc::new(node);
     let served = open(&node, &prepared, &options, token).and_then(|server| {

@@ -142,7 +142,7 @@ pub fn probe(app: &App, built: &Built, offers: &Offers) -> Vec<ProbeError> {
     let look = |(program, library): (usize, &PathBuf)| {
         let symbols = symbols_of(app, program);
         let sandbox = match library.parent() {
-            Some(libraries) if can_be_shut_in => isolation::sandbox(app, libraries),
+            Some(libraries) if can_be_shut_in => isolation::sandbox_of(app, libraries),
             _ => Sandbox::default(),
         };
         let surroundings = Surroundings {
@@ -278,7 +278,7 @@ pub fn program(
         log_bytes: spec.limits.log_bytes,
         create_wait_ns: spec.limits.create_wait_ns,
         uid,
-        sandbox: isolation::sandbox(app, libraries.directory()),
+        sandbox: isolation::sandbox_of(app, libraries.directory()),
         in_place: in_place(spec),
     })
 }

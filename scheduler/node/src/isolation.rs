@@ -5,11 +5,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pheromone_core::spec::Isolation;
-use pheromone_executor::sandbox::{Level, Offers, Sandbox};
+use pheromone_core::spec::{AppSpec, Isolation};
+use pheromone_executor::sandbox::{self, Level, Offers, Sandbox};
 use pheromone_manifest::App;
 
+use crate::cgroup::Limits;
 use crate::error::NodeError;
+use crate::regions::kernel_limit_bytes;
 
 /// Where the loader looks without being told (ld.so(8)), and what is beside the libraries there:
 /// locales, character sets.
@@ -18,6 +20,12 @@ const LOADER_DIRECTORIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64
 const LOADER_CONFIGURATION: &str = "/etc/ld.so.conf";
 /// Configurations that include each other deeper than this are a circle.
 const INCLUDES_MAX: usize = 8;
+/// What an executor takes beside its private memory and its first stack, and the kernel counts as
+/// its group's: 512 threads with 36 KiB of the kernel's each, pipes of 512 KiB, page tables.
+const KERNEL_BYTES_PER_EXECUTOR: u64 = 32 << 20;
+/// Processes and threads of an executor's group beyond those that functions may have, so that an
+/// executor can be started when functions have all of theirs.
+const TASKS_SPARE: u64 = 16;
 
 /// The level in the words of those who carry it out.
 pub fn level(isolation: Isolation) -> Level {
@@ -120,7 +128,7 @@ fn own_port(app: &str, port: u16) -> NodeError {
 }
 
 /// What executors are told. `libraries`: where the copies of the app's libraries are.
-pub fn sandbox(app: &App, libraries: &Path) -> Sandbox {
+pub fn sandbox_of(app: &App, libraries: &Path) -> Sandbox {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let functions = || app.functions.iter();
     let mut readable: BTreeSet<String> = loader_directories().iter().map(|it| text(it)).collect();
@@ -145,6 +153,26 @@ pub fn sandbox(app: &App, libraries: &Path) -> Sandbox {
         writable: writable.into_iter().collect(),
         connect: ports(app).collect::<BTreeSet<_>>().into_iter().collect(),
         private_memory_bytes,
+    }
+}
+
+/// What so many executors of an app may take together, shut in by this sandbox: what their limits
+/// add up to, so that who keeps to those never comes to these. They count what those do not: memory
+/// that is shared, or of processes that functions have forked.
+pub fn limits(spec: &AppSpec, sandbox: &Sandbox, executors: u16) -> Limits {
+    let executors = u64::from(executors);
+    let private = sandbox::private_bytes(sandbox).map(|bytes| {
+        let each = [bytes, sandbox::STACK_BYTES_MAX, KERNEL_BYTES_PER_EXECUTOR];
+        let each = each.into_iter().fold(0, u64::saturating_add);
+        each.saturating_mul(executors)
+    });
+    let memory = private.map(|bytes| bytes.saturating_add(kernel_limit_bytes(spec)));
+    let most = sandbox::machine_bytes();
+    // `none` limits memory alone, and only where the manifest does.
+    let is_counted = sandbox.level > Level::None;
+    Limits {
+        memory_bytes: memory.filter(|bytes| most.is_none_or(|most| *bytes < most)),
+        tasks: is_counted.then(|| executors * (sandbox::THREADS_PER_EXECUTOR + TASKS_SPARE)),
     }
 }
 
@@ -219,5 +247,34 @@ mod tests {
         found.dedup();
         let expected = ["/opt/b", "/opt/c", "/opt/a"].map(PathBuf::from);
         assert_eq!(found, expected);
+    }
+    #[test]
+    fn limits_of_a_group_are_what_those_of_its_executors_add_up_to() {
+        let manifest = "[app]\nname = \"a\"\nentry = \"f\"\nsource = [\"f.c\"]\n\
+                        memory = \"1MiB\"\n[functions.f]\n";
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.toml");
+        fs::write(&path, manifest).unwrap();
+        fs::write(directory.path().join("f.c"), "").unwrap();
+        let spec = pheromone_manifest::read(&path).unwrap().spec;
+        let of = |level, private_memory_bytes| {
+            let sandbox = Sandbox {
+                level,
+                private_memory_bytes,
+                ..Sandbox::default()
+            };
+            limits(&spec, &sandbox, 2)
+        };
+        let mib = |count: u64| count << 20;
+        let small = of(Level::Standard, Some(mib(8)));
+        let shared = kernel_limit_bytes(&spec);
+        assert_eq!(small.memory_bytes, Some(shared + 2 * mib(8 + 64 + 32)));
+        assert_eq!(small.tasks, Some(2 * 528));
+        // Two halves of the machine, and more.
+        assert_eq!(of(Level::Strict, None).memory_bytes, None);
+        let none = of(Level::None, Some(mib(8)));
+        assert_eq!((none.memory_bytes, none.tasks), (small.memory_bytes, None));
+        assert_eq!(of(Level::None, None), Limits::default());
+        assert_eq!(of(Level::None, Some(u64::MAX)).memory_bytes, None);
     }
 }

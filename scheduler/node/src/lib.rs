@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod cgroup;
 mod child;
 mod config;
 mod error;
@@ -44,6 +45,7 @@ mod wiring;
 mod zygote;
 
 pub use app::{EXECUTOR_UID_FIRST, EXECUTOR_UID_LAST, probe};
+pub use cgroup::CgroupOffer;
 pub use config::{Idle, NodeConfig};
 pub use error::NodeError;
 pub use gateway::{ReplyTo, SESSIONS_LISTED_MAX};

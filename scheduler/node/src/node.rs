@@ -18,6 +18,7 @@ use pheromone_shm::file::create_sealed;
 use serde::Serialize;
 
 use crate::app::{self, Uids, Version, probe};
+use crate::cgroup::{CgroupOffer, Cgroups};
 use crate::child::Subreaper;
 use crate::config::NodeConfig;
 use crate::error::NodeError;
@@ -63,6 +64,7 @@ pub struct Node {
     uids: Uids,
     ports: Mutex<Ports>,
     offers: Offers,
+    cgroups: CgroupOffer,
     /// One deployment at a time.
     deploying: Mutex<()>,
     registry: Mutex<Registry>,
@@ -152,6 +154,8 @@ impl Node {
             .map(|data| open_store(data, &plan.io, gateway.clone()));
         let (store, recovered) = opened.transpose()?.unzip();
         let store = store.map(Arc::new);
+        let (cgroups, strays) = Cgroups::new();
+        let cgroup_offer = cgroups.offer().clone();
         let (started, hears_started) = bounded(1);
         let (ready, hears_ready) = bounded(1);
         let supervising = supervisor::Setup {
@@ -159,6 +163,7 @@ impl Node {
             schedulers: wiring.schedulers,
             plan: Arc::clone(&plan),
             first_id: store.as_deref().map(Store::first_id),
+            cgroups,
             inbox: orders,
             gateway: gateway.clone(),
             outlet: outlet.clone(),
@@ -203,6 +208,10 @@ impl Node {
         };
         let reports = recovered.iter().flat_map(|recovered| &recovered.reports);
         let reports = reports.map(|report| (String::new(), report.to_string()));
+        let reports = strays
+            .into_iter()
+            .map(|text| (String::new(), text))
+            .chain(reports);
         let waited_for = store.iter().flat_map(|store| store.waited_for());
         let waited_for = waited_for.map(|(app, count)| {
             let text = format!("{count} durable sessions go on as soon as the app is deployed");
@@ -234,6 +243,7 @@ impl Node {
             uids: Uids::default(),
             ports: Mutex::default(),
             offers: Offers::here(),
+            cgroups: cgroup_offer,
             deploying: Mutex::new(()),
             registry: Mutex::default(),
             threads: Mutex::new(Some(Threads {
@@ -360,6 +370,11 @@ impl Node {
         format!("isolation {level}: {}", self.offers.describe(level))
     }
 
+    /// What keeps processes, those that functions fork among them, from outliving the node.
+    pub fn containment(&self) -> String {
+        format!("control groups: {}", self.cgroups)
+    }
+
     /// A node that keeps nothing on disk takes no app that needs that.
     fn refuse_unkept(&self, app: &App) -> Result<(), NodeError> {
         if self.store.is_some() {
@@ -389,19 +404,16 @@ impl Node {
         };
         let system = |what: &str| NodeError::system(format!("{what} for app `{}`", app.spec.name));
         let regions = Regions::create(&app.spec).map_err(system("create memory"))?;
-        let program = {
+        let (program, limits) = {
             let libraries = self
                 .libraries
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             let libraries = libraries.as_ref().ok_or(NodeError::Stopping)?;
-            app::program(
-                app,
-                built,
-                libraries,
-                &regions,
-                uid.as_ref().map(app::Uid::number),
-            )?
+            let uid = uid.as_ref().map(app::Uid::number);
+            let program = app::program(app, built, libraries, &regions, uid)?;
+            let limits = isolation::limits(&app.spec, &program.sandbox, regions.count());
+            (program, limits)
         };
         let program = file_of("program", &program).map_err(system("hand over the program"))?;
         let spec = file_of("spec", &app.spec).map_err(system("hand over the spec"))?;
@@ -430,6 +442,7 @@ impl Node {
             program: program.0,
             program_bytes: program.1,
             regions: readers,
+            limits,
         });
         let (done, hears) = bounded(1);
         self.gateway.tell(Command::Deploy {

@@ -43,7 +43,7 @@ impl Regions {
     /// Whatever the system gives; most likely too many open files.
     pub fn create(spec: &AppSpec) -> io::Result<Self> {
         let span_bytes = span_bytes(spec.memory_bytes);
-        let tmpfs = Tmpfs::new(limit_bytes(spec).saturating_mul(TMPFS_LIMITS)).ok();
+        let tmpfs = Tmpfs::new(kernel_limit_bytes(spec)).ok();
         let create = |region| {
             let name = format!("pheromone-{}-{region}", spec.name);
             match &tmpfs {
@@ -203,6 +203,11 @@ pub fn limit_bytes(spec: &AppSpec) -> u64 {
     spec.memory_bytes.saturating_add(slack_bytes)
 }
 
+/// What the kernel lets an app's region files hold, where they lie on a tmpfs.
+pub fn kernel_limit_bytes(spec: &AppSpec) -> u64 {
+    limit_bytes(spec).saturating_mul(TMPFS_LIMITS)
+}
+
 /// A power of two, twice the quota: room for fragments around as many bytes as may live.
 pub fn span_bytes(memory_bytes: u64) -> u64 {
     memory_bytes
@@ -312,7 +317,7 @@ mod tests {
             return;
         }
         let regions = Regions::create(&spec).unwrap();
-        let most = limit_bytes(&spec) * TMPFS_LIMITS;
+        let most = kernel_limit_bytes(&spec);
         let block = vec![1; 1 << 20];
         let written = (0..regions.count())
             .flat_map(|region| (0..span_bytes(1 << 20) >> 20).map(move |at| (region, at << 20)))

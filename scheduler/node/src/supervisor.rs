@@ -26,6 +26,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 
 use crate::app::Version;
+use crate::cgroup::{Cgroups, Group, Limits};
 use crate::child::{Child, Exit};
 use crate::error::NodeError;
 use crate::gateway::{Command, GatewayHandle};
@@ -40,6 +41,8 @@ use crate::zygote::{Deaths, Heard, Zygote};
 const EXIT_REPORT_WAIT: Duration = Duration::from_secs(1);
 /// How long schedulers and zygote have to leave in order before they are killed.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
+/// Between two looks whether a control group of the dead is empty.
+const GROUP_LOOK: Duration = Duration::from_millis(5);
 /// Bytes taken from a pipe at a time, so that no executor's output can hold the others up.
 const PIPE_BYTES: usize = 16 * 1024;
 /// What an executor can print before its lines are dropped, if the node does not come to read them;
@@ -61,6 +64,8 @@ pub enum Order {
         program_bytes: u64,
         /// Read-only descriptors of its regions.
         regions: Vec<OwnedFd>,
+        /// What its executors may take together.
+        limits: Limits,
     },
     /// Start a process.
     Spawn {
@@ -162,6 +167,8 @@ pub struct Setup {
     pub plan: Arc<CorePlan>,
     /// Where the numbers in ids begin, where something outlives the node.
     pub first_id: Option<u64>,
+    /// Where processes are put.
+    pub cgroups: Cgroups,
     /// Orders.
     pub inbox: Inbox,
     /// The gateway.
@@ -263,6 +270,8 @@ struct Deployed {
     /// Its program, encoded.
     program: OwnedFd,
     program_bytes: u64,
+    /// Where its executors are, where there are control groups.
+    group: Option<Group>,
 }
 
 /// How a scheduler is named to people, where there are several.
@@ -303,6 +312,13 @@ struct Supervisor {
     processes: HashMap<Key, Process>,
     incarnations: HashMap<Key, u32>,
     tails: HashMap<Key, Tail>,
+    /// Where zygotes are, one after the other.
+    zygote_group: Option<Group>,
+    /// Groups of versions that are gone, until they are empty; the version's user is not given to
+    /// another before.
+    emptying: Vec<(Group, Arc<Version>)>,
+    /// After the groups in them.
+    cgroups: Cgroups,
     started: Option<Sender<Result<(), NodeError>>>,
     stop: Option<Sender<Result<(), NodeError>>>,
 }
@@ -370,7 +386,7 @@ impl Supervisor {
         }
         let zygote = Zygote::start(&setup.program).map_err(start_error("zygote"));
         let zygote = zygote.inspect_err(|_| end_at_once(&schedulers))?;
-        let supervisor = Self {
+        let mut supervisor = Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)
                 .map_err(io::Error::from)
                 .map_err(NodeError::system("create an epoll"))?,
@@ -394,12 +410,16 @@ impl Supervisor {
             processes: HashMap::new(),
             incarnations: HashMap::new(),
             tails: HashMap::new(),
+            zygote_group: None,
+            emptying: Vec::new(),
+            cgroups: setup.cgroups,
             started: Some(setup.started),
             stop: None,
         };
         supervisor
             .watch_all()
             .map_err(NodeError::system("watch the node's processes"))?;
+        supervisor.group_zygote();
         // Only now, since children inherit it: executors are placed one by one.
         crate::pin_thread(&supervisor.plan.io);
         Ok(supervisor)
@@ -461,12 +481,13 @@ impl Supervisor {
             self.start_zygote_if_due();
             self.flush_to_zygote();
             self.give_up_on_reports();
+            self.remove_empty_groups();
         }
         self.end();
     }
 
     /// Until schedulers are looked at, the next report is overdue, the next zygote is to be
-    /// started, or the full socket of this one is tried again.
+    /// started, the full socket of this one is tried again, or a group may be empty.
     fn timeout(&self) -> Timespec {
         let now = Instant::now();
         let report = self
@@ -481,7 +502,8 @@ impl Supervisor {
             .zygote_due
             .map(|due| due.saturating_duration_since(now));
         let look = self.next_look.saturating_duration_since(now);
-        let left = [report, retry, next]
+        let group = (!self.emptying.is_empty()).then_some(GROUP_LOOK);
+        let left = [report, retry, next, group]
             .into_iter()
             .flatten()
             .fold(look, Duration::min);
@@ -514,7 +536,17 @@ impl Supervisor {
                     program,
                     program_bytes,
                     regions,
-                } => self.add_app(version, program, program_bytes, regions),
+                    limits,
+                } => {
+                    let group = self.group_for(&version, &limits);
+                    let deployed = Deployed {
+                        version,
+                        program,
+                        program_bytes,
+                        group,
+                    };
+                    self.add_app(deployed, regions);
+                }
                 Order::Spawn {
                     app,
                     slot,
@@ -544,19 +576,8 @@ impl Supervisor {
         }
     }
 
-    fn add_app(
-        &mut self,
-        version: Arc<Version>,
-        program: OwnedFd,
-        program_bytes: u64,
-        regions: Vec<OwnedFd>,
-    ) {
-        let app = version.id;
-        let deployed = Deployed {
-            version,
-            program,
-            program_bytes,
-        };
+    fn add_app(&mut self, deployed: Deployed, regions: Vec<OwnedFd>) {
+        let app = deployed.version.id;
         let told = self.tell_of_app(app, &deployed, regions);
         self.apps.insert(app, deployed);
         if let Err(error) = told {
@@ -575,8 +596,11 @@ impl Supervisor {
             return Ok(());
         }
         let program_bytes = deployed.program_bytes;
-        let program = deployed.program.try_clone()?;
-        self.tell_zygote(ToZygote::App { app, program_bytes }, vec![program]);
+        let mut files = vec![deployed.program.try_clone()?];
+        if let Some(group) = &deployed.group {
+            files.push(group.handle().try_clone_to_owned()?);
+        }
+        self.tell_zygote(ToZygote::App { app, program_bytes }, files);
         let mut regions = regions.into_iter();
         let mut first = 0_u16;
         loop {
@@ -588,6 +612,56 @@ impl Supervisor {
             self.tell_zygote(ToZygote::Regions { app, first }, chunk);
             first = next;
         }
+    }
+
+    /// A version's control group, where there are any.
+    fn group_for(&mut self, version: &Version, limits: &Limits) -> Option<Group> {
+        let name = format!("app-{}.{}", version.name(), version.number);
+        self.cgroups.group(&name, limits).unwrap_or_else(|error| {
+            let text =
+                format!("its executors have no control group, so no limits in common: {error}");
+            self.outlet.notice(version.name(), None, text);
+            None
+        })
+    }
+
+    /// Puts a new zygote, which has not forked yet, where its predecessors were.
+    fn group_zygote(&mut self) {
+        let Some(zygote) = &self.zygote else { return };
+        let group = match self.zygote_group.take() {
+            Some(group) => Ok(Some(group)),
+            None => self.cgroups.group("zygote", &Limits::default()),
+        };
+        let placed = group.and_then(|group| {
+            let place = |group: &Group| group.take(zygote.child().pid());
+            group.as_ref().map_or(Ok(()), place).map(|()| group)
+        });
+        match placed {
+            Ok(group) => self.zygote_group = group,
+            Err(error) => self.give_up_groups(&error),
+        }
+    }
+
+    /// Where processes cannot be put into groups, executors go on without.
+    fn give_up_groups(&mut self, error: &io::Error) {
+        let text = format!("processes cannot be put into control groups: {error}");
+        self.outlet.notice("", None, text);
+        self.kill_groups();
+        let apps = self.apps.values_mut();
+        apps.for_each(|deployed| deployed.group = None);
+        self.emptying.clear();
+        self.cgroups.give_up(error);
+    }
+
+    /// Kills whatever is in the node's control groups.
+    fn kill_groups(&mut self) {
+        let apps = self.apps.values_mut();
+        let groups = apps.filter_map(|deployed| deployed.group.as_mut());
+        groups.chain(&mut self.zygote_group).for_each(Group::kill);
+    }
+
+    fn remove_empty_groups(&mut self) {
+        self.emptying.retain_mut(|(group, _)| !group.is_gone());
     }
 
     fn spawn(&mut self, key: Key, owner: u8, core: u16) -> Result<(), String> {
@@ -713,7 +787,12 @@ impl Supervisor {
         if self.zygote.is_some() {
             self.tell_zygote(ToZygote::Forget { app }, Vec::new());
         }
-        self.apps.remove(&app);
+        if let Some(deployed) = self.apps.remove(&app)
+            && let Some(mut group) = deployed.group
+        {
+            group.kill();
+            self.emptying.push((group, deployed.version));
+        }
         self.incarnations.retain(|key, _| key.0 != app);
         self.tails.retain(|key, _| key.0 != app);
     }
@@ -1063,6 +1142,7 @@ impl Supervisor {
         self.unwatch(child.pidfd().as_fd());
         // Not yet reaped, so its number still names its group.
         child.kill_group();
+        self.kill_groups();
         let how = child.reap().describe();
         let how = self.zygote_killed_for.take().unwrap_or(how);
         self.dead_zygotes.push(child);
@@ -1133,6 +1213,7 @@ impl Supervisor {
         }
         let told = started.and_then(|zygote| {
             self.zygote = Some(zygote);
+            self.group_zygote();
             self.watch_zygote()?;
             self.tell_of_everything()
         });
@@ -1286,6 +1367,7 @@ impl Supervisor {
         for scheduler in &self.schedulers {
             scheduler.child.reap();
         }
+        self.kill_groups();
         self.reap_all();
         if let Some(done) = self.stop.take() {
             // Whoever has stopped waiting does not want to know.
@@ -1293,12 +1375,17 @@ impl Supervisor {
         }
     }
 
-    /// Whoever was in a zygote's group has been killed; they become ours to reap one by one.
+    /// Whoever was in a zygote's group, or a control group, has been killed; they become ours to reap
+    /// one by one.
     fn reap_all(&mut self) {
+        let apps = self.apps.drain().map(|(_, deployed)| deployed.group);
+        let mut groups: Vec<Group> = apps.flatten().chain(self.zygote_group.take()).collect();
+        groups.extend(self.emptying.drain(..).map(|(group, _)| group));
         let until = Instant::now() + LEAVE_WAIT;
         while Instant::now() < until {
             self.reap_orphans();
-            if self.dead_zygotes.is_empty() {
+            groups.retain_mut(|group| !group.is_gone());
+            if self.dead_zygotes.is_empty() && groups.is_empty() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -1,0 +1,230 @@
+//! The node's own control group, with one below it for the zygote and for each version of an app.
+//!
+//! It is locked by flock(2) for as long as the node lives. So whose node is gone is known without
+//! asking for process ids, which mean other processes in another pid namespace or a while later.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock, fstat, stat};
+
+use super::controllers::Way;
+use super::group::{self, Group, Limits};
+use super::{CgroupOffer, Controllers, tell};
+
+/// How the group of a node is named: this, and its process id.
+const PREFIX: &str = "pheromone-";
+/// Where this process goes when it makes room.
+const LEAF: &str = "node";
+/// How long the dead may take to be gone.
+const GONE_WAIT: Duration = Duration::from_secs(1);
+/// Between two looks whether they are.
+const LOOK: Duration = Duration::from_millis(1);
+/// How often a group is made anew that somebody takes for one whose node is gone.
+const TRIES: usize = 10;
+
+/// A node's group.
+#[derive(Debug)]
+pub struct Tree {
+    directory: PathBuf,
+    /// The group that it is in.
+    base: PathBuf,
+    /// What the groups in it have.
+    controllers: Controllers,
+    /// What was enabled to make room.
+    made_room_for: Option<Controllers>,
+    _lock: OwnedFd,
+}
+
+impl Tree {
+    /// Makes one in this group.
+    ///
+    /// # Errors
+    /// What the kernel said. Nothing is left behind.
+    pub fn plant(base: &Path) -> io::Result<Self> {
+        let name = format!("{PREFIX}{}", std::process::id());
+        let (directory, lock) = locked(base, &name)?;
+        let mut tree = Self {
+            directory,
+            base: base.to_owned(),
+            controllers: Controllers::default(),
+            made_room_for: None,
+            _lock: lock,
+        };
+        if !tree.directory.join("cgroup.kill").exists() {
+            let error = "groups cannot be killed as a whole (Linux 5.14)";
+            return Err(io::Error::other(error));
+        }
+        tree.enable();
+        Ok(tree)
+    }
+
+    /// Gives the groups below the controllers that can be had. Where that is refused, there are no
+    /// limits.
+    fn enable(&mut self) {
+        let wanted = Controllers::of(&self.base);
+        let below = Controllers::below(&self.base);
+        let missing = wanted.without(below);
+        let had = match wanted.way(&self.base, std::process::id()) {
+            Some(Way::Done) => Ok(()),
+            Some(Way::Enable) => missing.enable(&self.base),
+            Some(Way::MakeRoom) => self.make_room(missing),
+            None => return,
+        };
+        if had.is_ok()
+            && Controllers::of(&self.directory)
+                .enable(&self.directory)
+                .is_ok()
+        {
+            self.controllers = Controllers::below(&self.directory);
+        }
+    }
+
+    /// This process, which is alone in the group, goes into a leaf of its own.
+    fn make_room(&mut self, missing: Controllers) -> io::Result<()> {
+        let leaf = self.directory.join(LEAF);
+        fs::create_dir(&leaf)?;
+        let own = std::process::id().to_string();
+        tell(&leaf, "cgroup.procs", &own)?;
+        self.made_room_for = Some(missing);
+        missing.enable(&self.base).inspect_err(|_| self.go_back())
+    }
+
+    fn go_back(&mut self) {
+        let Some(enabled) = self.made_room_for.take() else {
+            return;
+        };
+        // Where it is refused, the process stays in the leaf, which does no harm.
+        let _ = self.controllers.disable(&self.directory);
+        let _ = enabled.disable(&self.base);
+        let _ = tell(&self.base, "cgroup.procs", &std::process::id().to_string());
+        let _ = fs::remove_dir(self.directory.join(LEAF));
+    }
+
+    /// What it is good for.
+    pub fn offer(&self) -> CgroupOffer {
+        if self.controllers.is_empty() {
+            return CgroupOffer::Kill;
+        }
+        CgroupOffer::KillAndLimit {
+            memory: self.controllers.memory,
+            processes: self.controllers.pids,
+        }
+    }
+
+    /// A group in it.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn group(&self, name: &str, limits: &Limits) -> io::Result<Group> {
+        Group::make(&self.directory, name, limits, self.controllers)
+    }
+}
+
+impl Drop for Tree {
+    /// Removes it. Whoever was in its groups is gone, or stays in them for the next node to find.
+    fn drop(&mut self) {
+        self.go_back();
+        remove_all(&self.directory);
+    }
+}
+
+/// A new directory that is ours by its lock.
+fn locked(base: &Path, name: &str) -> io::Result<(PathBuf, OwnedFd)> {
+    for _ in 0..TRIES {
+        let directory = group::make_directory(base, name)?;
+        // Before it is locked, another node may have taken it for one whose node is gone.
+        if let Ok(Some(lock)) = lock(&directory) {
+            return Ok((directory, lock));
+        }
+    }
+    Err(io::Error::other("others remove every group that is made"))
+}
+
+/// Locks a directory, if nobody else has; it is then sure to be the one that is there.
+fn lock(directory: &Path) -> io::Result<Option<OwnedFd>> {
+    let handle = group::handle_of(directory)?;
+    match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let (held, there) = (fstat(&handle)?, stat(directory)?);
+    Ok((held.st_ino == there.st_ino).then_some(handle))
+}
+
+/// Kills what nodes that are gone have left in this group, and removes it: a sentence for each that
+/// somebody was in.
+pub fn remove_strays(base: &Path) -> Vec<String> {
+    let entries = fs::read_dir(base).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name());
+    let names = names.filter_map(|name| name.into_string().ok());
+    let strays = names.filter(|name| is_a_nodes(name));
+    strays
+        .filter_map(|name| remove_stray(&base.join(&name), &name))
+        .collect()
+}
+
+fn remove_stray(directory: &Path, name: &str) -> Option<String> {
+    let _lock = lock(directory).ok()??;
+    let found: usize = groups_in(directory).map(|group| members(&group)).sum();
+    for group in groups_in(directory) {
+        group::kill(&group);
+    }
+    let is_gone = remove_all(directory);
+    match (found, is_gone) {
+        (0, _) => None,
+        (_, true) => Some(format!(
+            "killed {found} processes that a node before this one had left behind (control group \
+             {name})"
+        )),
+        (_, false) => Some(format!(
+            "a node before this one had left {found} processes behind, and not all of them end: \
+             see {}",
+            directory.display()
+        )),
+    }
+}
+
+/// Whether a directory is named as a node's: the prefix, a process id, and a number where there is
+/// more than one.
+fn is_a_nodes(name: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some(rest) = name.strip_prefix(PREFIX) else {
+        return false;
+    };
+    match rest.split_once('.') {
+        Some((pid, nth)) => number(pid) && number(nth),
+        None => number(rest),
+    }
+}
+
+/// The groups of a node's that have processes of its own in them. In the leaf are the node, and what
+/// the program that embeds it has started: not ours to kill.
+fn groups_in(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter(|entry| entry.file_name() != LEAF)
+        .map(|entry| entry.path())
+}
+
+fn members(group: &Path) -> usize {
+    let members = super::ask(group, "cgroup.procs").unwrap_or_default();
+    members.lines().count()
+}
+
+/// Removes a node's group once the dead are gone from it. False where they do not go.
+fn remove_all(directory: &Path) -> bool {
+    let until = Instant::now() + GONE_WAIT;
+    while !group::remove(directory, group::DEPTH_MAX) {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    true
+}
