@@ -65,7 +65,8 @@ pub enum FromZygote {
         slot: u16,
         /// Which process of the slot.
         incarnation: u32,
-        /// Its process id.
+        /// Its process id, as the zygote has it: in another pid namespace than the node it is not
+        /// the node's.
         pid: i32,
     },
     /// Answer to `Spawn` when fork failed.

@@ -25,6 +25,7 @@
 #include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -316,6 +317,36 @@ PHR_FUNCTION(bombs)
     for (int i = 0; i < count; i++)
         pthread_join(threads[i], NULL);
     return phr_respond_data(ctx, text, (size_t)snprintf(text, sizeof text, "%d", count));
+}
+
+/* In: directories of control groups, a line each. Its own is among them. */
+PHR_FUNCTION(leaves_its_group)
+{
+    static const char *const files[] = { "cgroup.procs",  "cgroup.threads",         "cgroup.kill",
+                                         "cgroup.freeze", "cgroup.subtree_control", "memory.max",
+                                         "pids.max" };
+    char text[4096], path[4096 + 64];
+    char *next = text;
+    const char *directory;
+
+    begin();
+    snprintf(text, sizeof text, "%s", (const char *)phr_data(phr_input(ctx, 0)));
+    while ((directory = strsep(&next, "\n")) != NULL && directory[0] != '\0') {
+        for (size_t file = 0; file < sizeof files / sizeof *files; file++) {
+            int fd;
+
+            snprintf(path, sizeof path, "%s/%s", directory, files[file]);
+            fd = open(path, O_WRONLY);
+            TRY(path, fd >= 0);
+            if (fd >= 0 && file == 0)
+                TRY("moved", write(fd, "0", 1) == 1);
+            if (fd >= 0)
+                close(fd);
+        }
+        snprintf(path, sizeof path, "%s/deeper", directory);
+        TRY(path, mkdir(path, 0700) == 0);
+    }
+    return answer(ctx);
 }
 
 /* ----------------------------------------------------------------------------------- memory --- */

@@ -74,6 +74,18 @@ impl App {
         self
     }
 
+    /// Compiles a program that commands can be [launched by](Command::launched_by).
+    pub fn launcher(&self, source: &str) -> PathBuf {
+        let (text, program) = (self.path("launcher.c"), self.path("launcher"));
+        fs::write(&text, source).expect("write the launcher");
+        let compiled = process::Command::new("cc")
+            .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
+            .args([&program, &text])
+            .status();
+        assert!(compiled.expect("start cc").success());
+        program
+    }
+
     /// A path beside the manifest.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

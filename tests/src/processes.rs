@@ -63,6 +63,26 @@ impl Process {
             * 1024
     }
 
+    /// Its ids in all pid namespaces that it is in, that of this test first.
+    pub fn ids(&self) -> Vec<i32> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let ids = ids.unwrap_or_default().split_ascii_whitespace();
+        ids.filter_map(|id| id.parse().ok()).collect()
+    }
+
+    /// Its control group (version 2), as a directory; `None` where there is no such hierarchy.
+    pub fn control_group(&self) -> Option<PathBuf> {
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).ok()?;
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+        let mount = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>())
+            .find(|fields| fields.get(2) == Some(&"cgroup2"))?;
+        Some(PathBuf::from(mount[1]).join(group))
+    }
+
     /// CPU time it has used, user and system.
     pub fn cpu_time(&self) -> Duration {
         const TICKS_PER_SECOND: u64 = 100; // USER_HZ, the same on every Linux of today

@@ -27,15 +27,32 @@ impl Server {
 
     /// Serves these apps, with more options and variables of the environment.
     pub fn start_in(apps: &[&App], options: &[&str], environment: &[(&str, &Path)]) -> Self {
+        Self::launch(apps, options, environment, None)
+    }
+
+    /// Serves these apps by a program that is given the command, and becomes it.
+    pub fn start_by(launcher: &Path, apps: &[&App]) -> Self {
+        Self::launch(apps, &[], &[], Some(launcher))
+    }
+
+    fn launch(
+        apps: &[&App],
+        options: &[&str],
+        environment: &[(&str, &Path)],
+        launcher: Option<&Path>,
+    ) -> Self {
         let home = App::new("");
         let socket = home.path("node.sock");
         let manifests = apps.iter().map(|app| app.manifest());
-        let running = home
+        let mut running = home
             .command(["serve"])
             .args(manifests)
             .args(["--listen", "127.0.0.1:0", "--socket"])
             .arg(&socket)
             .args(options);
+        if let Some(launcher) = launcher {
+            running = running.launched_by(launcher);
+        }
         let variables = environment.iter();
         let running = variables
             .fold(running, |command, (name, value)| command.env(name, value))

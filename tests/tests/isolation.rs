@@ -4,18 +4,17 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use pheromone_tests::{App, Client, Server, until};
+use pheromone_tests::{App, Client, Process, Server, until};
 use serde_json::Value;
 
 const ISOLATION: &str = include_str!("../functions/isolation.c");
 const HOSTILE: &str = include_str!("../functions/hostile.c");
 const CHAINS: &str = include_str!("../functions/chains.c");
 
-/// What starts a command as on a machine without Landlock.
-const BLIND: &str = "without_landlock.c";
 /// How many threads the bomb starts where nothing stops it.
 const THREADS_MAX: u64 = 6000;
 /// `private_memory` of the hostile app.
@@ -28,6 +27,7 @@ fn hostile_app(level: &str) -> App {
         "moves",
         "requeues",
         "forks",
+        "leaves_its_group",
         "bombs",
         "fills",
         "hides",
@@ -142,20 +142,39 @@ impl Cage {
             .to_owned()
     }
 
-    /// What another process of the node's would have to be called by.
+    /// What another process of the node's would have to be called by, in any pid namespace.
     fn pids(&self) -> String {
         let running = self.server.running();
         let executors = running.executors();
         let neighbours = executors.iter().filter(|it| it.command.contains("chain/"));
-        let mut pids = vec![
-            running.node().pid,
-            running.zygote().pid,
-            running.scheduler().pid,
-        ];
-        pids.extend(neighbours.map(|it| it.pid));
-        assert!(pids.len() > 3, "there is a neighbour: {executors:?}");
-        let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-        pids.join(" ")
+        let mut all = vec![running.node(), running.zygote(), running.scheduler()];
+        all.extend(neighbours.cloned());
+        assert!(all.len() > 3, "there is a neighbour: {executors:?}");
+        let ids = all.iter().flat_map(Process::ids);
+        let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+        ids.join(" ")
+    }
+
+    /// The control groups of node and executors, and those that they are in, a line each.
+    fn control_groups(&self) -> String {
+        let running = self.server.running();
+        let mut all = running.executors();
+        all.push(running.node());
+        let groups = all.iter().filter_map(Process::control_group);
+        let mut directories: Vec<String> = groups
+            .flat_map(|group| {
+                group
+                    .ancestors()
+                    .take(3)
+                    .map(Path::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .filter(|directory| directory.join("cgroup.procs").exists())
+            .map(|directory| directory.display().to_string())
+            .collect();
+        directories.sort();
+        directories.dedup();
+        directories.join("\n")
     }
 
     /// Chains run in the neighbour while something is done, and all of them arrive.
@@ -232,6 +251,20 @@ fn sleepers_on_shared_words_are_not_taken_elsewhere() {
 #[test]
 fn there_are_no_new_processes() {
     is_shut("forks", |_| String::new());
+}
+
+#[test]
+fn nobody_leaves_a_control_group_or_changes_its_limits() {
+    is_shut("leaves_its_group", Cage::control_groups);
+    if here("another uid") {
+        let cage = Cage::of("none");
+        let groups = cage.control_groups();
+        println!("{groups}");
+        assert_eq!(cage.attempt("leaves_its_group", &groups), "");
+        cage.stop();
+    } else {
+        println!("left out under `none`: functions have the node's user, and its rights");
+    }
 }
 
 #[test]
@@ -440,18 +473,11 @@ fn a_level_that_the_machine_lacks_is_refused_with_what_is_missing() {
 #[test]
 fn without_landlock_standard_goes_on_and_strict_is_refused_and_check_says_so() {
     if !here("seccomp") {
-        println!("left out: {BLIND} needs seccomp filters");
+        println!("left out: without_landlock.c needs seccomp filters");
         return;
     }
     let standard = chain_app("standard");
-    let source = standard.path(BLIND);
-    fs::write(&source, include_str!("../launchers/without_landlock.c")).expect("write it");
-    let launcher = standard.path("launcher");
-    let compiled = std::process::Command::new("cc")
-        .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
-        .args([&launcher, &source])
-        .status();
-    assert!(compiled.expect("start cc").success());
+    let launcher = standard.launcher(include_str!("../launchers/without_landlock.c"));
 
     let run = standard.run_on("3").launched_by(&launcher).finish();
     run.exits(0).prints("arrived");

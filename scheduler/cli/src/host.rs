@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use pheromone_executor::sandbox::{Level, Offers};
+use pheromone_node::CgroupOffer;
 use pheromone_shm::file::Tmpfs;
 use pheromone_shm::limits::PAGE_BYTES;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
@@ -120,6 +121,7 @@ fn look() -> Vec<Finding> {
         seccomp(),
         landlock(),
         levels(),
+        pid_namespace(),
         cgroup(),
         memory_limit(),
         cpu_limit(),
@@ -247,6 +249,21 @@ fn user() -> Finding {
     }
 }
 
+fn pid_namespace() -> Finding {
+    let lost = "what functions fork under `none` outlives a node that is killed, where there are no \
+                control groups either";
+    if pheromone_node::pid_namespace_is_allowed() {
+        Finding::new(
+            "pid namespace",
+            Offer::Yes,
+            "whatever functions fork dies with the node",
+            lost,
+        )
+    } else {
+        Finding::new("pid namespace", Offer::No, "refused to this user", lost)
+    }
+}
+
 fn tmpfs() -> Finding {
     Finding::tried(
         "own tmpfs",
@@ -324,26 +341,29 @@ fn cgroup_directory() -> Option<PathBuf> {
 }
 
 fn cgroup() -> Finding {
-    let lost = "no limits of CPU, memory and processes per app by the kernel";
-    match cgroup_directory() {
-        None => Finding::new(
-            "cgroup delegation",
+    finding_of(&CgroupOffer::here())
+}
+
+fn finding_of(offer: &CgroupOffer) -> Finding {
+    let what = "control groups";
+    match offer {
+        CgroupOffer::Nothing(why) => Finding::new(
+            what,
             Offer::No,
-            "no cgroup (version 2)",
-            lost,
+            why,
+            "what functions fork under `none` is killed by the pid namespace alone, with the node; \
+             no limits for all executors of an app together",
         ),
-        Some(directory) => {
-            let writable = |name: &str| {
-                rustix::fs::access(directory.join(name), rustix::fs::Access::WRITE_OK).is_ok()
-            };
-            let controllers = read(directory.join("cgroup.controllers")).unwrap_or_default();
-            if writable("") && writable("cgroup.procs") && !controllers.is_empty() {
-                Finding::new("cgroup delegation", Offer::Yes, controllers, lost)
-            } else {
-                let found = format!("{} is not ours to divide", directory.display());
-                Finding::new("cgroup delegation", Offer::No, found, lost)
-            }
-        }
+        CgroupOffer::KillAndLimit {
+            memory: true,
+            processes: true,
+        } => Finding::new(what, Offer::Yes, offer.to_string(), ""),
+        CgroupOffer::Kill | CgroupOffer::KillAndLimit { .. } => Finding::new(
+            what,
+            Offer::Partly,
+            offer.to_string(),
+            "limits of memory and processes are those of each executor",
+        ),
     }
 }
 
@@ -534,6 +554,22 @@ mod tests {
     }
 
     #[test]
+    fn what_control_groups_lack_takes_away_what_it_takes_away() {
+        let limits = |memory, processes| CgroupOffer::KillAndLimit { memory, processes };
+        for (offer, expected) in [
+            (CgroupOffer::Nothing("no cgroup".into()), Offer::No),
+            (CgroupOffer::Kill, Offer::Partly),
+            (limits(true, false), Offer::Partly),
+            (limits(false, true), Offer::Partly),
+            (limits(true, true), Offer::Yes),
+        ] {
+            let finding = finding_of(&offer);
+            assert_eq!(finding.offer, expected, "{offer}");
+            assert_eq!(finding.consequence.is_empty(), expected == Offer::Yes);
+        }
+    }
+
+    #[test]
     fn looking_never_fails_whatever_the_machine() {
         for finding in [
             memfd(),
@@ -542,6 +578,7 @@ mod tests {
             tmpfs(),
             seccomp(),
             landlock(),
+            pid_namespace(),
             cgroup(),
             io_uring(),
         ] {

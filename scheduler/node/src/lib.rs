@@ -30,6 +30,7 @@ mod node;
 mod outgoing;
 mod output;
 mod packet;
+mod pid_namespace;
 pub mod plan;
 mod pulse;
 mod quota;
@@ -54,6 +55,7 @@ pub use isolation::refuse_unprotected;
 pub use letters::DeadLetter;
 pub use node::{AppLimits, Node};
 pub use output::{Output, OutputKind};
+pub use pid_namespace::is_allowed as pid_namespace_is_allowed;
 pub use plan::CorePlan;
 pub use request::{
     FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request, RequestId, To,

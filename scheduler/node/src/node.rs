@@ -28,6 +28,7 @@ use crate::letters::DeadLetter;
 use crate::library::Libraries;
 use crate::memory;
 use crate::output::{Outlet, Output, OutputKind};
+use crate::pid_namespace;
 use crate::plan::{CorePlan, Machine};
 use crate::quota::Limit;
 use crate::regions::Regions;
@@ -65,6 +66,7 @@ pub struct Node {
     ports: Mutex<Ports>,
     offers: Offers,
     cgroups: CgroupOffer,
+    pid_namespace: bool,
     /// One deployment at a time.
     deploying: Mutex<()>,
     registry: Mutex<Registry>,
@@ -156,6 +158,7 @@ impl Node {
         let store = store.map(Arc::new);
         let (cgroups, strays) = Cgroups::new();
         let cgroup_offer = cgroups.offer().clone();
+        let pid_namespace = pid_namespace::is_allowed();
         let (started, hears_started) = bounded(1);
         let (ready, hears_ready) = bounded(1);
         let supervising = supervisor::Setup {
@@ -164,6 +167,7 @@ impl Node {
             plan: Arc::clone(&plan),
             first_id: store.as_deref().map(Store::first_id),
             cgroups,
+            pid_namespace,
             inbox: orders,
             gateway: gateway.clone(),
             outlet: outlet.clone(),
@@ -244,6 +248,7 @@ impl Node {
             ports: Mutex::default(),
             offers: Offers::here(),
             cgroups: cgroup_offer,
+            pid_namespace,
             deploying: Mutex::new(()),
             registry: Mutex::default(),
             threads: Mutex::new(Some(Threads {
@@ -370,9 +375,16 @@ impl Node {
         format!("isolation {level}: {}", self.offers.describe(level))
     }
 
-    /// What keeps processes, those that functions fork among them, from outliving the node.
+    /// What keeps processes that functions fork from outliving the node, beside its own.
     pub fn containment(&self) -> String {
-        format!("control groups: {}", self.cgroups)
+        let namespace = match self.pid_namespace {
+            true => "of its own",
+            false => "none (not root)",
+        };
+        format!(
+            "pid namespace: {namespace}; control groups: {}",
+            self.cgroups
+        )
     }
 
     /// A node that keeps nothing on disk takes no app that needs that.

@@ -31,6 +31,7 @@ use crate::child::{Child, Exit};
 use crate::error::NodeError;
 use crate::gateway::{Command, GatewayHandle};
 use crate::output::{Lines, Outlet, Output, OutputKind, Records, Tail};
+use crate::pid_namespace;
 use crate::plan::CorePlan;
 use crate::pulse::{self, Beat, Pulse};
 use crate::status::{Broken, ExecutorState, ExecutorStatus, Health, Roster};
@@ -169,6 +170,8 @@ pub struct Setup {
     pub first_id: Option<u64>,
     /// Where processes are put.
     pub cgroups: Cgroups,
+    /// Zygotes are each the first process of a pid namespace.
+    pub pid_namespace: bool,
     /// Orders.
     pub inbox: Inbox,
     /// The gateway.
@@ -293,6 +296,8 @@ struct Supervisor {
     schedulers: Vec<Scheduler>,
     /// The program that is the zygote.
     program: PathBuf,
+    /// Zygotes are in pid namespaces.
+    pid_namespace: bool,
     /// The CPUs that a zygote may use, of which executors are given one each.
     cpus: Option<CpuSet>,
     /// `None` between the death of one and the start of the next.
@@ -384,7 +389,8 @@ impl Supervisor {
                 }
             }
         }
-        let zygote = Zygote::start(&setup.program).map_err(start_error("zygote"));
+        let zygote =
+            Zygote::start(&setup.program, setup.pid_namespace).map_err(start_error("zygote"));
         let zygote = zygote.inspect_err(|_| end_at_once(&schedulers))?;
         let mut supervisor = Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)
@@ -398,6 +404,7 @@ impl Supervisor {
             plan: setup.plan,
             schedulers,
             program: setup.program,
+            pid_namespace: setup.pid_namespace,
             cpus: sched_getaffinity(Pid::from_raw(0)).ok(),
             zygote: Some(zygote),
             zygote_due: None,
@@ -859,9 +866,9 @@ impl Supervisor {
                 app,
                 slot,
                 incarnation,
-                pid,
+                ..
             } => match descriptors.pop() {
-                Some(pidfd) => self.spawned((app, slot), incarnation, pid, pidfd),
+                Some(pidfd) => self.spawned((app, slot), incarnation, pidfd),
                 // The kernel leaves out what finds no room in this process's table of descriptors.
                 None => self.give_up_on_zygote(
                     "a process came without its descriptor: the node's limit of open files is \
@@ -899,8 +906,9 @@ impl Supervisor {
             .is_some_and(|process| process.incarnation == incarnation)
     }
 
-    fn spawned(&mut self, key: Key, incarnation: u32, pid: i32, pidfd: OwnedFd) {
+    fn spawned(&mut self, key: Key, incarnation: u32, pidfd: OwnedFd) {
         let (app, slot) = key;
+        let pid = pid_namespace::pid_here(pidfd.as_fd());
         let watched = self.watch(pidfd.as_fd(), Source::Death(key));
         let known = self
             .processes
@@ -911,7 +919,7 @@ impl Supervisor {
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
             return;
         };
-        process.pid = Some(pid);
+        process.pid = pid;
         if let Err(error) = watched {
             // Nobody would hear of its death, so it must not live. The scheduler, which does not
             // know it yet, hears of its end when the zygote has reported that.
@@ -933,7 +941,7 @@ impl Supervisor {
             ExecutorStatus {
                 slot,
                 incarnation,
-                pid: Some(pid),
+                pid,
                 state,
             },
         );
@@ -1207,7 +1215,7 @@ impl Supervisor {
         let unpinned = self
             .cpus
             .map(|cpus| sched_setaffinity(Pid::from_raw(0), &cpus));
-        let started = Zygote::start(&self.program);
+        let started = Zygote::start(&self.program, self.pid_namespace);
         if unpinned.is_some() {
             crate::pin_thread(&self.plan.io);
         }

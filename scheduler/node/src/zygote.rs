@@ -10,6 +10,7 @@ use pheromone_executor::protocol::{FromZygote, PACKET_BYTES_MAX, ToZygote};
 
 use crate::child::Child;
 use crate::packet::{self, Sent};
+use crate::pid_namespace;
 
 /// Zygotes that may die within [`DEATHS_WITHIN`]: with one more the node ends, since whatever kills
 /// them will not stop.
@@ -41,13 +42,19 @@ pub enum Heard {
 }
 
 impl Zygote {
-    /// Starts one. It dies with the thread that calls this.
+    /// Starts one, where it is asked for in a pid namespace of its own. It dies with the thread that
+    /// calls this.
     ///
     /// # Errors
     /// No descriptors left, or a program that cannot be executed.
-    pub fn start(program: &Path) -> io::Result<Self> {
+    pub fn start(program: &Path, in_namespace: bool) -> io::Result<Self> {
         let (socket, theirs) = packet::pair()?;
-        let child = Child::start(program, "pheromone: zygote", &["__zygote"], &[&theirs])?;
+        let start = || Child::start(program, "pheromone: zygote", &["__zygote"], &[&theirs]);
+        let child = if in_namespace {
+            pid_namespace::around(start)?
+        } else {
+            start()?
+        };
         Ok(Self {
             child,
             socket: Some(socket),

@@ -14,12 +14,15 @@ PHR_FUNCTION(echo)
     return phr_respond_parts(ctx, &in, 1);
 }
 
-/* Answers with its process id. */
+/* Answers with its process id as everybody else knows it: that in its own namespace may be another
+ * process's outside. */
 PHR_FUNCTION(whoami)
 {
     char text[32];
-    int length = snprintf(text, sizeof text, "%d", (int)getpid());
+    const ssize_t length = readlink("/proc/self", text, sizeof text);
 
+    if (length <= 0)
+        return phr_fail(ctx, 1, "no /proc");
     return phr_respond_data(ctx, text, (size_t)length);
 }
 
