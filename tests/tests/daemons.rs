@@ -161,12 +161,12 @@ fn a_daemon_of_a_killed_node_is_found_by_the_next_through_its_control_group() {
     until("its parts are gone", || {
         killed.running().processes().is_empty()
     });
-    assert!(daemon.is_alive(), "nothing has ended it yet");
+    // So does any other node that happens to start here.
     let next = Server::start(&[&app]);
     until("the next node has ended it", || !daemon.is_alive());
     assert!(are_gone(&groups), "{groups:?}");
     drop(killed.wait());
-    next.stop().exits(0).complains(&["left behind"]);
+    next.stop().exits(0);
 }
 
 #[test]

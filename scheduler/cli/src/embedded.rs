@@ -1,7 +1,5 @@
 //! A node inside the command, with one app, for as long as the command needs it.
 
-use std::path::Path;
-
 use indicatif::ProgressBar;
 use pheromone_manifest::{App, Built};
 use pheromone_node::{Node, NodeConfig};
@@ -18,12 +16,13 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts a node and deploys the app. Signals must be listened to already. Without a directory
-    /// for durable objects those of an app that has any are kept beside its manifest.
+    /// Starts a node, with as many schedulers as are asked for, and deploys the app. Signals must be
+    /// listened to already. Without a directory for durable objects those of an app that has any
+    /// are kept beside its manifest.
     pub fn start(
         app: &App,
         built: &Built,
-        data: Option<&Path>,
+        config: NodeConfig,
         progress: &ProgressBar,
     ) -> Result<Self, Failure> {
         let is_durable = app.spec.buckets.iter().any(|bucket| bucket.durable)
@@ -32,8 +31,8 @@ impl Embedded {
         process::keep_to_itself();
         let node = Node::start(NodeConfig {
             schedulers: schedulers::count(None)?,
-            data: data.map(Path::to_owned).or_else(|| is_durable.then(beside)),
-            ..NodeConfig::default()
+            data: config.data.or_else(|| is_durable.then(beside)),
+            ..config
         })?;
         if let Some(directory) = node.directory() {
             signals::remove_at_exit(directory);

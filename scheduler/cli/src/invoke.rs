@@ -17,7 +17,7 @@ use clap::Args;
 use crossbeam_channel::Receiver;
 use indicatif::ProgressBar;
 use pheromone_core::spec::Isolation;
-use pheromone_node::To;
+use pheromone_node::{NodeConfig, To};
 use serde::Serialize;
 
 use self::alone::{Alone, LOAD, START};
@@ -151,7 +151,11 @@ pub fn execute(options: Options) -> Result<Status, Failure> {
         Some(_) => signals::listen_to_termination()?,
         None => signals::listen()?,
     };
-    let embedded = Embedded::start(&app, &built, None, &ProgressBar::hidden())?;
+    let config = NodeConfig {
+        pid_namespace: debugger.is_none(),
+        ..NodeConfig::default()
+    };
+    let embedded = Embedded::start(&app, &built, config, &ProgressBar::hidden())?;
     let session = Session {
         embedded: &embedded,
         app: &app.spec.name,

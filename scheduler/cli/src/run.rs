@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use pheromone_manifest::App;
-use pheromone_node::To;
+use pheromone_node::{NodeConfig, To};
 
 use crate::calls::{Calls, Job, Pace};
 use crate::embedded::Embedded;
@@ -111,7 +111,11 @@ pub fn execute(options: Options) -> Result<Status, Failure> {
     let built = manifest::build_quietly(&app)?;
     let signals = signals::listen()?;
     let progress = progress_bar(jobs.len() as u64 * options.repeat);
-    let embedded = Embedded::start(&app, &built, options.data.as_deref(), &progress)?;
+    let config = NodeConfig {
+        data: options.data.clone(),
+        ..NodeConfig::default()
+    };
+    let embedded = Embedded::start(&app, &built, config, &progress)?;
     let name = app.spec.name.as_str();
     let before = options
         .stats

@@ -20,6 +20,9 @@ pub struct NodeConfig {
     pub data: Option<PathBuf>,
     /// Scheduler processes, 1 to [`SCHEDULERS_MAX`](pheromone_core::share::SCHEDULERS_MAX).
     pub schedulers: u16,
+    /// The zygote is the first process of a pid namespace, where the node may make one. A debugger
+    /// from outside cannot tell the threads of an executor there.
+    pub pid_namespace: bool,
 }
 
 impl Default for NodeConfig {
@@ -36,6 +39,7 @@ impl Default for NodeConfig {
             directory: None,
             data: None,
             schedulers: 1,
+            pid_namespace: true,
         }
     }
 }

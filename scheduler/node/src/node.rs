@@ -158,7 +158,7 @@ impl Node {
         let store = store.map(Arc::new);
         let (cgroups, strays) = Cgroups::new();
         let cgroup_offer = cgroups.offer().clone();
-        let pid_namespace = pid_namespace::is_allowed();
+        let pid_namespace = config.pid_namespace && pid_namespace::is_allowed();
         let (started, hears_started) = bounded(1);
         let (ready, hears_ready) = bounded(1);
         let supervising = supervisor::Setup {
@@ -379,7 +379,7 @@ impl Node {
     pub fn containment(&self) -> String {
         let namespace = match self.pid_namespace {
             true => "of its own",
-            false => "none (not root)",
+            false => "none",
         };
         format!(
             "pid namespace: {namespace}; control groups: {}",

@@ -33,8 +33,10 @@ pub fn own() -> io::Result<PathBuf> {
 
 /// Where the group that the memberships name is seen, mount by mount.
 fn directories(memberships: &str, mounts: &str) -> impl Iterator<Item = PathBuf> {
-    let lines = memberships.lines();
-    let group = lines.filter_map(|line| line.strip_prefix("0::")).next();
+    let group = memberships
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"));
+    // Where there is none, it is below no mount's root.
     let group = PathBuf::from(group.unwrap_or_default());
     let mounted = mounts.lines().filter_map(mount_of_version_2);
     mounted
@@ -98,7 +100,7 @@ mod tests {
                       35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       41 31 0:38 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw\n";
         assert_eq!(of(HYBRID, mounts), ["/sys/fs/cgroup/unified/a/b"]);
-        assert_eq!(of("4:memory:/there\n", mounts), ["/sys/fs/cgroup/unified/"]);
+        assert!(of("4:memory:/there\n", mounts).is_empty());
     }
 
     #[test]

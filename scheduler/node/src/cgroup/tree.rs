@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock, fstat, stat};
 
 use super::controllers::Way;
 use super::group::{self, Group, Limits};
-use super::{CgroupOffer, Controllers, tell};
+use super::{CgroupOffer, Controllers, ask, tell};
 
 /// How the group of a node is named: this, and its process id.
 const PREFIX: &str = "pheromone-";
@@ -170,23 +170,26 @@ pub fn remove_strays(base: &Path) -> Vec<String> {
 
 fn remove_stray(directory: &Path, name: &str) -> Option<String> {
     let _lock = lock(directory).ok()??;
-    let found: usize = groups_in(directory).map(|group| members(&group)).sum();
+    let found: usize = groups_in(directory)
+        .map(|group| members_below(&group, group::DEPTH_MAX))
+        .sum();
     for group in groups_in(directory) {
         group::kill(&group);
     }
     let is_gone = remove_all(directory);
-    match (found, is_gone) {
-        (0, _) => None,
-        (_, true) => Some(format!(
-            "killed {found} processes that a node before this one had left behind (control group \
-             {name})"
-        )),
-        (_, false) => Some(format!(
-            "a node before this one had left {found} processes behind, and not all of them end: \
-             see {}",
+    let whom = match found {
+        0 => return None,
+        1 => "1 process".to_owned(),
+        _ => format!("{found} processes"),
+    };
+    Some(if is_gone {
+        format!("killed {whom} that a node before this one had left behind (group {name})")
+    } else {
+        format!(
+            "a node before this one had left {whom} behind, and not all end: see {}",
             directory.display()
-        )),
-    }
+        )
+    })
 }
 
 /// Whether a directory is named as a node's: the prefix, a process id, and a number where there is
@@ -212,8 +215,17 @@ fn groups_in(directory: &Path) -> impl Iterator<Item = PathBuf> {
         .map(|entry| entry.path())
 }
 
+/// How many processes are in a group and in those below it.
+fn members_below(group: &Path, depth: usize) -> usize {
+    let deeper = groups_in(group).map(|group| match depth {
+        0 => 0,
+        _ => members_below(&group, depth - 1),
+    });
+    members(group) + deeper.sum::<usize>()
+}
+
 fn members(group: &Path) -> usize {
-    let members = super::ask(group, "cgroup.procs").unwrap_or_default();
+    let members = ask(group, "cgroup.procs").unwrap_or_default();
     members.lines().count()
 }
 
@@ -227,4 +239,174 @@ fn remove_all(directory: &Path) -> bool {
         std::thread::sleep(LOOK);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    use super::super::place;
+    use super::*;
+    use crate::child::Child;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// This process is in one group at a time.
+    static PLACE: Mutex<()> = Mutex::new(());
+
+    /// A group in the one of this process, where no node but those of a test's looks for others.
+    struct Base {
+        directory: PathBuf,
+        own: PathBuf,
+        _place: MutexGuard<'static, ()>,
+    }
+
+    impl Base {
+        /// `None` where this process may make none.
+        fn new() -> Option<Self> {
+            let place = PLACE.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = match place::own() {
+                Ok(own) => own,
+                Err(error) => {
+                    println!("left out: {error}");
+                    return None;
+                }
+            };
+            let name = format!("test-{}", std::process::id());
+            Some(Self {
+                directory: group::make_directory(&own, &name).unwrap(),
+                own,
+                _place: place,
+            })
+        }
+
+        fn enter(&self, directory: &Path) {
+            let own = std::process::id().to_string();
+            tell(directory, "cgroup.procs", &own).unwrap();
+        }
+    }
+
+    impl Drop for Base {
+        fn drop(&mut self) {
+            self.enter(&self.own);
+            group::kill(&self.directory);
+            let gone = remove_all(&self.directory);
+            assert!(gone || std::thread::panicking());
+        }
+    }
+
+    fn shell(script: &str) -> Child {
+        Child::start(Path::new("/bin/sh"), "sh", &["-c", script], &[]).unwrap()
+    }
+
+    fn until(mut condition: impl FnMut() -> bool) {
+        let since = Instant::now();
+        while !condition() {
+            assert!(since.elapsed() < LONG);
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    #[test]
+    fn a_group_is_killed_whoever_is_in_it_and_removed() {
+        let Some(base) = Base::new() else { return };
+        let tree = Tree::plant(&base.directory).unwrap();
+        let mut group = tree.group("app-a.1", &Limits::default()).unwrap();
+        assert!(group.is_gone(), "nobody has come in");
+        let mut group = tree.group("app-a.1", &Limits::default()).unwrap();
+        let first = shell(
+            "until grep -q app-a.1 /proc/self/cgroup; do sleep 0.01; done; \
+             while :; do setsid sleep 1000 & sleep 0.01; done",
+        );
+        group.take(first.pid()).unwrap();
+        until(|| members(&tree.directory.join("app-a.1")) > 3);
+        assert!(!group.is_gone());
+        group.kill();
+        assert!(first.is_dead_within(LONG));
+        until(|| group.is_gone());
+        first.reap();
+        let directory = tree.directory.clone();
+        drop(tree);
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn what_nodes_that_are_gone_have_left_is_removed_and_nothing_else() {
+        let Some(base) = Base::new() else { return };
+        let at = |name: &str| base.directory.join(name);
+        let tree = Tree::plant(&base.directory).unwrap();
+        let mut zygote = tree.group("zygote", &Limits::default()).unwrap();
+        let alive = shell("exec sleep 1000");
+        zygote.take(alive.pid()).unwrap();
+        for name in [
+            "pheromone-1/app-a.1/deeper",
+            "pheromone-2.1/zygote",
+            "pheromone-x",
+        ] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        let left = shell("exec sleep 1000");
+        let inside = at("pheromone-1/app-a.1/deeper");
+        tell(&inside, "cgroup.procs", &left.pid().to_string()).unwrap();
+        let told = remove_strays(&base.directory);
+        assert!(left.is_dead_within(LONG));
+        left.reap();
+        assert!(!at("pheromone-1").exists() && !at("pheromone-2.1").exists());
+        assert!(at("pheromone-x").exists());
+        assert!(!alive.is_dead_within(Duration::ZERO));
+        assert!(tree.directory.exists());
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("killed 1 process"), "{told:?}");
+        zygote.kill();
+        assert!(alive.is_dead_within(LONG));
+        alive.reap();
+        until(|| zygote.is_gone());
+    }
+
+    #[test]
+    fn who_is_alone_makes_room_for_limits_and_goes_back() {
+        let Some(base) = Base::new() else { return };
+        let there = Controllers::of(&base.directory);
+        if there.is_empty() {
+            println!("left out: no controllers of version 2 here");
+            return;
+        }
+        base.enter(&base.directory);
+        let tree = Tree::plant(&base.directory).unwrap();
+        assert_eq!(tree.controllers, there);
+        assert_eq!(members(&tree.directory.join(LEAF)), 1);
+        assert_eq!(members(&base.directory), 0);
+        let limits = Limits {
+            memory_bytes: Some(64 << 20),
+            tasks: Some(9),
+        };
+        let mut group = tree.group("app-a.1", &limits).unwrap();
+        if there.pids {
+            let said = ask(&tree.directory.join("app-a.1"), "pids.max").unwrap();
+            assert_eq!(said.trim(), "9");
+        }
+        assert!(group.is_gone());
+        drop(tree);
+        assert_eq!(members(&base.directory), 1);
+        assert!(Controllers::below(&base.directory).is_empty());
+    }
+
+    #[test]
+    fn a_nodes_group_is_known_by_its_name() {
+        for name in ["pheromone-1", "pheromone-4194304", "pheromone-12.3"] {
+            assert!(is_a_nodes(name), "{name}");
+        }
+        for name in [
+            "pheromone",
+            "pheromone-",
+            "pheromone-x",
+            "pheromone-1.",
+            "pheromone-1.service",
+            "pheromone.service",
+            "pheromone-1.2.3",
+            "xpheromone-1",
+        ] {
+            assert!(!is_a_nodes(name), "{name}");
+        }
+    }
 }
