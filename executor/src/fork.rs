@@ -6,6 +6,9 @@
 //! library's fork cannot ask for it; what that does beside the system call in a process with one
 //! thread is done here: the child's thread id where the library keeps it, and its list of robust
 //! mutexes. Where that is not possible, the child is forked as usual and joins by itself.
+//!
+//! The child dies at once where one of its group and the zygote's has been killed before, or one
+//! more often: the kernel (Linux 6.18) takes it for one that was about to escape.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -273,7 +273,9 @@ struct Deployed {
     /// Its program, encoded.
     program: OwnedFd,
     program_bytes: u64,
-    /// Where its executors are, where there are control groups.
+    /// What its executors may take together.
+    limits: Limits,
+    /// Where they are, where there are control groups.
     group: Option<Group>,
 }
 
@@ -317,11 +319,11 @@ struct Supervisor {
     processes: HashMap<Key, Process>,
     incarnations: HashMap<Key, u32>,
     tails: HashMap<Key, Tail>,
-    /// Where zygotes are, one after the other.
+    /// Where the zygote is.
     zygote_group: Option<Group>,
-    /// Groups of versions that are gone, until they are empty; the version's user is not given to
+    /// Groups that have been killed, until they are empty; the user of a version is not given to
     /// another before.
-    emptying: Vec<(Group, Arc<Version>)>,
+    emptying: Vec<(Group, Option<Arc<Version>>)>,
     /// After the groups in them.
     cgroups: Cgroups,
     started: Option<Sender<Result<(), NodeError>>>,
@@ -545,13 +547,14 @@ impl Supervisor {
                     regions,
                     limits,
                 } => {
-                    let group = self.group_for(&version, &limits);
-                    let deployed = Deployed {
+                    let mut deployed = Deployed {
                         version,
                         program,
                         program_bytes,
-                        group,
+                        limits,
+                        group: None,
                     };
+                    self.group_executors(&mut deployed);
                     self.add_app(deployed, regions);
                 }
                 Order::Spawn {
@@ -599,7 +602,7 @@ impl Supervisor {
         deployed: &Deployed,
         regions: Vec<OwnedFd>,
     ) -> io::Result<()> {
-        if self.zygote.is_none() {
+        if !self.has_listener() {
             return Ok(());
         }
         let program_bytes = deployed.program_bytes;
@@ -621,24 +624,24 @@ impl Supervisor {
         }
     }
 
-    /// A version's control group, where there are any.
-    fn group_for(&mut self, version: &Version, limits: &Limits) -> Option<Group> {
+    /// Makes a control group for a version's executors, where there are any.
+    fn group_executors(&mut self, deployed: &mut Deployed) {
+        let version = &deployed.version;
         let name = format!("app-{}.{}", version.name(), version.number);
-        self.cgroups.group(&name, limits).unwrap_or_else(|error| {
-            let text =
-                format!("its executors have no control group, so no limits in common: {error}");
-            self.outlet.notice(version.name(), None, text);
-            None
-        })
+        match self.cgroups.group(&name, &deployed.limits) {
+            Ok(group) => deployed.group = group,
+            Err(error) => {
+                let text =
+                    format!("its executors have no control group, so no limits in common: {error}");
+                self.outlet.notice(version.name(), None, text);
+            }
+        }
     }
 
-    /// Puts a new zygote, which has not forked yet, where its predecessors were.
+    /// Puts a new zygote, which has not forked yet, into a control group.
     fn group_zygote(&mut self) {
         let Some(zygote) = &self.zygote else { return };
-        let group = match self.zygote_group.take() {
-            Some(group) => Ok(Some(group)),
-            None => self.cgroups.group("zygote", &Limits::default()),
-        };
+        let group = self.cgroups.group("zygote", &Limits::default());
         let placed = group.and_then(|group| {
             let place = |group: &Group| group.take(zygote.child().pid());
             group.as_ref().map_or(Ok(()), place).map(|()| group)
@@ -654,17 +657,23 @@ impl Supervisor {
         let text = format!("processes cannot be put into control groups: {error}");
         self.outlet.notice("", None, text);
         self.kill_groups();
-        let apps = self.apps.values_mut();
-        apps.for_each(|deployed| deployed.group = None);
         self.emptying.clear();
         self.cgroups.give_up(error);
     }
 
-    /// Kills whatever is in the node's control groups.
+    /// Kills whatever is in the node's control groups. They are not used again: what is started
+    /// from a group that has been killed into one that has not, or the other way round, is killed
+    /// at its start (Linux 6.18 counts kills group by group, and compares the two).
     fn kill_groups(&mut self) {
         let apps = self.apps.values_mut();
-        let groups = apps.filter_map(|deployed| deployed.group.as_mut());
-        groups.chain(&mut self.zygote_group).for_each(Group::kill);
+        let groups = apps.filter_map(|deployed| {
+            let version = Some(Arc::clone(&deployed.version));
+            Some((deployed.group.take()?, version))
+        });
+        self.emptying.extend(groups);
+        self.emptying
+            .extend(self.zygote_group.take().map(|group| (group, None)));
+        self.emptying.iter_mut().for_each(|(group, _)| group.kill());
     }
 
     fn remove_empty_groups(&mut self) {
@@ -791,14 +800,14 @@ impl Supervisor {
     fn forget(&mut self, app: u16) {
         // The scheduler says that nobody is left; whoever is, is stuck.
         self.kill_app(app, "its app is gone");
-        if self.zygote.is_some() {
+        if self.has_listener() {
             self.tell_zygote(ToZygote::Forget { app }, Vec::new());
         }
         if let Some(deployed) = self.apps.remove(&app)
             && let Some(mut group) = deployed.group
         {
             group.kill();
-            self.emptying.push((group, deployed.version));
+            self.emptying.push((group, Some(deployed.version)));
         }
         self.incarnations.retain(|key, _| key.0 != app);
         self.tails.retain(|key, _| key.0 != app);
@@ -807,12 +816,19 @@ impl Supervisor {
     /// Says something to the zygote, or to the next one.
     fn tell_zygote(&mut self, message: ToZygote, descriptors: Vec<OwnedFd>) {
         match &mut self.zygote {
-            Some(zygote) => {
+            Some(zygote) if zygote.socket().is_some() => {
                 zygote.say(&message, descriptors);
                 self.flush_to_zygote();
             }
-            None => self.unborn.push((message, descriptors)),
+            _ => self.unborn.push((message, descriptors)),
         }
+    }
+
+    /// Whether there is a zygote that can be told something. One that has hung up dies, which takes
+    /// it as long as whoever is in its pid namespace.
+    fn has_listener(&self) -> bool {
+        let zygote = self.zygote.as_ref();
+        zygote.is_some_and(|zygote| zygote.socket().is_some())
     }
 
     fn flush_to_zygote(&mut self) {
@@ -1166,7 +1182,14 @@ impl Supervisor {
     /// Nobody will say how the processes of a dead zygote have ended, or start those that it has
     /// not started.
     fn orphan_executors(&mut self, how: &str) {
-        let keys: Vec<Key> = self.processes.keys().copied().collect();
+        let waits = |key: &Key| {
+            let mut unborn = self.unborn.iter();
+            unborn.any(|(message, _)| {
+                matches!(message, ToZygote::Spawn { app, slot, .. } if (*app, *slot) == *key)
+            })
+        };
+        let keys = self.processes.keys().copied();
+        let keys: Vec<Key> = keys.filter(|key| !waits(key)).collect();
         for key in keys {
             let Some(process) = self.processes.get_mut(&key) else {
                 continue;
@@ -1234,7 +1257,10 @@ impl Supervisor {
 
     /// A new zygote learns of all apps, then what it is to start.
     fn tell_of_everything(&mut self) -> io::Result<()> {
-        let apps = std::mem::take(&mut self.apps);
+        let mut apps = std::mem::take(&mut self.apps);
+        for deployed in apps.values_mut() {
+            self.group_executors(deployed);
+        }
         let told = apps.iter().try_for_each(|(app, deployed)| {
             let regions = &deployed.version.regions;
             let readers = (0..regions.count()).map(|region| regions.read_only(region));
@@ -1386,14 +1412,11 @@ impl Supervisor {
     /// Whoever was in a zygote's group, or a control group, has been killed; they become ours to reap
     /// one by one.
     fn reap_all(&mut self) {
-        let apps = self.apps.drain().map(|(_, deployed)| deployed.group);
-        let mut groups: Vec<Group> = apps.flatten().chain(self.zygote_group.take()).collect();
-        groups.extend(self.emptying.drain(..).map(|(group, _)| group));
         let until = Instant::now() + LEAVE_WAIT;
         while Instant::now() < until {
             self.reap_orphans();
-            groups.retain_mut(|group| !group.is_gone());
-            if self.dead_zygotes.is_empty() && groups.is_empty() {
+            self.remove_empty_groups();
+            if self.dead_zygotes.is_empty() && self.emptying.is_empty() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
