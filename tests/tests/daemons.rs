@@ -92,8 +92,10 @@ fn groups_of(process: &Process, here: &Here) -> Vec<PathBuf> {
     }
     let own = process.control_group().expect("a group");
     let nodes = own.parent().expect("the node's").to_owned();
-    let name = nodes.file_name().expect("a name").to_string_lossy();
-    assert!(name.starts_with("pheromone-"), "{name}");
+    for (group, kind) in [(&own, "app-"), (&nodes, "pheromone-")] {
+        let name = group.file_name().expect("a name").to_string_lossy();
+        assert!(name.starts_with(kind), "{name}");
+    }
     vec![own, nodes]
 }
 
@@ -153,7 +155,7 @@ fn a_daemon_of_a_killed_node_is_found_by_the_next_through_its_control_group() {
         return;
     }
     let app = app("leaver");
-    let launcher = app.launcher(include_str!("../launchers/without_pid_namespace.c"));
+    let launcher = app.launcher(include_str!("../launchers/contained.c"));
     let killed = Server::start_by(&launcher, &[&app]);
     let daemon = leave_daemon(&killed, "leaver");
     let groups = groups_of(&daemon, &here);

@@ -624,8 +624,11 @@ impl Supervisor {
         }
     }
 
-    /// Makes a control group for a version's executors, where there are any.
+    /// Makes a control group for a version's executors, where there are any, and it has none.
     fn group_executors(&mut self, deployed: &mut Deployed) {
+        if deployed.group.is_some() {
+            return;
+        }
         let version = &deployed.version;
         let name = format!("app-{}.{}", version.name(), version.number);
         match self.cgroups.group(&name, &deployed.limits) {

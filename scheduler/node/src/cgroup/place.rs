@@ -22,8 +22,7 @@ pub fn own() -> io::Result<PathBuf> {
     let directory = directories(&memberships, &mounts).find(|path| path.is_dir());
     let directory = directory.ok_or_else(|| io::Error::other("no cgroup of version 2"))?;
     // A move needs that of the group that is above both ends, which is this one.
-    let files = [".", "cgroup.procs", "cgroup.subtree_control"];
-    for file in files.map(|file| directory.join(file)) {
+    for file in [directory.clone(), directory.join("cgroup.procs")] {
         access(&file, Access::WRITE_OK).map_err(|error| {
             io::Error::other(format!("{} is not ours to divide: {error}", file.display()))
         })?;

@@ -70,6 +70,7 @@ impl Tree {
         let missing = wanted.without(below);
         let had = match wanted.way(&self.base, std::process::id()) {
             Some(Way::Done) => Ok(()),
+            // For good: others may count on it by the time that this node ends.
             Some(Way::Enable) => missing.enable(&self.base),
             Some(Way::MakeRoom) => self.make_room(missing),
             None => return,

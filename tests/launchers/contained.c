@@ -1,10 +1,10 @@
 /*
- * without_pid_namespace.c - runs a command that may make no namespaces.
+ * contained.c - runs a command as in a container of the usual kind.
  *
  *     launcher COMMAND [ARGUMENT ...]
  *
- * unshare(2) is refused, as in a container without privileges. It looks itself whether it is, and
- * exits with 125 where it is not.
+ * No namespaces can be made (unshare is EPERM), and clone3 is said not to be there (ENOSYS). It looks
+ * itself whether that is so, and exits with 125 where it is not.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,10 +20,15 @@
 
 #define REFUSED 125
 
+/* The same on every architecture; older headers do not have it. */
+#define NR_CLONE3 435
+
 static struct sock_filter filter[] = {
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offsetof(struct seccomp_data, nr)),
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 0, 1),
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NR_CLONE3, 0, 1),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 };
 
@@ -47,6 +52,10 @@ int main(int count, char **arguments)
         return fail("cannot install the filter");
     if (unshare(CLONE_NEWPID) != -1 || errno != EPERM) {
         fprintf(stderr, "launcher: namespaces can be made\n");
+        return REFUSED;
+    }
+    if (syscall(NR_CLONE3, NULL, 0) != -1 || errno != ENOSYS) {
+        fprintf(stderr, "launcher: clone3 is there\n");
         return REFUSED;
     }
     execvp(arguments[1], arguments + 1);
