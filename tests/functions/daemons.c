@@ -21,8 +21,8 @@ static void stay(const char *mark)
     _exit(1);
 }
 
-/* In: a mark. Leaves a daemon of that mark: in a session of its own, its parent dead, with nothing of
- * its maker's open. */
+/* In: a mark. Leaves a daemon of that mark: in a session of its own, its parent dead, with nothing
+ * of its maker's open. */
 PHR_FUNCTION(leaves_a_daemon)
 {
     char mark[64];

@@ -3,8 +3,8 @@
  *
  *     launcher COMMAND [ARGUMENT ...]
  *
- * No namespaces can be made (unshare is EPERM), and clone3 is said not to be there (ENOSYS). It looks
- * itself whether that is so, and exits with 125 where it is not.
+ * No namespaces can be made (unshare is EPERM), and clone3 is said not to be there (ENOSYS). It
+ * looks itself whether that is so, and exits with 125 where it is not.
  */
 #define _GNU_SOURCE
 #include <errno.h>

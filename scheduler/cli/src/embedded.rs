@@ -16,9 +16,9 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts a node, with as many schedulers as are asked for, and deploys the app. Signals must be
-    /// listened to already. Without a directory for durable objects those of an app that has any
-    /// are kept beside its manifest.
+    /// Starts a node, with as many schedulers as are asked for, and deploys the app. Signals must
+    /// be listened to already. Without a directory for durable objects those of an app that has
+    /// any are kept beside its manifest.
     pub fn start(
         app: &App,
         built: &Built,

@@ -10,8 +10,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 /// Where the children of the calling thread are.
 const OF_CHILDREN: &str = "/proc/thread-self/ns/pid_for_children";
 
-/// Whether this process may make a pid namespace. It may not make a user namespace for that: functions would
-/// have users that nobody outside knows.
+/// Whether this process may make a pid namespace. It may not make a user namespace for that:
+/// functions would have users that nobody outside knows.
 pub fn is_allowed() -> bool {
     // In a thread of its own, which takes along what could not be taken back.
     let tries = || around(|| Ok(())).is_ok();
@@ -41,8 +41,8 @@ pub fn pid_here(pidfd: BorrowedFd<'_>) -> Option<i32> {
     pid_in(&fs::read_to_string(path).ok()?)
 }
 
-/// The field `Pid` of a pidfd's information (pidfd_open(2)): -1 for one that is gone, 0 for one that
-/// cannot be seen here.
+/// The field `Pid` of a pidfd's information (pidfd_open(2)): -1 for one that is gone, 0 for one
+/// that cannot be seen here.
 fn pid_in(information: &str) -> Option<i32> {
     let mut lines = information.lines();
     let pid = lines.find_map(|line| line.strip_prefix("Pid:"))?;

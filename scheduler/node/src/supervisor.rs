@@ -1412,8 +1412,8 @@ impl Supervisor {
         }
     }
 
-    /// Whoever was in a zygote's group, or a control group, has been killed; they become ours to reap
-    /// one by one.
+    /// Whoever was in a zygote's group, or a control group, has been killed; they become ours to
+    /// reap one by one.
     fn reap_all(&mut self) {
         let until = Instant::now() + LEAVE_WAIT;
         while Instant::now() < until {

@@ -42,8 +42,8 @@ pub enum Heard {
 }
 
 impl Zygote {
-    /// Starts one, where it is asked for in a pid namespace of its own. It dies with the thread that
-    /// calls this.
+    /// Starts one, where it is asked for in a pid namespace of its own. It dies with the thread
+    /// that calls this.
     ///
     /// # Errors
     /// No descriptors left, or a program that cannot be executed.

@@ -206,8 +206,8 @@ fn is_a_nodes(name: &str) -> bool {
     }
 }
 
-/// The groups of a node's that have processes of its own in them. In the leaf are the node, and what
-/// the program that embeds it has started: not ours to kill.
+/// The groups of a node's that have processes of its own in them. In the leaf are the node, and
+/// what the program that embeds it has started: not ours to kill.
 fn groups_in(directory: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
