@@ -207,8 +207,10 @@ fn a_daemon_ends_with_the_zygote_and_the_app_goes_on() {
     let zygote = server.running().zygote();
     zygote.signal(Signal::SIGKILL);
     until("it is gone with the zygote", || !daemon.is_alive());
-    until("the app has an executor again", || {
-        !zygote.is_alive() && server.counter("leaver", "executors") == 1
+    until("the app has an executor of another zygote", || {
+        !zygote.is_alive()
+            && server.running().executors().len() == 1
+            && server.counter("leaver", "executors") == 1
     });
     echoes(&server, "leaver");
     let again = leave_daemon(&server, "leaver");

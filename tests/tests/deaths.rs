@@ -141,8 +141,10 @@ fn a_served_node_that_loses_its_zygote_goes_on_with_another() {
     let server = Server::start(&[&app]);
     let zygote = server.running().zygote();
     zygote.signal(Signal::SIGKILL);
-    until("the app has executors again", || {
-        !zygote.is_alive() && server.counter("deaths", "executors") == 2
+    until("the app has executors of another zygote", || {
+        !zygote.is_alive()
+            && server.running().executors().len() == 2
+            && server.counter("deaths", "executors") == 2
     });
     let answer = server.unix().post("/v1/apps/deaths/functions/echo", "x");
     assert_eq!(answer.is(200).text(), "x");
