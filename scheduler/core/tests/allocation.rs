@@ -1,12 +1,13 @@
 //! In the steady state a step allocates nothing, and frees nothing: counted by the allocator.
 
-mod common;
+#[allow(dead_code)]
+#[path = "behaviour/common/app.rs"]
+mod app;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::APP;
-use common::app::{app, bucket, by_key, by_set, immediate};
+use app::{app, bucket, by_key, by_set, immediate};
 use pheromone_core::event::{
     AppId, Destination, DurableObject, Event, ExecutorId, Failure, HandedLetter, Ingress, Outcome,
     Refusal, Request, RequestId, Response, SessionId, Sink, Ticket,
@@ -18,6 +19,8 @@ use pheromone_shm::events::TriggerEvent;
 use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, Input, Key, Target, ToExecutor,
 };
+
+const APP: AppId = AppId(0);
 
 thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };

@@ -8,15 +8,15 @@
 //! In about one app of six some triggers gather across sessions. There the model, which would have
 //! to be as clever as the core, gives way to a judge that knows less (`across.rs`).
 //!
-//! Left out of the random apps for the same reason, and kept by tests of their own: custom
-//! triggers (`custom.rs`), buckets for failures (`failures.rs`), rerun rules (`reruns.rs`,
+//! Left out of the random apps for the same reason, and kept by tests of their own in `behaviour/`:
+//! custom triggers (`custom.rs`), buckets for failures (`failures.rs`), rerun rules (`reruns.rs`,
 //! `speculation.rs`), `serial_by` (`serial.rs`), several schedulers (`shares.rs`), executors that
 //! break the protocol (`hostile.rs`), dead letters that move to another version (`handover.rs`),
-//! and `phr_get` that waits.
+//! and `phr_get` that waits (`waiting.rs`).
 
 mod across;
 #[allow(dead_code)]
-#[path = "../common/app.rs"]
+#[path = "../behaviour/common/app.rs"]
 mod app;
 mod history;
 mod model;
