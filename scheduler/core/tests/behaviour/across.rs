@@ -2,28 +2,11 @@
 //! how each contributor is answered.
 
 use pheromone_core::event::{Cause, Destination, Event, ExecutorId, SessionId};
-use pheromone_core::spec::{AppSpec, Entry, Keep, Scope, TriggerKind, TriggerSpec};
-use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
+use pheromone_core::spec::{AppSpec, Entry, Keep, TriggerKind, TriggerSpec};
+use pheromone_shm::message::{Ending, FromExecutor};
 
-use crate::common::app::{app, bucket, immediate, trigger};
-use crate::common::{APP, Call, End, World};
-
-const MS: u64 = 1_000_000;
-
-fn across(name: &str, kind: TriggerKind, functions: &[u16]) -> TriggerSpec {
-    TriggerSpec {
-        scope: Scope::Bucket,
-        ..trigger(name, kind, functions)
-    }
-}
-
-fn batch(count: u32, linger_ns: Option<u64>) -> TriggerKind {
-    TriggerKind::ByBatchSize {
-        count,
-        linger_ns,
-        per_group: false,
-    }
-}
+use crate::common::app::{across, app, batch, bucket, immediate, rounds};
+use crate::common::{APP, Call, End, MS, World};
 
 fn windows(window_ns: u64, slide_ns: u64, fire_empty: bool) -> TriggerKind {
     TriggerKind::ByTime {
@@ -31,14 +14,6 @@ fn windows(window_ns: u64, slide_ns: u64, fire_empty: bool) -> TriggerKind {
         slide_ns,
         fire_empty,
         per_group: false,
-    }
-}
-
-fn rounds(k: u32, n: u32, expire_ns: u64) -> TriggerKind {
-    TriggerKind::Redundant {
-        k_of_n: Some((k, n)),
-        cancel_rest: Vec::new(),
-        expire_ns: Some(expire_ns),
     }
 }
 
@@ -80,52 +55,8 @@ fn drop_in(world: &mut World, group: &[u8]) -> Call {
     world.answer_of(request).expect("it is let in")
 }
 
-/// The sessions of the inputs of what runs there.
-fn contributors(world: &World, id: ExecutorId) -> Vec<SessionId> {
-    let inputs = &world.opened(id).inputs;
-    inputs
-        .iter()
-        .map(|input| SessionId(input.session))
-        .collect()
-}
-
-fn respond_to(world: &mut World, id: ExecutorId, session: SessionId) {
-    let extent = world.allocate(id, 8);
-    world.say(
-        id,
-        FromExecutor::Respond {
-            session: session.0,
-            extent,
-            size_bytes: 8,
-            http_status: 200,
-            content_type: b"",
-        },
-    );
-}
-
-fn fail(world: &mut World, id: ExecutorId, session: SessionId, message: &str) {
-    let message = message.as_bytes();
-    world.say(
-        id,
-        FromExecutor::FailSession {
-            session: session.0,
-            status: 7,
-            message,
-        },
-    );
-}
-
 fn fire(world: &mut World, id: ExecutorId) {
-    let target = Target::Bucket(world.bucket("stage"));
-    let ordinal = world.executor(id).next_ordinal();
-    world.publish(id, target, Key::Auto(ordinal), 8);
-}
-
-fn message_of(world: &World, call: Call) -> String {
-    match &world.ended(call).failure().cause {
-        Cause::Returned { message, .. } => message.clone(),
-        other => panic!("{other:?}"),
-    }
+    world.auto_by(id, "stage");
 }
 
 #[test]
@@ -135,7 +66,7 @@ fn a_firing_opens_a_session_of_its_own_whose_parents_are_those_of_its_inputs() {
     let gather = world.running("gather");
     let own = SessionId(world.opened(gather).session);
     assert!(own != a.session && own != b.session);
-    assert_eq!(contributors(&world, gather), [a.session, b.session]);
+    assert_eq!(world.contributors(gather), [a.session, b.session]);
     for (number, expected) in [(0, a.session.0), (1, b.session.0), (2, 0)] {
         world.say(gather, FromExecutor::Parent { number });
         assert_eq!(world.executor(gather).take_parent(), Some((2, expected)));
@@ -173,7 +104,7 @@ fn each_contributor_is_held_until_it_is_answered_out_of_the_batch() {
     let gather = world.running("gather");
     for call in calls {
         assert!(world.is_open(call));
-        respond_to(&mut world, gather, call.session);
+        world.respond_to(gather, call.session);
         assert_eq!(world.ended(call).outcome, End::Responded, "at once");
         world.take_response(call);
     }
@@ -184,7 +115,7 @@ fn each_contributor_is_held_until_it_is_answered_out_of_the_batch() {
 
 #[test]
 fn a_contributor_waits_while_its_object_is_pending_and_completes_when_it_is_dropped() {
-    let mut world = world(rounds(2, 2, 5 * MS));
+    let mut world = world(rounds(2, 2, Some(5 * MS)));
     let destination = Destination::Bucket {
         bucket: 0,
         key: None,
@@ -207,8 +138,8 @@ fn a_put_that_nobody_waits_for_ends_at_once_and_its_object_is_delivered() {
     assert_eq!(world.ended(put).outcome, End::Completed);
     let call = submit(&mut world);
     let gather = world.running("gather");
-    assert_eq!(contributors(&world, gather), [put.session, call.session]);
-    respond_to(&mut world, gather, put.session);
+    assert_eq!(world.contributors(gather), [put.session, call.session]);
+    world.respond_to(gather, put.session);
     assert_eq!(world.stats().answers_dropped_total, 1, "it has ended");
     world.done(gather);
     assert_eq!(world.ended(call).outcome, End::Completed);
@@ -220,10 +151,10 @@ fn those_who_wait_fail_with_the_gathering_session() {
     let mut world = world(batch(2, None));
     let (a, b) = (submit(&mut world), submit(&mut world));
     let gather = world.running("gather");
-    respond_to(&mut world, gather, a.session);
+    world.respond_to(gather, a.session);
     world.complete(gather, 9, Ending::Returned, "the disk is on fire");
     assert_eq!(world.ended(a).outcome, End::Responded);
-    assert_eq!(message_of(&world, b), "the disk is on fire");
+    assert_eq!(world.message_of(b), "the disk is on fire");
     world.take_response(a);
     world.assert_empty();
 }
@@ -233,9 +164,9 @@ fn one_contributor_fails_without_the_others() {
     let mut world = world(batch(2, None));
     let (a, b) = (submit(&mut world), submit(&mut world));
     let gather = world.running("gather");
-    fail(&mut world, gather, a.session, "not you");
-    assert_eq!(message_of(&world, a), "not you");
-    respond_to(&mut world, gather, b.session);
+    world.fail_session(gather, a.session, "not you");
+    assert_eq!(world.message_of(a), "not you");
+    world.respond_to(gather, b.session);
     world.done(gather);
     assert_eq!(world.ended(b).outcome, End::Responded);
     world.take_response(b);
@@ -257,11 +188,11 @@ fn a_second_stage_answers_after_the_first_has_ended() {
     }
     let next = world.running("next");
     for call in &calls[..3] {
-        respond_to(&mut world, next, call.session);
+        world.respond_to(next, call.session);
         assert_eq!(world.ended(*call).outcome, End::Responded);
     }
     world.complete(next, 1, Ending::Returned, "no more");
-    assert_eq!(message_of(&world, calls[3]), "no more");
+    assert_eq!(world.message_of(calls[3]), "no more");
     for call in &calls[..3] {
         world.take_response(*call);
     }
@@ -278,7 +209,7 @@ fn a_stage_that_fails_fails_those_who_wait_for_it_while_the_first_still_runs() {
     fire(&mut world, gather);
     let next = world.running("next");
     world.complete(next, 1, Ending::Returned, "broken");
-    assert_eq!(message_of(&world, call), "broken");
+    assert_eq!(world.message_of(call), "broken");
     world.done(gather);
     world.assert_empty();
 }
@@ -289,10 +220,10 @@ fn a_session_that_nothing_ties_to_an_invocation_is_not_answered_by_it() {
     let stranger = world.call("source");
     let call = submit(&mut world);
     let gather = world.running("gather");
-    respond_to(&mut world, gather, stranger.session);
+    world.respond_to(gather, stranger.session);
     let (_, told) = &world.sink.error_events[0];
     assert!(told.contains("neither its own nor"), "{told}");
-    fail(&mut world, gather, stranger.session, "no");
+    world.fail_session(gather, stranger.session, "no");
     assert!(world.is_open(stranger));
     world.done(gather);
     world.run("source");
@@ -307,8 +238,8 @@ fn a_contributor_that_ends_early_withdraws_nothing() {
     world.cancel(a);
     let b = submit(&mut world);
     let gather = world.running("gather");
-    assert_eq!(contributors(&world, gather), [a.session, b.session]);
-    respond_to(&mut world, gather, a.session);
+    assert_eq!(world.contributors(gather), [a.session, b.session]);
+    world.respond_to(gather, a.session);
     assert_eq!(world.stats().answers_dropped_total, 1);
     world.done(gather);
     world.assert_empty();
@@ -327,7 +258,7 @@ fn with_skip_ended_those_that_ended_early_are_left_out_and_counted() {
     let b = submit(&mut world);
     let gather = world.running("gather");
     // A put that nobody waits for has ended, but not early.
-    assert_eq!(contributors(&world, gather), [put.session, b.session]);
+    assert_eq!(world.contributors(gather), [put.session, b.session]);
     assert_eq!(world.stats().dropped_total, 1);
     world.done(gather);
     let c = [(); 3].map(|()| submit(&mut world));
@@ -348,7 +279,7 @@ fn a_batch_lingers_from_its_oldest_object_on_and_across_sessions() {
     assert!(world.all_running("gather").is_empty());
     world.pass(1);
     let gather = world.running("gather");
-    assert_eq!(contributors(&world, gather), [a.session, b.session]);
+    assert_eq!(world.contributors(gather), [a.session, b.session]);
     world.done(gather);
     world.assert_empty();
 }
@@ -389,7 +320,7 @@ fn a_sliding_window_has_each_object_in_several_firings_and_frees_it_after_the_la
     for _ in 0..3 {
         world.pass(10 * MS);
         let gather = world.running("gather");
-        assert_eq!(contributors(&world, gather), [call.session]);
+        assert_eq!(world.contributors(gather), [call.session]);
         assert!(world.is_open(call));
         world.done(gather);
     }
@@ -411,7 +342,7 @@ fn an_empty_window_fires_without_inputs_and_without_parents() {
 
 #[test]
 fn a_round_across_sessions_needs_a_group_and_has_each_its_own() {
-    let mut world = world(rounds(2, 3, 50 * MS));
+    let mut world = world(rounds(2, 3, Some(50 * MS)));
     let call = world.call("source");
     let source = world.running("source");
     world.put_by(source, "queue", "a");
@@ -422,7 +353,7 @@ fn a_round_across_sessions_needs_a_group_and_has_each_its_own() {
     drop_in(&mut world, b"y");
     let second = drop_in(&mut world, b"x");
     let gather = world.running("gather");
-    assert_eq!(contributors(&world, gather), [call.session, second.session]);
+    assert_eq!(world.contributors(gather), [call.session, second.session]);
     world.done(gather);
     drop_in(&mut world, b"x");
     drop_in(&mut world, b"x");
@@ -455,11 +386,11 @@ fn an_answer_of_a_further_attempt_is_the_same_answer() {
     let mut world = World::new(of);
     let call = submit(&mut world);
     let gather = world.running("gather");
-    respond_to(&mut world, gather, call.session);
+    world.respond_to(gather, call.session);
     world.complete(gather, 1, Ending::Returned, "after the answer");
     world.pass(100 * MS);
     let gather = world.running("gather");
-    respond_to(&mut world, gather, call.session);
+    world.respond_to(gather, call.session);
     assert_eq!(world.stats().error_events_total, 0);
     world.done(gather);
     assert_eq!(world.ended(call).outcome, End::Responded);
@@ -477,7 +408,7 @@ fn a_session_with_a_deadline_is_told_in_time_although_its_batch_is_not_full() {
     assert_eq!(world.ended(call).outcome, End::TimedOut);
     drop_in(&mut world, b"");
     let gather = world.running("gather");
-    assert_eq!(contributors(&world, gather)[0], call.session);
+    assert_eq!(world.contributors(gather)[0], call.session);
     world.pass(100 * MS);
     assert!(world.opened(gather).deadline_ns == u64::MAX);
     world.done(gather);
@@ -498,7 +429,7 @@ fn a_version_that_takes_no_more_sessions_flushes_what_alone_keeps_them_open() {
     assert_eq!(world.ended(running).outcome, End::Completed);
     world.event(Event::Flush { app: APP });
     let gather = world.running("gather");
-    respond_to(&mut world, gather, call.session);
+    world.respond_to(gather, call.session);
     world.done(gather);
     assert_eq!(world.stats().gathered, 0);
     world.take_response(call);
@@ -512,9 +443,9 @@ fn of_what_is_flushed_windows_fire_and_rounds_are_dropped_and_counted() {
     drop_in(&mut window, b"");
     window.event(Event::Flush { app: APP });
     let gather = window.running("gather");
-    assert_eq!(contributors(&window, gather)[0], call.session);
+    assert_eq!(window.contributors(gather)[0], call.session);
     assert_eq!(window.opened(gather).inputs.len(), 2);
-    respond_to(&mut window, gather, call.session);
+    window.respond_to(gather, call.session);
     window.done(gather);
     assert_eq!(window.ended(call).outcome, End::Responded);
     assert_eq!(window.stats().dropped_total, 0);
@@ -523,7 +454,7 @@ fn of_what_is_flushed_windows_fire_and_rounds_are_dropped_and_counted() {
     assert!(window.all_running("gather").is_empty(), "it fires once");
     window.assert_empty();
 
-    let mut round = world(rounds(3, 3, 10_000 * MS));
+    let mut round = world(rounds(3, 3, Some(10_000 * MS)));
     drop_in(&mut round, b"r");
     let destination = Destination::Bucket {
         bucket: 0,
@@ -557,7 +488,7 @@ fn a_response_outlives_the_batch_that_gave_it() {
     let mut world = world(batch(1, None));
     let call = submit(&mut world);
     let gather = world.running("gather");
-    respond_to(&mut world, gather, call.session);
+    world.respond_to(gather, call.session);
     world.done(gather);
     world.event(Event::Remove { app: APP });
     assert_eq!(world.sink.removed, [], "its payload may still be read");

@@ -4,10 +4,8 @@ use pheromone_core::event::{Cause, Death};
 use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, OnFailure, TriggerKind, TriggerSpec};
 use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
-use crate::common::app::{app, bucket, immediate, trigger};
-use crate::common::{End, World};
-
-const MS: u64 = 1_000_000;
+use crate::common::app::{app, bucket, group, immediate, trigger};
+use crate::common::{End, MS, World};
 
 /// `f` may be tried three times, 10 ms after its first failure; it feeds `g` through `b` and
 /// `next`.
@@ -168,11 +166,7 @@ fn with_continue_the_session_goes_on_and_the_failed_one_counts_as_a_closed_sourc
     spec.functions[0].attempts = 1;
     spec.functions[0].on_failure = OnFailure::Continue;
     spec.functions[0].sends = Some(vec![0]);
-    let kind = TriggerKind::DynamicGroup {
-        close: GroupClose::Sources(2),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let kind = group(GroupClose::Sources(2));
     spec.functions[1].next = vec![0];
     spec.buckets[0].triggers = vec![TriggerSpec {
         at_end: AtEnd::Fail,
@@ -207,15 +201,7 @@ fn with_continue_and_without_sends_it_closes_what_any_of_its_attempts_had_closed
         spec.functions[0].next.clear();
         let closing = |name: &str| TriggerSpec {
             at_end: AtEnd::Drop,
-            ..trigger(
-                name,
-                TriggerKind::DynamicGroup {
-                    close: GroupClose::Sources(1),
-                    fire_empty: false,
-                    order_by_key: false,
-                },
-                &[1],
-            )
+            ..trigger(name, group(GroupClose::Sources(1)), &[1])
         };
         spec.buckets[0].triggers = vec![closing("t"), closing("u"), closing("v")];
         let mut world = World::new(spec);

@@ -1,25 +1,20 @@
 //! When a `dynamic_group` closes: what a source that dies has closed, and what a group that closes
 //! after a function still waits for.
 
-use pheromone_core::event::{Cause, Death, Destination, ExecutorId, Request, RequestId};
-use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, OnFailure, TriggerKind, TriggerSpec};
+use pheromone_core::event::{Cause, Death, Destination, ExecutorId, Request};
+use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, OnFailure, TriggerSpec};
 use pheromone_shm::message::{FromExecutor, Key, Target};
 
-use crate::common::app::{app, bucket, by_set, immediate, trigger};
-use crate::common::{APP, Call, End, World};
+use crate::common::app::{app, bucket, by_set, group, immediate, trigger};
+use crate::common::{APP, Call, End, MS, World};
 
-const MS: u64 = 1_000_000;
 const SINK: u16 = 1;
 const WORKER: u16 = 2;
 
 /// Bucket `b` has one group, which starts `sink` with all objects when it closes.
 fn spec(close: GroupClose) -> AppSpec {
     let mut spec = app(&["source", "sink", "worker"]);
-    let kind = TriggerKind::DynamicGroup {
-        close,
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let kind = group(close);
     let group = TriggerSpec {
         at_end: AtEnd::Fail,
         ..trigger("t", kind, &[SINK])
@@ -151,17 +146,10 @@ fn join(world: &mut World, session: Call, bucket: &str, key: &str) {
         key: Some(key.as_bytes()),
         group: b"",
     };
-    let body = world.ingress(APP, 10);
+    let draft = world.draft(APP, destination);
     let request = world.send(Request {
-        app: APP,
-        id: RequestId(0),
-        destination,
-        body,
-        headers: None,
         session: Some(session.session),
-        has_caller: false,
-        timeout_ns: None,
-        durable: None,
+        ..draft
     });
     world.answer_of(request).expect("the session is open");
 }

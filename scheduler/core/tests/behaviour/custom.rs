@@ -1,15 +1,16 @@
 //! Custom triggers: what their process is told and when, what its answers do, and what becomes of
 //! sessions and objects when it fails.
 
-use pheromone_core::event::{AppId, Cause, Death, Destination, Event, ExecutorId, SessionId};
+use pheromone_core::event::{
+    AppId, Cause, Death, Destination, Event, ExecutorId, Request, SessionId,
+};
 use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, Pool, TriggerKind, TriggerSpec};
 use pheromone_shm::events::EVENTS_ALWAYS_FIT;
 use pheromone_shm::message::{ALL_FUNCTIONS, Ending, FromExecutor};
 
-use crate::common::app::{app, bucket, trigger};
-use crate::common::{APP, Call, End, Told, World};
+use crate::common::app::{app, batch, bucket, group, trigger};
+use crate::common::{APP, Call, End, MS, Told, World};
 
-const MS: u64 = 1_000_000;
 const TIMEOUT_NS: u64 = 100 * MS;
 const SINK: u16 = 1;
 const OTHER: u16 = 2;
@@ -342,15 +343,7 @@ fn it_hears_of_the_end_again_after_something_has_fired() {
 fn other_triggers_fire_before_it_hears_of_the_end_and_drop_after() {
     let batch = |name: &str, at_end| TriggerSpec {
         at_end,
-        ..trigger(
-            name,
-            TriggerKind::ByBatchSize {
-                count: 10,
-                linger_ns: None,
-                per_group: false,
-            },
-            &[OTHER],
-        )
+        ..trigger(name, batch(10, None), &[OTHER])
     };
     let mut world = World::new(spec_of(vec![
         batch("drops", AtEnd::Drop),
@@ -374,11 +367,7 @@ fn other_triggers_fire_before_it_hears_of_the_end_and_drop_after() {
 
 #[test]
 fn a_group_upstream_of_which_it_may_fire_waits_until_nothing_is_pending() {
-    let after = TriggerKind::DynamicGroup {
-        close: GroupClose::After(SINK),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let after = group(GroupClose::After(SINK));
     let mut spec = spec_of(vec![TriggerSpec {
         at_end: AtEnd::Drop,
         ..trigger("t", custom(false), &[SINK])
@@ -409,11 +398,7 @@ fn a_group_upstream_of_which_it_may_fire_waits_until_nothing_is_pending() {
 
 #[test]
 fn a_firing_that_lacks_a_withdrawn_object_leaves_the_others_pending() {
-    let after = TriggerKind::DynamicGroup {
-        close: GroupClose::After(SINK),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let after = group(GroupClose::After(SINK));
     let mut spec = spec_of(vec![TriggerSpec {
         at_end: AtEnd::Drop,
         ..trigger("t", custom(false), &[SINK])
@@ -824,15 +809,7 @@ fn a_session_of_another_app_makes_the_verdict_void_whatever_has_the_same_number_
     const THEIRS: AppId = AppId(1);
     let linger = TriggerSpec {
         at_end: AtEnd::Wait,
-        ..trigger(
-            "t",
-            TriggerKind::ByBatchSize {
-                count: 2,
-                linger_ns: Some(MS),
-                per_group: false,
-            },
-            &[SINK],
-        )
+        ..trigger("t", batch(2, Some(MS)), &[SINK])
     };
     for theirs in [spec_of(vec![linger]), spec(false, AtEnd::Drop)] {
         for fires in [true, false] {
@@ -899,22 +876,15 @@ fn an_object_that_joins_a_session_at_its_end_is_decided_about_before_anything_is
     answer(&mut world);
     world.done(source);
     is_told(&world, &["end"]);
-    let body = world.ingress(APP, 10);
-    let bucket = world.bucket("b");
-    world.send(pheromone_core::event::Request {
-        app: APP,
-        id: pheromone_core::event::RequestId(0),
-        destination: Destination::Bucket {
-            bucket,
-            key: Some(b"late"),
-            group: b"",
-        },
-        body,
-        headers: None,
+    let destination = Destination::Bucket {
+        bucket: world.bucket("b"),
+        key: Some(b"late"),
+        group: b"",
+    };
+    let draft = world.draft(APP, destination);
+    world.send(Request {
         session: Some(call.session),
-        has_caller: false,
-        timeout_ns: None,
-        durable: None,
+        ..draft
     });
     answer(&mut world);
     is_told(&world, &["late"]);

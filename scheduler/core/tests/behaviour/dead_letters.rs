@@ -2,16 +2,13 @@
 
 use pheromone_core::event::{AppId, Cause, DeadLetter, Death, Event, Refusal};
 use pheromone_core::limits::{DEAD_LETTERS_MAX, DEAD_LETTERS_PART};
-use pheromone_core::spec::{
-    AppSpec, AtEnd, Keep, OnFailure, RerunSpec, Scope, TriggerKind, TriggerSpec,
-};
+use pheromone_core::spec::{AppSpec, AtEnd, Keep, OnFailure, RerunSpec, TriggerSpec};
 use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
-use crate::common::app::{app, bucket, by_set, immediate, trigger};
+use crate::common::app::{across, app, batch, bucket, by_set, immediate, trigger, windows};
 use crate::common::cluster::Cluster;
-use crate::common::{APP, End, World};
+use crate::common::{APP, End, MS, World};
 
-const MS: u64 = 1_000_000;
 /// What the least object is charged: a unit and the entries in tables.
 const OBJECT_BYTES: u64 = 64 + 256;
 
@@ -354,12 +351,7 @@ fn the_request_that_its_session_kept_is_there_for_a_retry() {
 #[test]
 fn a_window_that_has_failed_runs_again_as_the_same_window() {
     let mut spec = spec();
-    let kind = TriggerKind::ByTime {
-        window_ns: 10 * MS,
-        slide_ns: 10 * MS,
-        fire_empty: false,
-        per_group: false,
-    };
+    let kind = windows(10 * MS, 10 * MS);
     spec.buckets[0].triggers = vec![TriggerSpec {
         at_end: AtEnd::Wait,
         ..trigger("window", kind, &[0])
@@ -567,15 +559,8 @@ fn gathering() -> AppSpec {
     let mut spec = spec();
     spec.executors.min = 4;
     spec.executors.max = 4;
-    let kind = TriggerKind::ByBatchSize {
-        count: 2,
-        linger_ns: None,
-        per_group: false,
-    };
-    spec.buckets[0].triggers = vec![TriggerSpec {
-        scope: Scope::Bucket,
-        ..trigger("batch", kind, &[0])
-    }];
+    let kind = batch(2, None);
+    spec.buckets[0].triggers = vec![across("batch", kind, &[0])];
     spec
 }
 

@@ -1,13 +1,11 @@
 //! Objects sent with a delay: published when that has passed, and their session open until then.
 
 use pheromone_core::event::ExecutorId;
-use pheromone_core::spec::{AppSpec, GroupClose, Keep, TriggerKind};
+use pheromone_core::spec::{AppSpec, GroupClose, Keep};
 use pheromone_shm::message::{FromExecutor, Key, Target};
 
-use crate::common::app::{app, bucket, function, immediate, trigger};
-use crate::common::{End, World};
-
-const MS: u64 = 1_000_000;
+use crate::common::app::{app, bucket, function, group, immediate, trigger};
+use crate::common::{End, MS, World};
 
 fn spec() -> AppSpec {
     let mut spec = app(&["source", "sink"]);
@@ -98,11 +96,7 @@ fn what_is_delayed_goes_with_its_session() {
 fn a_barrier_waits_for_what_is_delayed_upstream() {
     let mut spec = spec();
     spec.functions.push(function("reduce"));
-    let kind = TriggerKind::DynamicGroup {
-        close: GroupClose::After(1),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let kind = group(GroupClose::After(1));
     spec.buckets.push(bucket(
         "mapped",
         Keep::Session,

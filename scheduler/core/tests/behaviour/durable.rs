@@ -4,14 +4,12 @@ use pheromone_core::event::{
     Cause, Death, Destination, Event, ExecutorId, FoundObject, NotFound, Refusal, SessionId,
     Written,
 };
-use pheromone_core::spec::{AppSpec, GroupClose, Keep, Retain, TriggerKind};
+use pheromone_core::spec::{AppSpec, GroupClose, Keep, Retain};
 use pheromone_core::{CoreConfig, SpinPolicy};
 use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
-use crate::common::app::{app, bucket, function, immediate, trigger};
-use crate::common::{APP, CONFIG, End, ToWrite, World};
-
-const MS: u64 = 1_000_000;
+use crate::common::app::{app, bucket, function, group, immediate, trigger};
+use crate::common::{APP, CONFIG, End, MS, ToWrite, World};
 
 const DONE: Written<'static> = Written::Done {
     sequence: 1,
@@ -481,11 +479,7 @@ fn a_put_is_let_in_once_it_is_on_disk() {
 fn a_barrier_waits_for_what_is_being_written_upstream() {
     let mut spec = spec();
     spec.functions.push(function("reduce"));
-    let kind = TriggerKind::DynamicGroup {
-        close: GroupClose::After(1),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let kind = group(GroupClose::After(1));
     spec.buckets.push(bucket(
         "mapped",
         Keep::Session,

@@ -1,10 +1,10 @@
 //! What one home of an app has no use for, another may have: executor slots and memory.
 
 use pheromone_core::event::{ExecutorId, Refusal};
-use pheromone_core::spec::{AppSpec, Keep, Scope, TriggerKind, TriggerSpec};
+use pheromone_core::spec::{AppSpec, Keep};
 use pheromone_shm::message::FromExecutor;
 
-use crate::common::app::{app, bucket, immediate, trigger};
+use crate::common::app::{across, app, batch, bucket, immediate};
 use crate::common::cluster::Cluster;
 use crate::common::{Call, World};
 
@@ -16,18 +16,7 @@ const WHILE_NS: u64 = 50_000_000;
 /// `work` starts `f`; two objects in `queue`, whosever, start it as well.
 fn spec() -> AppSpec {
     let mut spec = app(&["source", "f"]);
-    let pairs = TriggerSpec {
-        scope: Scope::Bucket,
-        ..trigger(
-            "pairs",
-            TriggerKind::ByBatchSize {
-                count: 2,
-                linger_ns: None,
-                per_group: false,
-            },
-            &[1],
-        )
-    };
+    let pairs = across("pairs", batch(2, None), &[1]);
     spec.buckets = vec![
         bucket("work", Keep::UntilConsumed, vec![immediate(&[1])]),
         bucket("queue", Keep::UntilConsumed, vec![pairs]),

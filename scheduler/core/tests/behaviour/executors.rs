@@ -5,9 +5,7 @@ use pheromone_core::spec::{AppSpec, Keep, Pool};
 use pheromone_shm::message::{Ending, FromExecutor};
 
 use crate::common::app::{app, bucket, immediate};
-use crate::common::{APP, CONFIG, Call, End, World};
-
-const MS: u64 = 1_000_000;
+use crate::common::{APP, CONFIG, Call, End, MS, World};
 
 fn pool(min: u16, max: u16) -> AppSpec {
     let mut spec = app(&["f", "g"]);

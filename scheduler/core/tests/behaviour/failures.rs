@@ -2,13 +2,11 @@
 //! that has the failed invocation's inputs attached.
 
 use pheromone_core::event::{Cause, Death, Event, ExecutorId};
-use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, OnFailure, TriggerKind, TriggerSpec};
+use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, OnFailure, TriggerSpec};
 use pheromone_shm::message::{Ending, FromExecutor, InputKey, Key, NO_BUCKET, Target};
 
-use crate::common::app::{app, bucket, by_pattern, immediate, trigger};
-use crate::common::{APP, End, FAILURE_BYTES, OwnedKey, Seen, World};
-
-const MS: u64 = 1_000_000;
+use crate::common::app::{app, batch, bucket, by_pattern, group, immediate, trigger};
+use crate::common::{APP, End, FAILURE_BYTES, MS, OwnedKey, Seen, World};
 
 /// `work` runs for each object of `jobs`; what fails of it comes to `handle` through `failed`.
 fn spec() -> AppSpec {
@@ -117,11 +115,7 @@ fn the_session_is_open_and_the_inputs_are_held_while_the_failure_is_written() {
 #[test]
 fn a_barrier_waits_for_a_failure_that_can_lead_to_what_it_waits_for() {
     let mut spec = spec();
-    let kind = TriggerKind::DynamicGroup {
-        close: GroupClose::After(1),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let kind = group(GroupClose::After(1));
     spec.functions[0].sends = Some(vec![2]);
     spec.functions[1].sends = Some(vec![2]);
     spec.functions[2].sends = Some(vec![]);
@@ -291,11 +285,7 @@ fn a_forwarded_failure_keeps_what_is_attached() {
 /// A spec whose `work` takes all objects of `jobs` at once.
 fn batches(count: u32) -> AppSpec {
     let mut spec = spec();
-    let kind = TriggerKind::ByBatchSize {
-        count,
-        linger_ns: None,
-        per_group: false,
-    };
+    let kind = batch(count, None);
     spec.buckets[0].triggers = vec![TriggerSpec {
         at_end: AtEnd::Fire,
         ..trigger("batch", kind, &[0])
@@ -397,11 +387,7 @@ fn a_handler_that_fails_again_and_again_leaves_a_chain_that_ends_with_its_sessio
 #[test]
 fn sources_of_the_failed_close_once_the_failure_is_there() {
     let mut spec = spec();
-    let kind = TriggerKind::DynamicGroup {
-        close: GroupClose::Sources(1),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let kind = group(GroupClose::Sources(1));
     spec.functions[0].sends = Some(vec![1]);
     spec.buckets[1].triggers = vec![trigger("sources", kind, &[1])];
     let mut world = World::new(spec);

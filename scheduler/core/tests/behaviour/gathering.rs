@@ -6,10 +6,8 @@ use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, TriggerKind, Trigge
 use pheromone_shm::message::{Ending, FromExecutor};
 use pheromone_shm::wire::put_join_key;
 
-use crate::common::app::{app, bucket, by_set, immediate, trigger};
-use crate::common::{APP, Call, End, World};
-
-const MS: u64 = 1_000_000;
+use crate::common::app::{app, batch, bucket, by_set, group, immediate, trigger, windows};
+use crate::common::{APP, Call, End, MS, World};
 
 /// `source` fills bucket `b`; its only trigger starts `sink`.
 fn spec(kind: TriggerKind, at_end: AtEnd) -> AppSpec {
@@ -19,45 +17,23 @@ fn spec(kind: TriggerKind, at_end: AtEnd) -> AppSpec {
     }])
 }
 
+fn after_even_empty(function: u16) -> TriggerKind {
+    TriggerKind::DynamicGroup {
+        close: GroupClose::After(function),
+        fire_empty: true,
+        order_by_key: false,
+    }
+}
+
 fn spec_of(triggers: Vec<TriggerSpec>) -> AppSpec {
     let mut spec = app(&["source", "sink", "other"]);
     spec.buckets = vec![bucket("b", Keep::Session, triggers)];
     spec
 }
 
-fn batch(count: u32, linger_ns: Option<u64>) -> TriggerKind {
-    TriggerKind::ByBatchSize {
-        count,
-        linger_ns,
-        per_group: false,
-    }
-}
-
-fn group(close: GroupClose) -> TriggerKind {
-    TriggerKind::DynamicGroup {
-        close,
-        fire_empty: false,
-        order_by_key: false,
-    }
-}
-
 fn put_all(world: &mut World, source: ExecutorId, keys: &[&str]) {
     for key in keys {
         world.put_by(source, "b", key);
-    }
-}
-
-/// The keys that each `sink` has, in the order of their firing, each returning at once.
-fn fired(world: &mut World) -> Vec<Vec<String>> {
-    let mut fired = Vec::new();
-    loop {
-        let mut running = world.all_running("sink");
-        running.sort_by_key(|&id| world.opened(id).invocation);
-        let Some(&id) = running.first() else {
-            return fired;
-        };
-        fired.push(world.keys(id));
-        world.done(id);
     }
 }
 
@@ -76,7 +52,7 @@ fn a_batch_fires_for_every_count_and_the_rest_at_the_end() {
     put_all(&mut world, source, &["a", "b", "c", "d", "e"]);
     world.done(source);
     assert_eq!(
-        fired(&mut world),
+        world.run_all("sink"),
         [vec!["a", "b"], vec!["c", "d"], vec!["e"]]
     );
     assert_eq!(world.ended(call).outcome, End::Completed);
@@ -94,23 +70,18 @@ fn a_batch_that_lingers_keeps_its_session_open_until_it_has_fired() {
     put_all(&mut world, source, &["b"]);
     world.done(source);
     world.pass(2 * MS - 1);
-    assert!(fired(&mut world).is_empty() && world.is_open(call));
+    assert!(world.run_all("sink").is_empty() && world.is_open(call));
     world.pass(1);
     let window = world.opened(world.running("sink")).window;
     assert_eq!(window, Some((first_ns, first_ns + 3 * MS)));
-    assert_eq!(fired(&mut world), [["a", "b"]]);
+    assert_eq!(world.run_all("sink"), [["a", "b"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
 
 #[test]
 fn the_last_window_fires_by_the_clock_although_nothing_more_arrives() {
-    let kind = TriggerKind::ByTime {
-        window_ns: 10 * MS,
-        slide_ns: 10 * MS,
-        fire_empty: false,
-        per_group: false,
-    };
+    let kind = windows(10 * MS, 10 * MS);
     let mut world = World::new(spec(kind, AtEnd::Wait));
     let call = world.call("source");
     let source = world.running("source");
@@ -120,13 +91,13 @@ fn the_last_window_fires_by_the_clock_although_nothing_more_arrives() {
     let sink = world.running("sink");
     let window = world.opened(sink).window;
     assert_eq!(window, Some((origin_ns, origin_ns + 10 * MS)));
-    assert_eq!(fired(&mut world), [["a"]]);
+    assert_eq!(world.run_all("sink"), [["a"]]);
     world.pass(3 * MS);
     put_all(&mut world, source, &["b", "c"]);
     world.done(source);
     assert!(world.is_open(call), "its window has not ended");
     world.pass(7 * MS);
-    assert_eq!(fired(&mut world), [["b", "c"]]);
+    assert_eq!(world.run_all("sink"), [["b", "c"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
@@ -146,7 +117,7 @@ fn a_window_dies_with_its_session() {
     world.cancel(call);
     world.done(source);
     world.pass(100 * MS);
-    assert!(fired(&mut world).is_empty());
+    assert!(world.run_all("sink").is_empty());
     world.assert_empty();
 }
 
@@ -169,7 +140,7 @@ fn a_round_fires_on_the_kth_object_and_what_is_past_n_is_an_error_event() {
     put_all(&mut world, source, &["d"]);
     assert_eq!(world.stats().error_events_total, 1);
     world.done(source);
-    assert_eq!(fired(&mut world), [["a", "b"]]);
+    assert_eq!(world.run_all("sink"), [["a", "b"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
@@ -189,7 +160,7 @@ fn rounds_are_by_group_and_do_not_shift_each_other() {
         world.group_by(source, "b", key, group);
     }
     world.done(source);
-    assert_eq!(fired(&mut world), [["b", "d"], ["c", "e"]]);
+    assert_eq!(world.run_all("sink"), [["b", "d"], ["c", "e"]]);
     assert_eq!(world.stats().dropped_total, 1, "the straggler of r1");
     world.assert_empty();
 }
@@ -231,7 +202,7 @@ fn a_round_that_has_fired_cancels_the_rest_of_its_own_group() {
     assert!(world.is_open(call), "what was cancelled cannot fail it");
     // The first is of the round too: it is cancelled, and returns.
     world.done(first);
-    assert_eq!(fired(&mut world), [["answer"]]);
+    assert_eq!(world.run_all("sink"), [["answer"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
@@ -253,7 +224,7 @@ fn a_round_that_has_fired_drops_what_is_queued_of_its_own_group() {
     let stranger = world.running("other");
     assert_eq!(world.keys(stranger), ["3"]);
     world.done(stranger);
-    assert_eq!(fired(&mut world), [["answer"]]);
+    assert_eq!(world.run_all("sink"), [["answer"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
@@ -280,7 +251,7 @@ fn a_round_without_a_group_cancels_all_of_its_session_whether_it_runs_or_is_queu
     assert_eq!(world.keys(second), ["5"]);
     world.done(second);
     world.done(first);
-    assert_eq!(fired(&mut world), [["answer"]]);
+    assert_eq!(world.run_all("sink"), [["answer"]]);
     assert!(world.all_running("other").is_empty());
     assert_eq!(world.ended(call).outcome, End::Completed);
     assert_eq!(world.ended(other_session).outcome, End::Completed);
@@ -316,7 +287,7 @@ fn a_join_fires_in_listed_order_whichever_came_first() {
     world.done(source);
     let none: Vec<String> = Vec::new();
     assert_eq!(
-        fired(&mut world),
+        world.run_all("sink"),
         [
             vec!["a".to_owned(), "b".into()],
             vec!["c".into(), "b".into()],
@@ -376,7 +347,7 @@ fn a_group_closes_when_its_sources_have_succeeded() {
         assert!(world.all_running("sink").is_empty(), "it has not succeeded");
         world.done(id);
     }
-    assert_eq!(fired(&mut world), [["x0", "x1"], ["y0", "y1"]]);
+    assert_eq!(world.run_all("sink"), [["x0", "x1"], ["y0", "y1"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
@@ -422,7 +393,7 @@ fn a_barrier_waits_for_all_that_is_upstream_and_for_nothing_else() {
     map(&mut world);
     assert!(world.all_running("sink").is_empty(), "one is left");
     map(&mut world);
-    assert_eq!(fired(&mut world), [["1", "3", "5"], ["2", "4", "6"]]);
+    assert_eq!(world.run_all("sink"), [["1", "3", "5"], ["2", "4", "6"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
@@ -466,11 +437,7 @@ fn a_loop_gets_one_firing_per_turn() {
 #[test]
 fn an_empty_barrier_fires_once_where_it_is_asked_to() {
     let mut spec = map_reduce();
-    spec.buckets[0].triggers[0].kind = TriggerKind::DynamicGroup {
-        close: GroupClose::After(2),
-        fire_empty: true,
-        order_by_key: false,
-    };
+    spec.buckets[0].triggers[0].kind = after_even_empty(2);
     let mut world = World::new(spec);
     let call = world.call("source");
     world.run("source");
@@ -484,11 +451,7 @@ fn an_empty_barrier_fires_once_where_it_is_asked_to() {
 #[test]
 fn an_empty_barrier_does_not_fire_where_nothing_upstream_has_run() {
     let mut spec = map_reduce();
-    spec.buckets[0].triggers[0].kind = TriggerKind::DynamicGroup {
-        close: GroupClose::After(2),
-        fire_empty: true,
-        order_by_key: false,
-    };
+    spec.buckets[0].triggers[0].kind = after_even_empty(2);
     let set = TriggerSpec {
         at_end: AtEnd::Drop,
         ..by_set(&["x", "y"], &[2])
@@ -506,11 +469,7 @@ fn an_empty_barrier_does_not_fire_where_nothing_upstream_has_run() {
 #[test]
 fn a_call_that_a_barrier_refuses_is_not_taken_for_an_object() {
     let mut spec = map_reduce();
-    spec.buckets[0].triggers[0].kind = TriggerKind::DynamicGroup {
-        close: GroupClose::After(2),
-        fire_empty: true,
-        order_by_key: false,
-    };
+    spec.buckets[0].triggers[0].kind = after_even_empty(2);
     let mut world = World::new(spec);
     let call = world.call("source");
     let source = world.running("source");
@@ -529,11 +488,7 @@ fn a_call_that_a_barrier_refuses_is_not_taken_for_an_object() {
 fn an_empty_barrier_waits_for_another_that_can_still_fire_into_it() {
     let mut spec = app(&["source", "map", "reduce", "report"]);
     let barrier = |name: &str, after: u16, function: u16| {
-        let kind = TriggerKind::DynamicGroup {
-            close: GroupClose::After(after),
-            fire_empty: true,
-            order_by_key: false,
-        };
+        let kind = after_even_empty(after);
         let barrier = TriggerSpec {
             at_end: AtEnd::Fail,
             ..trigger(name, kind, &[function])
@@ -566,11 +521,7 @@ fn an_empty_barrier_waits_for_another_that_can_still_fire_into_it() {
 fn of_two_barriers_after_one_function_that_fires_into_it_comes_first() {
     let mut spec = app(&["source", "map", "report"]);
     let barrier = |name: &str, function: u16| {
-        let kind = TriggerKind::DynamicGroup {
-            close: GroupClose::After(1),
-            fire_empty: true,
-            order_by_key: false,
-        };
+        let kind = after_even_empty(1);
         bucket(name, Keep::Session, vec![trigger(name, kind, &[function])])
     };
     // What reports stands first in the manifest; the other one starts `map` again.
@@ -618,7 +569,7 @@ fn a_barrier_waits_for_a_set_that_can_still_fire_upstream() {
     world.done(source);
     // Half a set could have fired upstream: it is dropped first, then the barrier closes.
     assert_eq!(world.stats().dropped_total, 1);
-    assert_eq!(fired(&mut world), [["a"]]);
+    assert_eq!(world.run_all("sink"), [["a"]]);
     assert_eq!(world.ended(call).outcome, End::Completed);
     world.assert_empty();
 }
@@ -662,7 +613,7 @@ fn more_than_an_invocation_may_have_is_told_of_at_the_end_too() {
         panic!("a limit was passed");
     };
     assert!(why.contains("limits.inputs"), "{why}");
-    assert!(fired(&mut world).is_empty());
+    assert!(world.run_all("sink").is_empty());
     world.assert_empty();
 }
 
@@ -679,7 +630,7 @@ fn several_sessions_keep_their_own_states() {
     for &source in &sources {
         world.done(source);
     }
-    assert_eq!(fired(&mut world), [["a", "b"], ["a", "b"]]);
+    assert_eq!(world.run_all("sink"), [["a", "b"], ["a", "b"]]);
     for call in calls {
         assert_eq!(world.ended(call).outcome, End::Completed);
     }

@@ -3,48 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use pheromone_core::event::{AppId, Cause, Death, Destination, Event, ExecutorId, SessionId};
-use pheromone_core::spec::{AppSpec, Entry, Keep, Scope, TriggerKind, TriggerSpec};
-use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
+use pheromone_core::event::{AppId, Death, Destination, Event, ExecutorId, SessionId};
+use pheromone_core::spec::{AppSpec, Entry, Keep, TriggerKind, TriggerSpec};
+use pheromone_shm::message::Ending;
 use proptest::prelude::*;
 
-use crate::common::app::{app, bucket, immediate, trigger};
+use crate::common::app::{across, app, batch, bucket, immediate, rounds, windows};
 use crate::common::cluster::Cluster;
-use crate::common::{APP, Call, End};
-
-const MS: u64 = 1_000_000;
-
-fn across(name: &str, kind: TriggerKind, functions: &[u16]) -> TriggerSpec {
-    TriggerSpec {
-        scope: Scope::Bucket,
-        ..trigger(name, kind, functions)
-    }
-}
-
-fn batch(count: u32, linger_ns: Option<u64>) -> TriggerKind {
-    TriggerKind::ByBatchSize {
-        count,
-        linger_ns,
-        per_group: false,
-    }
-}
-
-fn sliding(window_ns: u64, slide_ns: u64) -> TriggerKind {
-    TriggerKind::ByTime {
-        window_ns,
-        slide_ns,
-        fire_empty: false,
-        per_group: false,
-    }
-}
-
-fn rounds(k: u32, n: u32, expire_ns: u64) -> TriggerKind {
-    TriggerKind::Redundant {
-        k_of_n: Some((k, n)),
-        cancel_rest: Vec::new(),
-        expire_ns: Some(expire_ns),
-    }
-}
+use crate::common::{APP, Call, End, MS};
 
 /// Calls go into `queue`; its trigger starts `gather`, whose objects in `stage` go to `next`.
 fn spec(first: TriggerSpec, second: TriggerSpec) -> AppSpec {
@@ -92,43 +58,20 @@ fn running(cluster: &mut Cluster, function: &str) -> ExecutorId {
 }
 
 fn contributors(cluster: &mut Cluster, id: ExecutorId) -> Vec<SessionId> {
-    let inputs = &cluster.world().opened(id).inputs;
-    inputs
-        .iter()
-        .map(|input| SessionId(input.session))
-        .collect()
+    cluster.world().contributors(id)
 }
 
 fn respond_to(cluster: &mut Cluster, id: ExecutorId, session: SessionId) {
-    cluster.with(id, |world| {
-        let extent = world.allocate(id, 8);
-        let respond = FromExecutor::Respond {
-            session: session.0,
-            extent,
-            size_bytes: 8,
-            http_status: 200,
-            content_type: b"",
-        };
-        world.say(id, respond);
-    });
+    cluster.with(id, |world| world.respond_to(id, session));
 }
 
 fn fail(cluster: &mut Cluster, id: ExecutorId, session: SessionId, message: &str) {
-    let failure = FromExecutor::FailSession {
-        session: session.0,
-        status: 7,
-        message: message.as_bytes(),
-    };
-    cluster.with(id, |world| world.say(id, failure));
+    cluster.with(id, |world| world.fail_session(id, session, message));
 }
 
 /// `gather` sends something to the next stage.
 fn pass_on(cluster: &mut Cluster, id: ExecutorId) {
-    cluster.with(id, |world| {
-        let ordinal = world.executor(id).next_ordinal();
-        let target = Target::Bucket(world.bucket("stage"));
-        world.publish(id, target, Key::Auto(ordinal), 8);
-    });
+    cluster.with(id, |world| world.auto_by(id, "stage"));
 }
 
 fn done(cluster: &mut Cluster, id: ExecutorId) {
@@ -144,10 +87,7 @@ fn end_of(cluster: &mut Cluster, call: Call) -> End {
 }
 
 fn failed_with(cluster: &mut Cluster, call: Call) -> String {
-    match &cluster.world().ended(call).failure().cause {
-        Cause::Returned { message, .. } => message.clone(),
-        other => panic!("{other:?}"),
-    }
+    cluster.world().message_of(call)
 }
 
 #[test]
@@ -389,7 +329,7 @@ fn a_contributor_that_nobody_waits_for_fails_wherever_it_is_at_home_while_it_is_
 
 #[test]
 fn an_object_of_another_home_is_in_every_window_that_covers_it_and_released_after_the_last() {
-    let mut cluster = Cluster::new(&one_stage(sliding(30 * MS, 10 * MS)), 2);
+    let mut cluster = Cluster::new(&one_stage(windows(30 * MS, 10 * MS)), 2);
     cluster.pass(20 * MS);
     let call = submit(&mut cluster, 1);
     cluster.deliver_all();
@@ -491,9 +431,9 @@ fn a_spec() -> impl Strategy<Value = AppSpec> {
     let first = prop_oneof![
         4 => (1..5u32).prop_map(|count| batch(count, None)),
         2 => (2..5u32).prop_map(|count| batch(count, Some(5 * MS))),
-        1 => Just(sliding(30 * MS, 10 * MS)),
-        1 => Just(sliding(10 * MS, 10 * MS)),
-        2 => Just(rounds(2, 3, 20 * MS)),
+        1 => Just(windows(30 * MS, 10 * MS)),
+        1 => Just(windows(10 * MS, 10 * MS)),
+        2 => Just(rounds(2, 3, Some(20 * MS))),
     ];
     let second = prop_oneof![
         Just(immediate(&[1])),

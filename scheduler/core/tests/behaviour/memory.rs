@@ -1,11 +1,11 @@
 //! The ledger: quota, credit, and who is refused when memory is short.
 
-use pheromone_core::event::{Death, Destination, ExecutorId, Refusal, Request, RequestId};
+use pheromone_core::event::{Death, Destination, ExecutorId, Refusal, Request};
 use pheromone_core::spec::{AppSpec, AtEnd, BucketSpec, Keep, TriggerKind, TriggerSpec};
 use pheromone_shm::message::{Ending, Extent, FromExecutor, Key, Target};
 use pheromone_shm::wire::put_join_key;
 
-use crate::common::app::{app, bucket, trigger};
+use crate::common::app::{app, bucket, rounds, trigger};
 use crate::common::{APP, End, World};
 
 const MIB: u64 = 1 << 20;
@@ -463,11 +463,7 @@ fn lists_and_keys_that_have_fired_count_no_more() {
 
 #[test]
 fn a_loop_of_rounds_that_stay_ends_at_the_limit_on_objects() {
-    let first = TriggerKind::Redundant {
-        k_of_n: Some((1, 1)),
-        cancel_rest: Vec::new(),
-        expire_ns: None,
-    };
+    let first = rounds(1, 1, None);
     let rounds = TriggerSpec {
         at_end: AtEnd::Drop,
         ..trigger("rounds", first, &[1])
@@ -520,21 +516,16 @@ fn the_edge_refuses_when_a_tenth_of_the_names_is_left_and_those_inside_go_on() {
     let call = world.call("source");
     let other = world.call("source");
     let put = |world: &mut World, number: u32| {
-        let body = world.ingress(APP, 10);
+        let key = format!("k{number}");
+        let destination = Destination::Bucket {
+            bucket: 1,
+            key: Some(key.as_bytes()),
+            group: b"",
+        };
+        let draft = world.draft(APP, destination);
         let request = world.send(Request {
-            app: APP,
-            id: RequestId(0),
-            destination: Destination::Bucket {
-                bucket: 1,
-                key: Some(format!("k{number}").as_bytes()),
-                group: b"",
-            },
-            body,
-            headers: None,
             session: Some(call.session),
-            has_caller: false,
-            timeout_ns: None,
-            durable: None,
+            ..draft
         });
         world.answer_of(request)
     };

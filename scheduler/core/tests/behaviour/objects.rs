@@ -1,6 +1,6 @@
 //! Objects: their identity, who finds them, and how long they live.
 
-use pheromone_core::event::{Death, Destination, Event, ExecutorId, Request, RequestId};
+use pheromone_core::event::{Death, Destination, Event, ExecutorId, Request};
 use pheromone_core::spec::{AppSpec, Keep};
 use pheromone_shm::message::{FromExecutor, HeadersRef, Key, REQUEST_OBJECT, Target};
 
@@ -276,7 +276,7 @@ fn what_a_put_fires_at_once_finds_the_request_that_is_kept() {
 #[test]
 fn a_header_block_lives_as_long_as_its_session_and_who_runs() {
     let mut world = World::new(spec());
-    let body = world.ingress(APP, 1);
+    let draft = world.draft(APP, Destination::Function(0));
     let block = world.ingress(APP, 100);
     let headers = HeadersRef {
         region: 14,
@@ -284,15 +284,9 @@ fn a_header_block_lives_as_long_as_its_session_and_who_runs() {
         size_bytes: 100,
     };
     let request = world.send(Request {
-        app: APP,
-        id: RequestId(0),
-        destination: Destination::Function(0),
-        body,
         headers: Some((headers, block.extent)),
-        session: None,
         has_caller: true,
-        timeout_ns: None,
-        durable: None,
+        ..draft
     });
     let call = world.answer_of(request).unwrap();
     world.cancel(call);

@@ -6,10 +6,8 @@ use pheromone_core::spec::{
 };
 use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
-use crate::common::app::{app, bucket, by_set, immediate, trigger};
-use crate::common::{APP, Call, End, World};
-
-const MS: u64 = 1_000_000;
+use crate::common::app::{app, batch, bucket, by_set, group, immediate, rounds, trigger, windows};
+use crate::common::{APP, Call, End, MS, World};
 
 /// `source` fills bucket `b`, whose triggers start `sink`.
 fn world_of(triggers: Vec<TriggerSpec>) -> World {
@@ -29,53 +27,6 @@ fn with(kind: TriggerKind, scope: Scope, at_end: AtEnd) -> World {
     }])
 }
 
-fn batch(count: u32) -> TriggerKind {
-    TriggerKind::ByBatchSize {
-        count,
-        linger_ns: None,
-        per_group: false,
-    }
-}
-
-fn windows(window_ns: u64) -> TriggerKind {
-    TriggerKind::ByTime {
-        window_ns,
-        slide_ns: window_ns,
-        fire_empty: false,
-        per_group: false,
-    }
-}
-
-fn rounds(k: u32, n: u32, expire_ns: Option<u64>) -> TriggerKind {
-    TriggerKind::Redundant {
-        k_of_n: Some((k, n)),
-        cancel_rest: Vec::new(),
-        expire_ns,
-    }
-}
-
-fn groups(close: GroupClose) -> TriggerKind {
-    TriggerKind::DynamicGroup {
-        close,
-        fire_empty: false,
-        order_by_key: false,
-    }
-}
-
-/// The keys that each `sink` has, in the order of firing, each returning at once.
-fn fired(world: &mut World) -> Vec<Vec<String>> {
-    let mut fired = Vec::new();
-    loop {
-        let mut running = world.all_running("sink");
-        running.sort_by_key(|&id| world.opened(id).invocation);
-        let Some(&id) = running.first() else {
-            return fired;
-        };
-        fired.push(world.keys(id));
-        world.done(id);
-    }
-}
-
 fn submit(world: &mut World, group: &[u8]) -> Call {
     let destination = Destination::Bucket {
         bucket: 0,
@@ -87,26 +38,15 @@ fn submit(world: &mut World, group: &[u8]) -> Call {
 }
 
 fn answer_all(world: &mut World, id: ExecutorId) {
-    let inputs = world.opened(id).inputs.clone();
-    for input in inputs {
-        let extent = world.allocate(id, 8);
-        world.say(
-            id,
-            FromExecutor::Respond {
-                session: input.session,
-                extent,
-                size_bytes: 8,
-                http_status: 200,
-                content_type: b"",
-            },
-        );
+    for session in world.contributors(id) {
+        world.respond_to(id, session);
     }
     world.done(id);
 }
 
 #[test]
 fn by_time_has_no_timer_and_its_last_window_never_closes() {
-    let mut world = with(windows(10 * MS), Scope::Bucket, AtEnd::Drop);
+    let mut world = with(windows(10 * MS, 10 * MS), Scope::Bucket, AtEnd::Drop);
     let call = submit(&mut world, b"");
     world.pass(10 * MS);
     let sink = world.running("sink");
@@ -117,7 +57,11 @@ fn by_time_has_no_timer_and_its_last_window_never_closes() {
 
 #[test]
 fn batches_rounds_and_windows_mix_sessions_and_only_the_last_is_answered() {
-    for kind in [batch(3), windows(10 * MS), rounds(3, 3, Some(50 * MS))] {
+    for kind in [
+        batch(3, None),
+        windows(10 * MS, 10 * MS),
+        rounds(3, 3, Some(50 * MS)),
+    ] {
         let mut world = with(kind, Scope::Bucket, AtEnd::Drop);
         let calls = [(); 3].map(|()| submit(&mut world, b"r"));
         world.pass(10 * MS);
@@ -134,8 +78,8 @@ fn batches_rounds_and_windows_mix_sessions_and_only_the_last_is_answered() {
 #[test]
 fn batches_rounds_and_windows_of_sessions_mix_what_is_not_of_one() {
     for (kind, at_end) in [
-        (batch(2), AtEnd::Fire),
-        (windows(10 * MS), AtEnd::Wait),
+        (batch(2, None), AtEnd::Fire),
+        (windows(10 * MS, 10 * MS), AtEnd::Wait),
         (rounds(2, 2, None), AtEnd::Fail),
     ] {
         let mut world = with(kind, Scope::Session, at_end);
@@ -177,7 +121,7 @@ fn a_redundant_with_k_equal_to_n_loses_an_object_a_cycle() {
     }
     world.done(source);
     let all = [["00", "01"], ["10", "11"], ["20", "21"], ["30", "31"]];
-    assert_eq!(fired(&mut world), all);
+    assert_eq!(world.run_all("sink"), all);
     assert_eq!(world.ended(call).outcome, End::Completed);
 }
 
@@ -197,7 +141,7 @@ fn one_missing_straggler_shifts_every_later_round() {
         world.group_by(source, "b", key, group);
     }
     world.done(source);
-    assert_eq!(fired(&mut world), [["x0", "x1"], ["y0", "y1"]]);
+    assert_eq!(world.run_all("sink"), [["x0", "x1"], ["y0", "y1"]]);
     assert_eq!(world.stats().dropped_total, 1);
 }
 
@@ -211,7 +155,7 @@ fn a_set_re_arms_so_that_a_late_duplicate_fires_it_again() {
     }
     world.done(source);
     // Once, and in the listed order, whichever came first.
-    assert_eq!(fired(&mut world), [["a", "b"]]);
+    assert_eq!(world.run_all("sink"), [["a", "b"]]);
     assert_eq!(world.stats().error_events_total, 2);
     assert_eq!(world.ended(call).outcome, End::Completed);
 }
@@ -219,7 +163,7 @@ fn a_set_re_arms_so_that_a_late_duplicate_fires_it_again() {
 #[test]
 fn a_dynamic_group_ignores_sessions_and_fixes_its_sources_when_it_is_registered() {
     let close = GroupClose::SourcesAtRunTime;
-    let mut world = with(groups(close), Scope::Session, AtEnd::Fail);
+    let mut world = with(group(close), Scope::Session, AtEnd::Fail);
     for _ in 0..2 {
         world.call("source");
     }
@@ -239,7 +183,7 @@ fn a_dynamic_group_ignores_sessions_and_fixes_its_sources_when_it_is_registered(
     for source in sources {
         world.done(source);
     }
-    let mut all = fired(&mut world);
+    let mut all = world.run_all("sink");
     all.sort();
     assert_eq!(all, [["mine"], ["yours"]]);
 }
@@ -260,7 +204,7 @@ fn a_dynamic_join_never_joins_over_zero_items() {
         },
     );
     world.done(source);
-    assert_eq!(fired(&mut world), [Vec::<String>::new()]);
+    assert_eq!(world.run_all("sink"), [Vec::<String>::new()]);
     assert_eq!(world.ended(call).outcome, End::Completed);
 }
 
@@ -276,7 +220,7 @@ fn a_function_with_a_direct_successor_can_feed_no_trigger() {
     world.put_by(source, "b", "k");
     world.done(source);
     world.run("next");
-    assert_eq!(fired(&mut world), [["k"]]);
+    assert_eq!(world.run_all("sink"), [["k"]]);
     world.assert_empty();
 }
 
@@ -294,7 +238,7 @@ fn more_ready_invocations_than_free_executors_are_refused_instead_of_queued() {
         world.put_by(source, "b", key);
     }
     world.done(source);
-    let fired: Vec<String> = fired(&mut world).into_iter().flatten().collect();
+    let fired: Vec<String> = world.run_all("sink").into_iter().flatten().collect();
     assert_eq!(fired, keys);
     assert_eq!(world.ended(call).outcome, End::Completed);
 }
@@ -308,7 +252,7 @@ fn registering_an_app_twice_doubles_its_triggers() {
     let source = world.running("source");
     world.publish(source, Target::Bucket(0), Key::Named(b"k"), 8);
     world.done(source);
-    assert_eq!(fired(&mut world), [["k"]]);
+    assert_eq!(world.run_all("sink"), [["k"]]);
 }
 
 #[test]

@@ -2,15 +2,11 @@
 //! attempt or beside it, and what it sends twice counts once.
 
 use pheromone_core::event::{Cause, Death, ExecutorId};
-use pheromone_core::spec::{
-    AppSpec, AtEnd, GroupClose, Keep, OnFailure, RerunSpec, TriggerKind, TriggerSpec,
-};
+use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, OnFailure, RerunSpec, TriggerSpec};
 use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
-use crate::common::app::{app, bucket, by_set, function, immediate, trigger};
-use crate::common::{Call, End, World};
-
-const MS: u64 = 1_000_000;
+use crate::common::app::{app, bucket, by_set, function, group, immediate, trigger};
+use crate::common::{Call, End, MS, World};
 
 const RULE: RerunSpec = RerunSpec {
     function: 0,
@@ -380,11 +376,7 @@ fn in_a_fan_in_each_worker_that_failed_runs_again_in_place_of_the_first_and_coun
 #[test]
 fn a_barrier_waits_for_what_an_armed_rule_may_still_bring() {
     let mut spec = spec(RULE);
-    let kind = TriggerKind::DynamicGroup {
-        close: GroupClose::After(0),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let kind = group(GroupClose::After(0));
     spec.functions[0].next = vec![];
     spec.functions[0].sends = Some(vec![0, 1]);
     spec.functions[1].sends = Some(vec![]);
@@ -412,11 +404,7 @@ fn a_barrier_waits_for_what_an_armed_rule_may_still_bring() {
 #[test]
 fn a_source_that_waits_to_run_again_has_not_closed() {
     let mut spec = spec(RULE);
-    let kind = TriggerKind::DynamicGroup {
-        close: GroupClose::Sources(1),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let kind = group(GroupClose::Sources(1));
     spec.buckets[0].triggers = vec![TriggerSpec {
         at_end: AtEnd::Fail,
         ..trigger("sources", kind, &[1])

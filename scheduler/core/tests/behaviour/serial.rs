@@ -25,22 +25,13 @@ fn serial(by: SerialBy, executors: u16) -> AppSpec {
 
 /// A put under this key and group, into a session or one of its own.
 fn put(world: &mut World, key: &str, group: &str, session: Option<SessionId>) -> Option<SessionId> {
-    let body = world.ingress(APP, 8);
-    let request = world.send(Request {
-        app: APP,
-        id: RequestId(0),
-        destination: Destination::Bucket {
-            bucket: 0,
-            key: Some(key.as_bytes()),
-            group: group.as_bytes(),
-        },
-        body,
-        headers: None,
-        session,
-        has_caller: false,
-        timeout_ns: None,
-        durable: None,
-    });
+    let destination = Destination::Bucket {
+        bucket: 0,
+        key: Some(key.as_bytes()),
+        group: group.as_bytes(),
+    };
+    let draft = world.draft(APP, destination);
+    let request = world.send(Request { session, ..draft });
     world.answer_of(request).ok().map(|call| call.session)
 }
 

@@ -153,17 +153,11 @@ fn a_call_may_shorten_the_deadline_and_not_lengthen_it() {
     spec.session_timeout_ns = Some(5_000_000);
     let mut world = World::new(spec);
     for (asked_ns, is_ns) in [(1_000_000, 1_000_000), (9_000_000, 5_000_000)] {
-        let body = world.ingress(APP, 1);
+        let draft = world.draft(APP, Destination::Function(0));
         world.send(Request {
-            app: APP,
-            id: RequestId(0),
-            destination: Destination::Function(0),
-            body,
-            headers: None,
-            session: None,
             has_caller: true,
             timeout_ns: Some(asked_ns),
-            durable: None,
+            ..draft
         });
         let source = world.running("source");
         assert_eq!(world.opened(source).deadline_ns, world.now_ns + is_ns);
@@ -326,21 +320,16 @@ fn a_put_joins_an_open_session_and_is_refused_by_an_ended_one() {
     let source = world.running("source");
     world.put_by(source, "b", "x");
     let join = |world: &mut World, key: &str, has_caller| {
-        let body = world.ingress(APP, 3);
+        let destination = Destination::Bucket {
+            bucket: 0,
+            key: Some(key.as_bytes()),
+            group: b"",
+        };
+        let draft = world.draft(APP, destination);
         let request = world.send(Request {
-            app: APP,
-            id: RequestId(0),
-            destination: Destination::Bucket {
-                bucket: 0,
-                key: Some(key.as_bytes()),
-                group: b"",
-            },
-            body,
-            headers: None,
             session: Some(call.session),
             has_caller,
-            timeout_ns: None,
-            durable: None,
+            ..draft
         });
         world.answer_of(request)
     };

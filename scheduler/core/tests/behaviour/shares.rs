@@ -6,8 +6,7 @@ use pheromone_core::CoreConfig;
 use pheromone_core::event::{AppId, Refusal};
 use pheromone_core::share::{Division, SCHEDULERS_MAX, SHARE_BYTES_MIN, undivided_because};
 use pheromone_core::spec::{
-    AppSpec, AtEnd, Keep, OnFailure, Pool, RerunSpec, Retain, Scope, SerialBy, TriggerKind,
-    TriggerSpec,
+    AppSpec, AtEnd, Keep, OnFailure, Pool, RerunSpec, Retain, SerialBy, TriggerKind, TriggerSpec,
 };
 
 use crate::common::{APP, CONFIG, World, app};
@@ -167,15 +166,8 @@ fn what_one_scheduler_keeps_is_given_to_one_and_the_reason_named() {
 
 #[test]
 fn an_app_whose_reports_of_failures_are_gathered_across_sessions_stays_with_one_scheduler() {
-    let batch = TriggerKind::ByBatchSize {
-        count: 3,
-        linger_ns: None,
-        per_group: false,
-    };
-    let across = TriggerSpec {
-        scope: Scope::Bucket,
-        ..app::trigger("gather", batch, &[0])
-    };
+    let batch = app::batch(3, None);
+    let across = app::across("gather", batch, &[0]);
     let mut spec = large();
     spec.buckets = vec![
         app::bucket("failed", Keep::Session, vec![app::immediate(&[0])]),
@@ -192,15 +184,10 @@ fn an_app_whose_reports_of_failures_are_gathered_across_sessions_stays_with_one_
 #[test]
 fn an_app_that_gathers_across_sessions_is_divided_like_any_other() {
     let mut gathering = large();
-    let batch = TriggerKind::ByBatchSize {
-        count: 3,
-        linger_ns: None,
-        per_group: false,
-    };
+    let batch = app::batch(3, None);
     let trigger = TriggerSpec {
-        scope: Scope::Bucket,
         at_end: AtEnd::Drop,
-        ..app::trigger("gather", batch, &[0])
+        ..app::across("gather", batch, &[0])
     };
     gathering.buckets = vec![app::bucket("b", Keep::Session, vec![trigger])];
     assert_eq!(Division::new(&gathering, APP, 3).count(), 3);

@@ -6,7 +6,9 @@ use pheromone_core::spec::{
 };
 
 use crate::common::World;
-use crate::common::app::{app, bucket, by_key, by_pattern, by_set, immediate, trigger};
+use crate::common::app::{
+    app, batch, bucket, by_key, by_pattern, by_set, group, immediate, trigger, windows,
+};
 
 fn good() -> AppSpec {
     let mut spec = app(&["f", "g"]);
@@ -158,23 +160,6 @@ fn wrong_trigger(scope: Scope, kind: TriggerKind) -> String {
     })
 }
 
-fn batch(count: u32) -> TriggerKind {
-    TriggerKind::ByBatchSize {
-        count,
-        linger_ns: None,
-        per_group: false,
-    }
-}
-
-fn windows(window_ns: u64, slide_ns: u64) -> TriggerKind {
-    TriggerKind::ByTime {
-        window_ns,
-        slide_ns,
-        fire_empty: false,
-        per_group: false,
-    }
-}
-
 fn round(k: u32, n: u32, cancel_rest: Vec<u16>, expire_ns: Option<u64>) -> TriggerKind {
     TriggerKind::Redundant {
         k_of_n: Some((k, n)),
@@ -185,14 +170,10 @@ fn round(k: u32, n: u32, cancel_rest: Vec<u16>, expire_ns: Option<u64>) -> Trigg
 
 #[test]
 fn impossible_numbers_of_triggers_are_refused() {
-    let after = TriggerKind::DynamicGroup {
-        close: GroupClose::After(9),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let after = group(GroupClose::After(9));
     for (kind, expected) in [
-        (batch(0), "`count` is 0, but must be from 1 to 8"),
-        (batch(9), "`count` is 9, but must be from 1 to 8"),
+        (batch(0, None), "`count` is 0, but must be from 1 to 8"),
+        (batch(9, None), "`count` is 9, but must be from 1 to 8"),
         (windows(10, 0), "`slide` is 0, but must be from 1 to 10"),
         (windows(10, 11), "`slide` is 11, but must be from 1 to 10"),
         (windows(1025, 1), "`window / slide` is 1025"),

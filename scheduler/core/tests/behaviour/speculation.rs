@@ -8,9 +8,7 @@ use pheromone_core::spec::{AppSpec, Keep, OnFailure, RerunSpec, TriggerKind};
 use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
 use crate::common::app::{app, bucket, immediate, trigger};
-use crate::common::{Call, End, World};
-
-const MS: u64 = 1_000_000;
+use crate::common::{Call, End, MS, World};
 
 const RULE: RerunSpec = RerunSpec {
     function: 0,

@@ -8,10 +8,9 @@ use pheromone_core::spec::{
 };
 use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
-use crate::common::app::{app, bucket, immediate, trigger};
-use crate::common::{APP, Call, End, World};
+use crate::common::app::{app, batch, bucket, group, immediate, trigger};
+use crate::common::{APP, Call, End, MS, World};
 
-const MS: u64 = 1_000_000;
 const ENOENT: i32 = -2;
 const EAGAIN: i32 = -11;
 const ETIMEDOUT: i32 = -110;
@@ -363,11 +362,7 @@ fn a_group_that_closes_with_the_last_one_upstream_could_lead_to_something() {
     for (function, sends) in [vec![], vec![1], vec![], vec![0]].into_iter().enumerate() {
         of.functions[function].sends = Some(sends);
     }
-    let group = TriggerKind::DynamicGroup {
-        close: GroupClose::After(1),
-        fire_empty: false,
-        order_by_key: false,
-    };
+    let group = group(GroupClose::After(1));
     of.buckets[1].triggers = vec![trigger("group", group, &[3])];
     let mut world = World::new(of);
     world.call("start");
@@ -456,11 +451,7 @@ fn no_more_run_than_may_after_a_waiter_was_cancelled_beside_a_full_pool() {
 #[test]
 fn a_timer_of_a_trigger_could_lead_to_something() {
     let mut of = spec(2);
-    let batch = TriggerKind::ByBatchSize {
-        count: 10,
-        linger_ns: Some(5 * MS),
-        per_group: false,
-    };
+    let batch = batch(10, Some(5 * MS));
     of.buckets[1].triggers = vec![TriggerSpec {
         at_end: AtEnd::Fire,
         ..trigger("t", batch, &[1])

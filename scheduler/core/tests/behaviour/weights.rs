@@ -4,15 +4,14 @@
 use std::collections::BTreeMap;
 use std::iter;
 
-use pheromone_core::event::{AppId, Death, Destination, Event, ExecutorId, Request, RequestId};
+use pheromone_core::event::{AppId, Death, Destination, Event, ExecutorId};
 use pheromone_core::spec::{AppSpec, Keep, Pool};
 use pheromone_core::{CoreConfig, SpinPolicy};
 use pheromone_shm::message::FromExecutor;
 
-use crate::common::{CONFIG, World, app};
+use crate::common::{CONFIG, MS, World, app};
 
 const US: u64 = 1_000;
-const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
 const HOUR: u64 = 3_600 * S;
 
@@ -93,18 +92,8 @@ impl Machine {
     /// Queues so many calls.
     fn queue(&mut self, app: AppId, calls: u64) {
         for _ in 0..calls {
-            let body = self.world.ingress(app, 10);
-            let id = self.world.send(Request {
-                app,
-                id: RequestId(0),
-                destination: Destination::Function(0),
-                body,
-                headers: None,
-                session: None,
-                has_caller: false,
-                timeout_ns: None,
-                durable: None,
-            });
+            let call = Destination::Function(0);
+            let id = self.world.request_of(app, call, false);
             self.world.answer_of(id).expect("the call is let in");
             self.look();
         }

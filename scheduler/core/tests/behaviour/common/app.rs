@@ -1,8 +1,8 @@
 //! Specs for tests, built by hand.
 
 use pheromone_core::spec::{
-    AppSpec, AtEnd, Backoff, BucketSpec, FunctionSpec, Isolation, Keep, Limits, NameMatch,
-    OnFailure, Pool, Retain, Scope, TriggerKind, TriggerSpec,
+    AppSpec, AtEnd, Backoff, BucketSpec, FunctionSpec, GroupClose, Isolation, Keep, Limits,
+    NameMatch, OnFailure, Pool, Retain, Scope, TriggerKind, TriggerSpec,
 };
 
 /// An app with these functions and two executors.
@@ -90,4 +90,48 @@ pub fn by_set(keys: &[&str], functions: &[u16]) -> TriggerSpec {
     let keys: Vec<String> = keys.iter().map(|&key| key.into()).collect();
     let name = format!("set-{}", keys.join("-"));
     trigger(&name, TriggerKind::BySet { keys }, functions)
+}
+
+/// A trigger that gathers across sessions.
+pub fn across(name: &str, kind: TriggerKind, functions: &[u16]) -> TriggerSpec {
+    TriggerSpec {
+        scope: Scope::Bucket,
+        ..trigger(name, kind, functions)
+    }
+}
+
+pub fn batch(count: u32, linger_ns: Option<u64>) -> TriggerKind {
+    TriggerKind::ByBatchSize {
+        count,
+        linger_ns,
+        per_group: false,
+    }
+}
+
+/// Windows that fire where they have something.
+pub fn windows(window_ns: u64, slide_ns: u64) -> TriggerKind {
+    TriggerKind::ByTime {
+        window_ns,
+        slide_ns,
+        fire_empty: false,
+        per_group: false,
+    }
+}
+
+/// Rounds of `n` objects that fire on the `k`-th and cancel nobody.
+pub fn rounds(k: u32, n: u32, expire_ns: Option<u64>) -> TriggerKind {
+    TriggerKind::Redundant {
+        k_of_n: Some((k, n)),
+        cancel_rest: Vec::new(),
+        expire_ns,
+    }
+}
+
+/// Groups that fire where they have something, in the order of arrival.
+pub fn group(close: GroupClose) -> TriggerKind {
+    TriggerKind::DynamicGroup {
+        close,
+        fire_empty: false,
+        order_by_key: false,
+    }
 }

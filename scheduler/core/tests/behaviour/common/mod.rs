@@ -14,7 +14,7 @@ mod sink;
 use std::collections::{BTreeMap, HashMap};
 
 use pheromone_core::event::{
-    AppId, Death, Destination, Event, ExecutorId, Ingress, Refusal, Request, RequestId,
+    AppId, Cause, Death, Destination, Event, ExecutorId, Ingress, Refusal, Request, RequestId,
     RestoredSession, Retry, SessionId,
 };
 use pheromone_core::in_place::InPlace;
@@ -38,6 +38,9 @@ pub const CONFIG: CoreConfig = CoreConfig {
     keeps_on_disk: true,
     first_id: 0,
 };
+
+/// A millisecond in nanoseconds.
+pub const MS: u64 = 1_000_000;
 
 /// Bytes of a `phr_failure`.
 pub const FAILURE_BYTES: u64 = 1104;
@@ -225,19 +228,26 @@ impl World {
         destination: Destination<'_>,
         has_caller: bool,
     ) -> RequestId {
-        let body = self.ingress(app, 10);
-        let request = Request {
+        let draft = self.draft(app, destination);
+        self.send(Request {
+            has_caller,
+            ..draft
+        })
+    }
+
+    /// A request with a body, in a session of its own, for which nobody waits.
+    pub fn draft<'a>(&mut self, app: AppId, destination: Destination<'a>) -> Request<'a> {
+        Request {
             app,
             id: RequestId(0),
             destination,
-            body,
+            body: self.ingress(app, 10),
             headers: None,
             session: None,
-            has_caller,
+            has_caller: false,
             timeout_ns: None,
             durable: None,
-        };
-        self.send(request)
+        }
     }
 
     pub fn send(&mut self, mut request: Request<'_>) -> RequestId {
@@ -251,17 +261,11 @@ impl World {
     /// A call of a durable function, which is on disk.
     pub fn call_durable(&mut self, function: &str, session: SessionId) -> Call {
         let destination = Destination::Function(self.function(function));
-        let body = self.ingress(APP, 10);
+        let draft = self.draft(APP, destination);
         let request = self.send(Request {
-            app: APP,
-            id: RequestId(0),
-            destination,
-            body,
-            headers: None,
-            session: None,
             has_caller: true,
-            timeout_ns: None,
             durable: Some(session),
+            ..draft
         });
         self.answer_of(request).expect("the call is let in")
     }
@@ -390,6 +394,12 @@ impl World {
     pub fn keys(&self, id: ExecutorId) -> Vec<String> {
         let keys = self.opened(id).inputs.iter();
         keys.map(Seen::key_text).collect()
+    }
+
+    /// The sessions of the inputs of what runs there.
+    pub fn contributors(&self, id: ExecutorId) -> Vec<SessionId> {
+        let inputs = self.opened(id).inputs.iter();
+        inputs.map(|input| SessionId(input.session)).collect()
     }
 
     /// Publishes a named object.
@@ -550,17 +560,32 @@ impl World {
     }
 
     pub fn respond_by(&mut self, id: ExecutorId) {
+        self.respond_to(id, SessionId(0));
+    }
+
+    /// Answers the caller of a session whose object it has.
+    pub fn respond_to(&mut self, id: ExecutorId, session: SessionId) {
         let extent = self.allocate(id, 8);
         self.say(
             id,
             FromExecutor::Respond {
-                session: 0,
+                session: session.0,
                 extent,
                 size_bytes: 8,
                 http_status: 200,
                 content_type: b"",
             },
         );
+    }
+
+    /// Fails a session whose object it has.
+    pub fn fail_session(&mut self, id: ExecutorId, session: SessionId, message: &str) {
+        let failure = FromExecutor::FailSession {
+            session: session.0,
+            status: 7,
+            message: message.as_bytes(),
+        };
+        self.say(id, failure);
     }
 
     pub fn get_by(&mut self, id: ExecutorId, bucket: &str, key: &str) -> Result<Seen, i32> {
@@ -672,6 +697,21 @@ impl World {
         self.done(id);
     }
 
+    /// All that runs and is queued of a function returns 0, in the order in which it fired.
+    /// Answers with the keys that each had.
+    pub fn run_all(&mut self, function: &str) -> Vec<Vec<String>> {
+        let mut fired = Vec::new();
+        loop {
+            let mut running = self.all_running(function);
+            running.sort_by_key(|&id| self.opened(id).invocation);
+            let Some(&id) = running.first() else {
+                return fired;
+            };
+            fired.push(self.keys(id));
+            self.done(id);
+        }
+    }
+
     // Looking.
 
     pub fn executor(&mut self, id: ExecutorId) -> &mut Executor {
@@ -685,6 +725,14 @@ impl World {
     pub fn ended(&self, call: Call) -> &Ended {
         let ended = self.sink.ended.get(&call.session);
         ended.unwrap_or_else(|| panic!("{call:?} is open"))
+    }
+
+    /// What the function said that failed the session.
+    pub fn message_of(&self, call: Call) -> String {
+        match &self.ended(call).failure().cause {
+            Cause::Returned { message, .. } => message.clone(),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub fn is_open(&self, call: Call) -> bool {

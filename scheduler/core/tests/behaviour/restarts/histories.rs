@@ -9,7 +9,7 @@ use pheromone_core::event::{Death, ExecutorId, SessionId};
 use pheromone_core::spec::{AppSpec, AtEnd, GroupClose, Keep, Retain, TriggerKind};
 
 use super::disk::{Disk, Waiting, acknowledge};
-use crate::common::app::{app, bucket, by_set, immediate, trigger};
+use crate::common::app::{app, batch, bucket, by_set, immediate, trigger};
 use crate::common::{CONFIG, Open, Seen, World};
 
 const SEEDS: u64 = 400;
@@ -84,11 +84,7 @@ impl Shape {
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         let mut results = vec![by_set(&keys, &[MERGE])];
         if self.has_pairs {
-            let pairs = TriggerKind::ByBatchSize {
-                count: 2,
-                linger_ns: None,
-                per_group: false,
-            };
+            let pairs = batch(2, None);
             let mut pairs = trigger("pairs", pairs, &[PAIR]);
             pairs.at_end = AtEnd::Fire;
             results.push(pairs);

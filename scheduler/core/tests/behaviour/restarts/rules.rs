@@ -1,12 +1,12 @@
 //! The rules of durable sessions, one by one.
 
 use pheromone_core::event::{Cause, Event, SessionId, Written};
-use pheromone_core::spec::{AppSpec, AtEnd, Keep, Pool, Retain, TriggerKind};
+use pheromone_core::spec::{AppSpec, AtEnd, Keep, Pool, Retain};
 use pheromone_core::{CoreConfig, identity};
 use pheromone_shm::message::{Ending, FromExecutor, Key, Target};
 
 use super::disk::{Asked, Disk, Receipt, Waiting, acknowledge};
-use crate::common::app::{app, bucket, by_set, immediate, trigger};
+use crate::common::app::{app, batch, bucket, by_set, immediate, trigger};
 use crate::common::{APP, CONFIG, Call, End, World};
 
 /// The session of most tests.
@@ -428,18 +428,7 @@ fn a_response_that_is_on_disk_is_not_given_twice() {
 #[test]
 fn an_object_that_no_firing_on_disk_has_taken_is_offered_again() {
     let mut spec = spec();
-    spec.buckets[0].triggers = vec![
-        immediate(&[1]),
-        trigger(
-            "pairs",
-            TriggerKind::ByBatchSize {
-                count: 2,
-                linger_ns: None,
-                per_group: false,
-            },
-            &[2],
-        ),
-    ];
+    spec.buckets[0].triggers = vec![immediate(&[1]), trigger("pairs", batch(2, None), &[2])];
     spec.buckets[0].triggers[1].at_end = AtEnd::Fire;
     let mut node = Node::new(spec);
     node.call();
