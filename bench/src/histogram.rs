@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Longest time that is told apart; what takes longer counts as this.
 const LONGEST_NS: u64 = 3_600_000_000_000;
@@ -192,7 +192,7 @@ pub struct Figures {
 }
 
 /// One figure over several repetitions.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The smallest.
     pub min: f64,
@@ -223,7 +223,7 @@ impl Spread {
 }
 
 /// Each figure of several distributions, over the repetitions.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FiguresSpread {
     /// Times counted in all repetitions together.
     pub count: u64,

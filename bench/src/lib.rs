@@ -4,11 +4,13 @@
 //! runs it on a real node, and reads what the functions stamped ([`log`]). [`repetition`] repeats
 //! that between two measurements of the floor ([`floor`]) and labels each repetition by where the
 //! cores were ([`placement`]); [`report`] gathers, [`table`], [`plot`] and [`output`] show it.
+//! [`comparison`] makes a page's table ([`markdown`], [`section`]) of what runs have [`recorded`].
 //! Nothing is simulated, and nothing here is on the path of an interaction.
 #![forbid(unsafe_code)]
 
 mod bare;
 mod bed;
+mod comparison;
 mod copy;
 mod disk;
 mod echo;
@@ -18,13 +20,16 @@ mod histogram;
 mod http;
 mod log;
 mod machine;
+mod markdown;
 mod output;
 mod parts;
 mod placement;
 mod plot;
+mod recorded;
 mod repetition;
 mod report;
 mod scenario;
+mod section;
 mod settings;
 mod size;
 mod table;
@@ -71,10 +76,12 @@ pub enum Command {
     Scale(scale::Options),
     /// The same exchange by other means (pipe, socket, futex, iceoryx2): a program of its own
     Peers(peers::Elsewhere),
+    /// What runs wrote with `--json`, as one table in Markdown
+    Table(comparison::Options),
 }
 
 impl Command {
-    /// None of what runs elsewhere.
+    /// None of what runs elsewhere, or measures nothing.
     fn settings(&self) -> Option<&Settings> {
         Some(match self {
             Self::Chain(options) => &options.settings,
@@ -89,7 +96,7 @@ impl Command {
             Self::Call(options) => &options.settings,
             Self::Wake(options) => &options.settings,
             Self::Scale(options) => &options.settings,
-            Self::Peers(_) => return None,
+            Self::Peers(_) | Self::Table(_) => return None,
         })
     }
 }
@@ -118,6 +125,7 @@ pub fn run(command: &Command, directory: &Path, remove_at_exit: &dyn Fn(&Path)) 
         Command::Wake(options) => wake::run(options, directory)?,
         Command::Scale(options) => scale::run(options, directory)?,
         Command::Peers(elsewhere) => return elsewhere.run(),
+        Command::Table(options) => return options.run(),
     };
     outputs.map_or(Ok(()), |outputs| outputs.write(&report))
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Below this round trip the CPUs are threads of one core: they meet in its first-level cache.
 /// (54 ns is typical.)
@@ -19,7 +19,7 @@ pub const NEAR_BELOW_NS: u64 = 250;
 pub const MOVED_FACTOR: f64 = 1.5;
 
 /// Where two CPUs were, seen from each other, during one repetition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
     /// Two threads of one core.

@@ -9,6 +9,9 @@ use crate::report::{Group, Point, Report, ScalarSpread, Unit};
 /// Columns of text where the output is no terminal.
 const WIDTH: u16 = 100;
 
+/// Times that a repetition must have for its 99th percentile to be one.
+pub const P99_COUNT_MIN: u64 = 100;
+
 /// Everything that is printed.
 pub fn render(report: &Report) -> String {
     let figures = match &report.points[..] {
@@ -229,7 +232,7 @@ fn figures(figures: &FiguresSpread, repetitions: usize) -> [String; 6] {
     [
         time(figures.p50_ns),
         if_enough(10, figures.p90_ns),
-        if_enough(100, figures.p99_ns),
+        if_enough(P99_COUNT_MIN, figures.p99_ns),
         if_enough(1000, figures.p99_9_ns),
         if_enough(10_000, figures.p99_99_ns),
         time(figures.max_ns),
@@ -268,12 +271,13 @@ fn time(spread: Spread) -> String {
     }
 }
 
-fn factor(spread: Spread) -> String {
+/// How many times as much.
+pub fn factor(spread: Spread) -> String {
     with_ends(spread, "x", |value| format!("{value:.2}"))
 }
 
 /// A rate in the unit of the median: a thousand or a million a second.
-fn rate(spread: Spread) -> String {
+pub fn rate(spread: Spread) -> String {
     let (unit, divisor) = match spread.median {
         rate if rate < 1e4 => ("/s", 1.0),
         rate if rate < 1e6 => (" k/s", 1e3),
