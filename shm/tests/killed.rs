@@ -1,20 +1,22 @@
 //! A process killed after every single machine instruction of a push or a pop: the survivor sees
-//! the whole message or nothing, and the memory can be used again by a new generation.
+//! the whole message or nothing, and the memory can be used again by a new generation. One killed
+//! anywhere in going on by itself: what it has said and who has the invocation agree.
 
 mod common;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use common::{Child, in_child};
+use common::{Child, Control, extent, in_child};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use pheromone_shm::file::create_sealed;
 use pheromone_shm::mapping::{MappedSlots, Mapping};
+use pheromone_shm::message::{Ending, FromExecutor, Target};
 use pheromone_shm::ring::{Consumer, Producer, SLOT_BYTES, SlotData};
 use pheromone_shm::sync::Ordering;
-use pheromone_shm::wire::MESSAGE_SLOTS_MAX;
+use pheromone_shm::wire::{MESSAGE_SLOTS_MAX, MessageBuffer};
 
 const SLOTS: usize = 16;
 const RING: usize = 4096;
@@ -165,5 +167,96 @@ fn a_consumer_killed_anywhere_in_a_pop_has_taken_the_message_or_not() {
     assert!(
         kept > 20 && taken > 0,
         "{kept} times not, {taken} times taken"
+    );
+}
+
+/// The invocations that are offered in the sweep below.
+const FIRST: u64 = 100;
+const SECOND: u64 = FIRST + 1;
+
+fn offer(invocation: u64) -> FromExecutor<'static> {
+    FromExecutor::Offer {
+        target: Target::Next,
+        extent: extent(0, 1),
+        size_bytes: 8,
+        ordinal: 0,
+        invocation,
+    }
+}
+
+/// How its second function fails: what that has offered is left.
+const FAILED: FromExecutor<'static> = FromExecutor::Complete {
+    status: 1,
+    ending: Ending::Returned,
+    discarded: 0,
+    message: b"",
+};
+
+/// An executor's calls from one function to the next, whose failure ends it. `begun` is where a
+/// function would make itself known.
+fn go_on_once(control: &Control, begun: &Arc<Mapping>) {
+    let mut end = control.executor();
+    raise(Signal::SIGSTOP).expect("a signal");
+    let invocation = end.next_offer().expect("it is granted");
+    end.offer(invocation);
+    end.send(&offer(invocation));
+    assert!(end.take_offer(invocation));
+    end.send(&FromExecutor::Continue { discarded: 0 });
+    begun.word(0).store(invocation, Ordering::Relaxed);
+    let invocation = end.next_offer().expect("it is granted");
+    end.offer(invocation);
+    end.send(&offer(invocation));
+    end.send(&FAILED);
+}
+
+#[test]
+fn an_executor_killed_anywhere_in_going_on_has_begun_what_it_says_and_no_more() {
+    let file = create_sealed("test:begun", BYTES as u64).expect("a memfd");
+    let begun = map(&file);
+    let script = [
+        offer(FIRST),
+        FromExecutor::Continue { discarded: 0 },
+        offer(SECOND),
+        FAILED,
+    ];
+    // By what the ring holds; and of those with the first offer alone: it can still be withdrawn.
+    let (mut said, mut withdrawn) = ([0; 5], 0);
+    sweep(|steps| {
+        let control = Control::new(0, steps + 1);
+        let mut scheduler = control.scheduler();
+        scheduler.grant(FIRST);
+        begun.word(0).store(0, Ordering::Relaxed);
+        let is_over = killed_after(steps, || go_on_once(&control, &map(&file)));
+        let mut buffer = MessageBuffer::default();
+        let mut count = 0;
+        while let Some(message) = scheduler.receive(&mut buffer).expect("whole messages") {
+            assert_eq!(message, script[count]);
+            count += 1;
+        }
+        said[count] += 1;
+        let has_begun = begun.word(0).load(Ordering::Relaxed);
+        match count {
+            // Nobody knows of an offer, and so nobody asks for it back.
+            0 => assert_eq!(has_begun, 0),
+            1 => {
+                // Withdrawn, or taken without a word: it has not begun.
+                withdrawn += u32::from(scheduler.withdraw(FIRST));
+                assert_eq!(has_begun, 0);
+            }
+            _ => {
+                assert!(!scheduler.withdraw(FIRST), "it was taken");
+                assert!(has_begun == FIRST || count == 2 && has_begun == 0);
+                // As soon as it is known, and still when its sender has left it.
+                assert!(count == 2 || scheduler.withdraw(SECOND));
+            }
+        }
+        assert!(!scheduler.withdraw(FIRST) && !scheduler.withdraw(SECOND));
+        assert_eq!(is_over, count == script.len());
+        is_over
+    });
+    assert!(said.iter().all(|rounds| *rounds > 0), "{said:?}");
+    assert!(
+        0 < withdrawn && withdrawn < said[1],
+        "{withdrawn} of {said:?}"
     );
 }

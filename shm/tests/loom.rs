@@ -1,5 +1,5 @@
-//! Every interleaving and every reordering that the memory model allows, for the ring and for
-//! sleeping and waking; and the proof that the models would notice: each ordering that they rest on
+//! Every interleaving and every reordering that the memory model allows, for the ring, for sleeping
+//! and waking, and for who starts what an executor has offered; and the proof that the models would notice: each ordering that they rest on
 //! is weakened on purpose, and the model must then fail.
 //!
 //! Run by
@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::thread;
+use pheromone_shm::claim::Claim;
 use pheromone_shm::doorbell::{self, ASLEEP_FOR_ROOM, ASLEEP_IDLE, SleepWord, Steps};
 use pheromone_shm::ring::{Consumer, Orders, Producer, Slot, SlotData, Sound as SoundRing};
 use pheromone_shm::sync::FutexWord;
@@ -175,6 +176,141 @@ fn taking_without_a_claim_is_noticed() {
             taken
         });
     });
+}
+
+/// The word that decides who starts an invocation.
+trait Word: Default + Send + Sync + 'static {
+    fn offer(&self, invocation: u64);
+    fn take(&self, invocation: u64) -> bool;
+    fn withdraw(&self, invocation: u64) -> bool;
+}
+
+impl Word for Claim {
+    fn offer(&self, invocation: u64) {
+        self.offer(invocation);
+    }
+    fn take(&self, invocation: u64) -> bool {
+        self.take(invocation)
+    }
+    fn withdraw(&self, invocation: u64) -> bool {
+        self.withdraw(invocation)
+    }
+}
+
+/// Looks first and writes then.
+#[derive(Default)]
+struct LoadAndStore(AtomicU64);
+
+impl LoadAndStore {
+    fn decide(&self, invocation: u64, state: u64) -> bool {
+        let is_offered = self.0.load(Ordering::Acquire) == invocation << 2 | 1;
+        if is_offered {
+            self.0.store(invocation << 2 | state, Ordering::Release);
+        }
+        is_offered
+    }
+}
+
+impl Word for LoadAndStore {
+    fn offer(&self, invocation: u64) {
+        self.0.store(invocation << 2 | 1, Ordering::Release);
+    }
+    fn take(&self, invocation: u64) -> bool {
+        self.decide(invocation, 2)
+    }
+    fn withdraw(&self, invocation: u64) -> bool {
+        self.decide(invocation, 3)
+    }
+}
+
+/// Does not say whose offer it is about.
+#[derive(Default)]
+struct Nameless(AtomicU64);
+
+impl Nameless {
+    fn decide(&self, state: u64) -> bool {
+        let order = Ordering::AcqRel;
+        let swapped = self.0.compare_exchange(1, state, order, Ordering::Acquire);
+        swapped.is_ok()
+    }
+}
+
+impl Word for Nameless {
+    fn offer(&self, _invocation: u64) {
+        self.0.store(1, Ordering::Release);
+    }
+    fn take(&self, _invocation: u64) -> bool {
+        self.decide(2)
+    }
+    fn withdraw(&self, _invocation: u64) -> bool {
+        self.decide(3)
+    }
+}
+
+const OFFER: u64 = 0x100;
+const CONTINUE: u64 = 0x200;
+const COMPLETE: u64 = 0x300;
+
+/// An executor offers one invocation after the other and takes what it can, with all of it said in
+/// its ring. Its scheduler withdraws each when it hears of it, at once or long after it was
+/// decided, and the one before again: each is started by exactly one of them, and the ring says by
+/// which before the next is offered.
+fn each_invocation_has_one_owner<W: Word>() {
+    const LAST: u64 = 3;
+    let (memory, index) = (slots(8), Arc::new(AtomicU64::new(0)));
+    let word = Arc::new(W::default());
+    let mut producer = Producer::<_, SoundRing>::new(Arc::clone(&memory), 7);
+    let (their_index, their_word) = (Arc::clone(&index), Arc::clone(&word));
+    let executor = thread::spawn(move || {
+        let mut say = |what: u64| {
+            let said = producer.push(&[data(what)], &their_index);
+            said.expect("the ring has room for all of it");
+        };
+        for invocation in 1..=LAST {
+            their_word.offer(invocation);
+            say(OFFER | invocation);
+            let is_taken = their_word.take(invocation);
+            say(if is_taken { CONTINUE } else { COMPLETE } | invocation);
+        }
+    });
+    let mut consumer = Consumer::<_, SoundRing>::new(memory, 7);
+    let mut out = [[0; 7]; 10];
+    let (mut offered, mut is_withdrawn) = (0, false);
+    for _ in 0..2 * LAST {
+        while consumer.pop(&mut out).expect("an honest producer") == 0 {
+            thread::yield_now();
+        }
+        let said = number(&out[0]);
+        let invocation = said & 0xff;
+        if said & !0xff == OFFER {
+            assert_eq!(offered, 0, "the one before has not been decided");
+            offered = invocation;
+            assert!(!word.withdraw(invocation - 1), "it was decided long ago");
+            is_withdrawn = word.withdraw(invocation);
+        } else {
+            assert_eq!(offered, invocation);
+            let is_taken = said & !0xff == CONTINUE;
+            assert!(is_taken != is_withdrawn, "{is_taken} and {is_withdrawn}");
+            assert!(!word.withdraw(invocation), "it is decided");
+            offered = 0;
+        }
+    }
+    executor.join().unwrap();
+}
+
+#[test]
+fn what_is_offered_is_started_by_one() {
+    explore(each_invocation_has_one_owner::<Claim>);
+}
+
+#[test]
+fn deciding_in_two_steps_is_noticed() {
+    must_fail(each_invocation_has_one_owner::<LoadAndStore>);
+}
+
+#[test]
+fn deciding_about_an_offer_without_its_name_is_noticed() {
+    must_fail(each_invocation_has_one_owner::<Nameless>);
 }
 
 struct Sound;

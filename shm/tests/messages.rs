@@ -18,6 +18,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+/// Kinds of messages from executors are numbered up to this one.
+const KIND_MAX: u8 = 26;
+
 /// A name without a zero byte, not beginning with `~`.
 fn name(lens: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<u8>> {
     vec(1_u8..=255, lens).prop_map(|mut bytes| {
@@ -187,7 +190,11 @@ prop_compose! {
 
 /// A first word of a short message that is right, or wrong in some of its bytes.
 fn almost_short_head() -> impl Strategy<Value = u64> {
-    let kind_and_flags = (prop_oneof![Just(2_u64), Just(6)], 0_u64..=16, any::<u8>());
+    let kind_and_flags = (
+        prop_oneof![Just(2_u64), Just(6), Just(25), Just(26)],
+        0_u64..=16,
+        any::<u8>(),
+    );
     let rest = prop_oneof![6 => Just(0_u64), 1 => Just(1), 1 => any::<u64>()];
     let number = prop_oneof![Just(0_u64), Just(0xffff), 0_u64..=3];
     (kind_and_flags, rest, number).prop_map(|((kind, flags, ring), rest, number)| {
@@ -229,6 +236,39 @@ proptest! {
         arrives_up(&FromExecutor::Publish {
             target, extent, size_bytes, key, ordinal, group: &group, delay_ns,
         });
+    }
+
+    #[test]
+    fn an_offer_arrives_and_that_it_has_begun(
+        target in target(), object in object(), ordinal in any::<u32>(), invocation in any::<u64>(),
+        discarded in any::<u32>(),
+    ) {
+        let (extent, size_bytes) = object;
+        arrives_up(&FromExecutor::Offer { target, extent, size_bytes, ordinal, invocation });
+        arrives_up(&FromExecutor::Continue { discarded });
+    }
+
+    /// Whatever the way it is read, one flipped bit makes another message or none.
+    #[test]
+    fn an_offer_with_a_bit_flipped_is_refused_or_says_something_else(
+        target in target(), object in object(), ordinal in any::<u32>(), invocation in any::<u64>(),
+        at in 0..40_usize, bit in 0..8_u8, whole in any::<bool>(),
+    ) {
+        let (extent, size_bytes) = object;
+        let offer = FromExecutor::Offer { target, extent, size_bytes, ordinal, invocation };
+        let mut bytes = encode_from_executor(&offer).unwrap();
+        prop_assert_eq!(bytes.len(), 40);
+        if whole {
+            bytes.resize(56, 0);
+        }
+        // The second byte is the ring's.
+        prop_assume!(at != 1);
+        bytes[at] ^= 1 << bit;
+        if let Ok(message) = decode_from_executor(&bytes) {
+            prop_assert_ne!(message, offer);
+            let again = encode_from_executor(&message).expect("what was accepted has the form");
+            prop_assert_eq!(decode_from_executor(&again), Ok(message));
+        }
     }
 
     #[test]
@@ -428,7 +468,7 @@ proptest! {
     /// Whatever is accepted says what it says in one way only: sent again, it is the same message.
     #[test]
     fn random_bytes_are_refused_or_are_a_message(
-        kind in 0_u8..24, rest in vec(prop_oneof![Just(0_u8), 0_u8..5, any::<u8>()], 0..700),
+        kind in 0_u8..=KIND_MAX + 1, rest in vec(prop_oneof![Just(0_u8), 0_u8..5, any::<u8>()], 0..700),
     ) {
         let bytes = [&[kind][..], &rest].concat();
         if let Ok(message) = decode_from_executor(&bytes) {
@@ -701,6 +741,78 @@ fn what_is_no_short_dispatch_is_left_for_the_general_way() {
     }
 }
 
+fn offer(target: Target, extent: Extent, size_bytes: u64) -> FromExecutor<'static> {
+    FromExecutor::Offer {
+        target,
+        extent,
+        size_bytes,
+        ordinal: 0,
+        invocation: 1,
+    }
+}
+
+/// Messages of these words, read as one that fills its slot and as one that does not.
+fn refused(words: &[u64]) -> Garbled {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let mut slot = bytes.clone();
+    slot.resize(56, 0);
+    let why = decode_from_executor(&slot).expect_err("it has not the form");
+    assert_eq!(decode_from_executor(&bytes), Err(why));
+    why
+}
+
+/// Words of a message that has the form.
+fn words(message: &FromExecutor<'_>) -> Vec<u64> {
+    let bytes = encode_from_executor(message).expect("it has the form");
+    let (words, []) = bytes.as_chunks() else {
+        panic!("{} bytes are no words", bytes.len());
+    };
+    words.iter().map(|word| u64::from_le_bytes(*word)).collect()
+}
+
+#[test]
+fn every_rule_of_an_offer_is_kept() {
+    let good = words(&offer(Target::Bucket(3), extent(8, 2), 100));
+    let with = |at: usize, word: u64| {
+        let mut bad = good.clone();
+        bad[at] = word;
+        refused(&bad)
+    };
+    // A flag that is none, a target that is none, and each of the bytes that say nothing.
+    for bit in [18, 23, 24, 31, 32, 40, 47] {
+        with(0, good[0] ^ 1 << bit);
+    }
+    let no_bucket = good[0] | u64::from(NO_BUCKET) << 48;
+    assert_eq!(with(0, no_bucket), Garbled::Form(Malformed::NoBucket));
+    with(1, 8);
+    with(1, u64::from(u32::MAX) | 2 << 32);
+    with(2, 128);
+    with(2, u64::MAX);
+    with(3, 1 << 32);
+    with(3, u64::MAX);
+    // Words behind the last are those of no message.
+    let behind = [&good[..], &[0, 1]].concat();
+    let bytes: Vec<u8> = behind.iter().flat_map(|word| word.to_le_bytes()).collect();
+    assert!(decode_from_executor(&bytes).is_err());
+    // To the next function there is nothing to be said about which.
+    let mut next = words(&offer(Target::Next, extent(8, 2), 100));
+    next[0] |= 1 << 48;
+    refused(&next);
+}
+
+#[test]
+fn every_rule_of_a_continuation_is_kept() {
+    let good = words(&FromExecutor::Continue { discarded: 3 });
+    assert_eq!(good.len(), 2);
+    for bit in [16, 23, 24, 31, 32, 40, 47, 48, 63] {
+        refused(&[good[0] ^ 1 << bit, good[1]]);
+    }
+    refused(&[good[0], 1 << 32]);
+    refused(&[good[0], u64::MAX]);
+    let bytes: Vec<u8> = [good[0], good[1], 1].map(u64::to_le_bytes).concat();
+    assert!(decode_from_executor(&bytes).is_err());
+}
+
 #[test]
 fn a_message_that_breaks_its_form_is_not_sent() {
     let long = [b'a'; 256];
@@ -777,6 +889,24 @@ fn a_message_that_breaks_its_form_is_not_sent() {
             Malformed::Extent {
                 offset_units: u32::MAX,
                 len_units: 2,
+            },
+        ),
+        (
+            offer(Target::Bucket(NO_BUCKET), extent(0, 1), 63),
+            Malformed::NoBucket,
+        ),
+        (
+            offer(Target::Next, extent(u32::MAX, 2), 63),
+            Malformed::Extent {
+                offset_units: u32::MAX,
+                len_units: 2,
+            },
+        ),
+        (
+            offer(Target::Next, extent(0, 1), 64),
+            Malformed::Size {
+                size_bytes: 64,
+                extent_bytes: 64,
             },
         ),
         // Ordinals that their keys contradict.

@@ -213,7 +213,8 @@ pub struct World {
     pub cpu: Option<u32>,
 }
 
-fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+/// Tries again until there is something.
+pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + WATCHDOG;
     loop {
         if let Some(value) = attempt() {

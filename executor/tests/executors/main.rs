@@ -6,6 +6,7 @@
 //! contains NAME.
 
 mod calls;
+mod continuing;
 mod crashes;
 mod deciding;
 mod failed;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
     let tests = [
         payloads::TESTS,
         calls::TESTS,
+        continuing::TESTS,
         steering::TESTS,
         deciding::TESTS,
         failed::TESTS,

@@ -76,12 +76,22 @@ fn of_objects() -> Vec<FromExecutor<'static>> {
         group: b"group",
         delay_ns: 0,
     };
+    let offer = |target| FromExecutor::Offer {
+        target,
+        extent: EXTENT,
+        size_bytes: 100,
+        ordinal: 0,
+        invocation: 1,
+    };
     vec![
         publish(Target::Bucket(0), Key::Auto(0), 0, b"", 0),
         publish(Target::Bucket(1), Key::Named(b"k1"), 0, b"group", 0),
         publish(Target::Bucket(1), Key::Auto(3), 3, b"g", 5_000_000),
         publish(Target::Next, Key::Auto(1), 1, b"", 0),
         publish(Target::Function(1), Key::Named(b"label"), 2, b"", 1),
+        offer(Target::Bucket(0)),
+        offer(Target::Next),
+        offer(Target::Function(1)),
         FromExecutor::Persist,
         forward(Target::Bucket(0), 0, Key::Named(b"k0"), 0),
         forward(Target::Next, REQUEST_OBJECT, Key::Auto(4), 4),
@@ -139,6 +149,7 @@ fn of_answers() -> Vec<FromExecutor<'static>> {
             message: b"why",
         },
         FromExecutor::Parent { number: 0 },
+        FromExecutor::Continue { discarded: 1 },
         complete(0, Ending::Returned, b""),
         complete(-3, Ending::Returned, b"why"),
         complete(1, Ending::NotLoaded, b"no library"),
