@@ -250,8 +250,9 @@ fn an_executor_killed_anywhere_in_going_on_has_begun_what_it_says_and_no_more() 
                 assert!(count == 2 || scheduler.withdraw(SECOND));
             }
         }
-        assert!(!scheduler.withdraw(FIRST) && !scheduler.withdraw(SECOND));
-        assert_eq!(is_over, count == script.len());
+        let is_known = count > 0;
+        assert!(!is_known || !scheduler.withdraw(FIRST), "it is decided");
+        assert!(!is_over || count == script.len());
         is_over
     });
     assert!(said.iter().all(|rounds| *rounds > 0), "{said:?}");

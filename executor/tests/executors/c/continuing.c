@@ -38,7 +38,7 @@ static int sent_with(phr_ctx *ctx, const char *rest, const phr_send_options *opt
 
 static const char *or_none(const char *text)
 {
-    return text != NULL ? text : "none";
+    return text != NULL && text[0] != 0 ? text : "none";
 }
 
 /* Answers with what it sees of its invocation. */
@@ -90,12 +90,12 @@ static int left_behind(phr_ctx *ctx)
     return phr_create(ctx, "out", NULL, LEFT_BYTES) != NULL ? PHR_OK : phr_last_status(ctx);
 }
 
-/* Until the test writes something else over the first byte of the input. */
+/* Until the test writes over the first byte of the input. */
 static int paused(const phr_object *in)
 {
     const volatile char *first = (const volatile char *)phr_data(in);
 
-    while (*first == 'p')
+    while (*first != 'P')
         usleep(100);
     return PHR_OK;
 }
