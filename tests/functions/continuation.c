@@ -189,3 +189,22 @@ PHR_FUNCTION(echo)
 
     return phr_respond_data(ctx, phr_data(in), phr_size(in));
 }
+
+/* Tells the second its own number. */
+PHR_FUNCTION(first)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%llu", (unsigned long long)phr_invocation(ctx));
+    return phr_put(ctx, "seconds", NULL, text, strlen(text));
+}
+
+/* Answers with both. */
+PHR_FUNCTION(second)
+{
+    char text[64];
+
+    snprintf(text, sizeof text, "%s %llu", (const char *)phr_data(phr_input(ctx, 0)),
+             (unsigned long long)phr_invocation(ctx));
+    return phr_respond_data(ctx, text, strlen(text));
+}

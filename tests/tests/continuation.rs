@@ -165,6 +165,37 @@ fn same_with_and_without(entry: &str, executors: u16, rest: &str, body: &str) ->
     with
 }
 
+/// Numbers are given in the order of starts, but for those of a block that an executor was granted
+/// before.
+#[test]
+fn what_an_executor_goes_on_with_has_a_number_of_its_grant() {
+    let rest = r#"
+[functions.first]
+[functions.second]
+
+[buckets.seconds]
+[[buckets.seconds.triggers]]
+type = "immediate"
+function = "second"
+"#;
+    for continuation in [true, false] {
+        let app = app_of("first", continuation, 1, rest);
+        let server = Server::start(&[&app]);
+        let mut client = server.unix();
+        let mut goes_on = 0;
+        // The first call loads both.
+        for _ in 0..11 {
+            let text = call(&mut client, "x").is(200).text();
+            let (first, second) = text.split_once(' ').expect("two numbers");
+            let number = |text: &str| text.parse::<u64>().expect("a number");
+            goes_on += u32::from(number(second) < number(first));
+        }
+        let expected = if continuation { 10 } else { 0 };
+        assert_eq!(goes_on, expected, "with `continuation = {continuation}`");
+        server.stop().exits(0);
+    }
+}
+
 #[test]
 fn a_chain_over_three_functions_is_the_same_with_and_without() {
     for executors in [1, 2] {
@@ -445,6 +476,46 @@ fn of_chains_whose_executors_are_killed_no_hop_runs_twice() {
         whole += u64::from(hops.len() as u64 == HOPS + 1);
     }
     assert!(whole >= arrived);
+    server.stop().exits(0);
+}
+
+#[test]
+fn of_chains_whose_executors_are_stopped_and_continued_every_hop_runs_once() {
+    const CHAINS: usize = 300;
+    const HOPS: u64 = 300;
+    let app = round(true, 2);
+    let server = Server::start(&[&app]);
+    let socket = server.socket().to_owned();
+    let is_over = AtomicBool::new(false);
+    let mut random = Random::new(8);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| chains(&socket, CHAINS, HOPS)))
+            .collect();
+        let waiter = scope.spawn(|| {
+            let ended = clients.into_iter().map(|client| client.join());
+            let ended: Vec<_> = ended.collect();
+            is_over.store(true, Ordering::Relaxed);
+            for sums in ended {
+                assert_eq!(sums.expect("all were answered"), (CHAINS as u64, 0));
+            }
+        });
+        let executors = server.running().executors();
+        while !is_over.load(Ordering::Relaxed) {
+            let stopped = &executors[random.next_u64() as usize % executors.len()];
+            stopped.signal(Signal::SIGSTOP);
+            thread::sleep(Duration::from_micros(random.next_u64() % 20_000));
+            stopped.signal(Signal::SIGCONT);
+            thread::sleep(Duration::from_micros(random.next_u64() % 5_000));
+        }
+        waiter.join().expect("all were answered");
+    });
+    until("everything is over", || is_at_rest(&server));
+    assert_no_deaths(&server);
+    let all = marks(&app, "hops");
+    let once: BTreeSet<_> = all.iter().copied().collect();
+    let expected = 2 * CHAINS * (HOPS as usize + 1);
+    assert_eq!((once.len(), all.len()), (expected, expected));
     server.stop().exits(0);
 }
 
