@@ -65,7 +65,7 @@ pub(super) struct Offers {
     /// Slots of executors that may start something by themselves.
     granted: Vec<u16>,
     /// One of them may have waited long enough.
-    timer: TimerId,
+    pub(super) timer: TimerId,
 }
 
 impl Offers {

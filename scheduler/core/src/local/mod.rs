@@ -538,6 +538,7 @@ impl Local {
         self.tables.flush_releases(of, slot, sink);
         self.tables.forget_releases(of, slot);
         self.tables.timers.cancel(&mut of.forward_timer);
+        self.tables.timers.cancel(&mut of.offers.timer);
         self.tables.forget_exchange(of);
         self.tables.timers.cancel(&mut of.pool.timer);
         self.tables.timers.cancel(&mut of.pool.surplus_timer);

@@ -43,6 +43,17 @@ struct Deaf {
     /// Those that have asked for an object on disk and have no answer.
     loading: BTreeSet<ExecutorId>,
     open: HashMap<SessionId, AppId>,
+    /// The block that each may start by itself, and the first it has not used.
+    granted: HashMap<ExecutorId, u64>,
+    unused: HashMap<ExecutorId, u64>,
+    /// What each has offered last.
+    offered: HashMap<ExecutorId, u64>,
+    /// What could not be taken back: only its executor tells what has become of it.
+    taken: HashMap<ExecutorId, u64>,
+    /// What has been begun, or may have been, by others than the core.
+    begun: HashSet<u64>,
+    /// What its bits say in turn is whether an offer can be taken back.
+    words: u64,
     ended: HashSet<SessionId>,
     removed: BTreeSet<AppId>,
     releases_until_full: u32,
@@ -58,6 +69,14 @@ impl Deaf {
     /// Whether what it says counts, and it may ask for something.
     fn runs(&self, id: ExecutorId) -> bool {
         id.slot < EXECUTORS + WAITERS && self.busy.contains(&id) && !self.killed.contains(&id)
+    }
+
+    /// An executor has returned, and has not gone on with what it had offered.
+    fn left(&mut self, id: ExecutorId) {
+        if !self.killed.contains(&id) {
+            self.offered.remove(&id);
+            self.taken.remove(&id);
+        }
     }
 
     /// At most so many of an app run at once; who waits, is cancelled or is being killed is not
@@ -100,6 +119,8 @@ impl Sink for Deaf {
         assert_eq!(*self.open.entry(session).or_insert(id.app), id.app);
         assert!(!self.ended.contains(&session));
         assert!(self.busy.insert(id), "one dispatch is open at a time");
+        let is_known = self.begun.contains(&dispatch.invocation);
+        assert!(!is_known, "what has begun is not begun again");
         self.cancelled.remove(&id);
         self.check_runners(id.app);
     }
@@ -144,6 +165,22 @@ impl Sink for Deaf {
     fn cancel(&mut self, id: ExecutorId, _: u64) {
         assert!(self.alive.contains_key(&id));
         self.cancelled.insert(id);
+    }
+
+    fn grant(&mut self, id: ExecutorId, first: u64) {
+        assert!(self.alive.contains_key(&id));
+        self.granted.insert(id, first);
+        let unused = self.unused.entry(id).or_default();
+        *unused = first.max(*unused);
+    }
+
+    fn withdraw(&mut self, id: ExecutorId, invocation: u64) -> bool {
+        self.words = self.words.rotate_right(1);
+        let is_left = !self.alive.contains_key(&id) || self.words & 1 == 0;
+        if !is_left {
+            self.taken.insert(id, invocation);
+        }
+        is_left
     }
 
     fn spawn(&mut self, id: ExecutorId, _: u16) {
@@ -253,6 +290,21 @@ enum Message {
     Fire(u8, bool, u8, Vec<u64>),
     Drop(u8, Vec<u64>),
     TickAt(u64),
+    Offer(u8, u32, u64),
+    Continue,
+}
+
+/// Mostly going on, as it should be or not.
+fn message_between() -> impl Strategy<Value = Message> {
+    let jump = prop_oneof![40 => Just(0), 4 => 1..3u64, 1 => any::<u64>()];
+    prop_oneof![
+        4 => message(),
+        3 => (any::<u8>(), 0..100u32, jump)
+            .prop_map(|(to, at, jump)| Message::Offer(to, at, jump)),
+        3 => Just(Message::Continue),
+        2 => (prop_oneof![8 => Just(0), 1 => any::<i32>()], 3..30u8)
+            .prop_map(|(status, ending)| Message::Complete(status, ending)),
+    ]
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -306,9 +358,9 @@ fn message() -> impl Strategy<Value = Message> {
     ]
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn op(message: impl Strategy<Value = Message> + 'static) -> impl Strategy<Value = Op> {
     prop_oneof![
-        60 => (any::<u8>(), message()).prop_map(|(who, message)| Op::Say(who, message)),
+        60 => (any::<u8>(), message).prop_map(|(who, message)| Op::Say(who, message)),
         6 => Just(Op::Start),
         1 => Just(Op::SpawnFails),
         2 => any::<u8>().prop_map(Op::Die),
@@ -381,6 +433,25 @@ fn spec() -> AppSpec {
     spec
 }
 
+/// With functions that may be gone on from and gone on with, and one that may not.
+fn walking() -> AppSpec {
+    let mut spec = spec();
+    spec.keep_request = false;
+    for function in &mut spec.functions {
+        function.attempts = 1;
+        function.serial_by = None;
+    }
+    spec.functions[0].next = vec![0];
+    spec.functions[1].calls = vec![0, 2];
+    spec.functions[1].timeout_ns = Some(5_000_000);
+    spec.buckets[0].triggers = vec![immediate(&[1])];
+    spec.buckets[1].triggers = vec![immediate(&[0])];
+    for bucket in &mut spec.buckets {
+        bucket.reruns.clear();
+    }
+    spec
+}
+
 /// Whose session it is that an answer is for: that of the invocation itself.
 const OWN: u8 = 254;
 
@@ -399,9 +470,10 @@ const WAITERS: u16 = 2;
 const INGRESS: u16 = EXECUTORS + WAITERS + 2;
 
 /// Numbers of triggers that can be steered, as [`spec`] counts them.
-const ROUNDS: u8 = 7;
-const JOIN: u8 = 8;
-const GROUPS: u8 = 9;
+const ROUNDS: u8 = FIRST_GATHERED + 2;
+const JOIN: u8 = FIRST_GATHERED + 3;
+const GROUPS: u8 = FIRST_GATHERED + 4;
+const FIRST_GATHERED: u8 = 5;
 
 /// One trigger of each type that gathers.
 fn gathering() -> Vec<TriggerSpec> {
@@ -457,10 +529,13 @@ struct Storm {
     sessions: Vec<SessionId>,
     /// Processes start and die as soon as they should.
     prompt: bool,
+    /// How many triggers there are before those that gather.
+    triggers: u8,
 }
 
 impl Storm {
-    fn new(spin: SpinPolicy, prompt: bool) -> Self {
+    fn new(spec: &AppSpec, spin: SpinPolicy, prompt: bool) -> Self {
+        let before = &spec.buckets[..2];
         let mut storm = Self {
             core: Core::new(CoreConfig {
                 keeps_on_disk: true,
@@ -475,12 +550,11 @@ impl Storm {
             requests: 0,
             sessions: Vec::new(),
             prompt,
+            triggers: before.iter().map(|of| of.triggers.len() as u8).sum(),
         };
         for app in APPS {
-            storm.step(Event::Deploy {
-                app,
-                spec: Box::new(spec()),
-            });
+            let spec = Box::new(spec.clone());
+            storm.step(Event::Deploy { app, spec });
         }
         storm
     }
@@ -642,6 +716,13 @@ impl Storm {
 
     fn die(&mut self, executor: ExecutorId) {
         if let Some(incarnation) = self.sink.alive.remove(&executor) {
+            // Who was heard to the end has not begun what it has not said.
+            let taken = self.sink.taken.remove(&executor);
+            let was_killed = self.sink.killed.contains(&executor);
+            self.sink.begun.extend(taken.filter(|_| was_killed));
+            self.sink.offered.remove(&executor);
+            self.sink.granted.remove(&executor);
+            self.sink.unused.remove(&executor);
             self.sink.busy.remove(&executor);
             self.sink.killed.remove(&executor);
             self.sink.waiting.remove(&executor);
@@ -773,6 +854,11 @@ impl Storm {
                 .flat_map(|number| number.to_le_bytes())
                 .collect();
         }
+        let triggers = self.triggers;
+        let steered = |trigger: u8| match trigger.checked_sub(FIRST_GATHERED) {
+            Some(gathers) => u16::from(triggers) + u16::from(gathers),
+            None => u16::from(trigger),
+        };
         let session = |whose: u8| match whose {
             OWN => 0,
             255 => 1,
@@ -859,22 +945,22 @@ impl Storm {
                     put_join_key(&mut joined, KEYS[usize::from(*key) % 4]);
                 }
                 FromExecutor::Join {
-                    trigger: u16::from(trigger),
+                    trigger: steered(trigger),
                     more,
                     keys: &joined,
                 }
             }
             Message::Redundant(trigger, k, n) => FromExecutor::Redundant {
-                trigger: u16::from(trigger),
+                trigger: steered(trigger),
                 k,
                 n,
             },
             Message::ExpectSources(trigger, sources) => FromExecutor::ExpectSources {
-                trigger: u16::from(trigger),
+                trigger: steered(trigger),
                 sources,
             },
             Message::CloseSource(trigger) => FromExecutor::CloseSource {
-                trigger: u16::from(trigger),
+                trigger: steered(trigger),
             },
             Message::Fire(function, more, whose, _) => FromExecutor::Fire {
                 function: match function {
@@ -889,6 +975,25 @@ impl Storm {
                 session: session(whose),
                 objects: &numbers,
             },
+            Message::Offer(to, offset_units, jump) => {
+                let unused = self.sink.unused.get(&executor).copied().unwrap_or(1);
+                FromExecutor::Offer {
+                    target: [
+                        Target::Next,
+                        Target::Bucket(0),
+                        Target::Bucket(1),
+                        Target::Function(u16::from(to) / 4 % 3),
+                    ][usize::from(to) % 4],
+                    extent: Extent {
+                        offset_units,
+                        len_units: 1,
+                    },
+                    size_bytes: 3,
+                    ordinal: u32::from(to),
+                    invocation: unused.wrapping_add(jump),
+                }
+            }
+            Message::Continue => FromExecutor::Continue { discarded: 1 },
             Message::TickAt(in_ns) => FromExecutor::TickAt {
                 time_ns: self.now_ns.saturating_add(in_ns),
             },
@@ -896,6 +1001,12 @@ impl Storm {
         match message {
             FromExecutor::Complete { .. } => {
                 self.sink.busy.remove(&executor);
+                self.sink.left(executor);
+            }
+            FromExecutor::Offer { invocation, .. } => {
+                let next = invocation.wrapping_add(1);
+                self.sink.unused.insert(executor, next);
+                self.sink.offered.insert(executor, invocation);
             }
             FromExecutor::Get { .. } if self.sink.runs(executor) => {
                 self.sink.waiting.insert(executor);
@@ -905,7 +1016,15 @@ impl Storm {
             }
             _ => {}
         }
+        let goes_on = matches!(message, FromExecutor::Continue { .. });
+        let is_heard = self.sink.runs(executor);
         self.step(Event::Message { executor, message });
+        if goes_on && is_heard && !self.sink.killed.contains(&executor) {
+            let begun = self.sink.offered.remove(&executor);
+            let begun = begun.expect("one that offers nothing cannot go on");
+            self.sink.begun.insert(begun);
+            self.sink.taken.remove(&executor);
+        }
     }
 
     /// The apps go, and with them everything.
@@ -946,18 +1065,39 @@ proptest! {
 
     #[test]
     fn nothing_an_executor_says_shakes_the_core(
-        spin in prop_oneof![
-            Just(SpinPolicy::Never),
-            Just(SpinPolicy::Budget(20_000)),
-            Just(SpinPolicy::Always),
-        ],
+        spin in spin(),
         prompt in prop::bool::weighted(0.8),
-        ops in prop::collection::vec(op(), 1..400),
+        ops in prop::collection::vec(op(message()), 1..400),
     ) {
-        let mut storm = Storm::new(spin, prompt);
+        let mut storm = Storm::new(&spec(), spin, prompt);
         for op in &ops {
             storm.apply(op);
         }
         storm.end();
     }
+
+    /// Words that change as they like, offers of what was never granted, and all else that there
+    /// is: what has begun is never begun again.
+    #[test]
+    fn nothing_that_goes_on_by_itself_shakes_the_core(
+        spin in spin(),
+        prompt in prop::bool::weighted(0.8),
+        words in any::<u64>(),
+        ops in prop::collection::vec(op(message_between()), 1..400),
+    ) {
+        let mut storm = Storm::new(&walking(), spin, prompt);
+        storm.sink.words = words;
+        for op in &ops {
+            storm.apply(op);
+        }
+        storm.end();
+    }
+}
+
+fn spin() -> impl Strategy<Value = SpinPolicy> {
+    prop_oneof![
+        Just(SpinPolicy::Never),
+        Just(SpinPolicy::Budget(20_000)),
+        Just(SpinPolicy::Always),
+    ]
 }
