@@ -1,7 +1,7 @@
 //! Executors that go on by themselves: what is granted, what is taken back, and that exactly one
 //! starts what was offered.
 
-use pheromone_core::event::{AppId, Death, Destination, ExecutorId};
+use pheromone_core::event::{AppId, Death, Destination, Event, ExecutorId};
 use pheromone_core::in_place::{InPlace, Successor};
 use pheromone_core::spec::{
     AppSpec, Keep, NameMatch, OnFailure, Pool, RerunSpec, Retain, SerialBy, TriggerKind,
@@ -100,6 +100,9 @@ fn what_has_begun_is_not_started_again() {
     assert!(world.try_offer(id, Target::Next));
     // Taken, and not yet said.
     assert!(world.executor(id).goes_on());
+    world.pass(DELAY_NS);
+    let again_ns = world.core.next_timer_ns().expect("it is looked at again");
+    assert_eq!(again_ns, world.now_ns + DELAY_NS, "without hurry");
     world.pass(10 * DELAY_NS);
     assert_eq!(world.all_running("walk"), [id]);
     world.say(id, FromExecutor::Continue { discarded: 0 });
@@ -212,6 +215,18 @@ fn with_its_session_goes_what_was_offered() {
     assert!(matches!(world.ended(call).outcome, End::Failed(_)));
     assert!(world.sink.executors[&id].open.is_none());
     world.assert_empty();
+}
+
+#[test]
+fn with_its_app_goes_the_look_at_what_was_offered() {
+    let (mut world, _, id) = walking(1);
+    assert!(world.try_offer(id, Target::Next));
+    world.automatic = false;
+    world.event(Event::Remove { app: id.app });
+    world.die(id, Death::Signaled(9));
+    assert_eq!(world.sink.removed, [id.app]);
+    world.pass(2 * DELAY_NS);
+    assert_eq!(world.core.next_timer_ns(), None);
 }
 
 #[test]
