@@ -1,6 +1,7 @@
 //! Every interleaving and every reordering that the memory model allows, for the ring, for sleeping
-//! and waking, and for who starts what an executor has offered; and the proof that the models would notice: each ordering that they rest on
-//! is weakened on purpose, and the model must then fail.
+//! and waking, and for who starts what an executor has offered; and the proof that the models
+//! would notice: each ordering that they rest on is weakened on purpose, and the model must then
+//! fail.
 //!
 //! Run by
 //! `RUSTFLAGS="--cfg loom" cargo test -p pheromone-shm --release --test loom --target-dir

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -438,7 +438,7 @@ fn of_chains_whose_executors_are_killed_no_hop_runs_twice() {
             .map(|_| scope.spawn(|| chains(&socket, CHAINS, HOPS)))
             .collect();
         let waiter = scope.spawn(|| {
-            let ended = clients.into_iter().map(|client| client.join());
+            let ended = clients.into_iter().map(ScopedJoinHandle::join);
             let ended: Vec<_> = ended.collect();
             is_over.store(true, Ordering::Relaxed);
             let sums = ended
@@ -493,7 +493,7 @@ fn of_chains_whose_executors_are_stopped_and_continued_every_hop_runs_once() {
             .map(|_| scope.spawn(|| chains(&socket, CHAINS, HOPS)))
             .collect();
         let waiter = scope.spawn(|| {
-            let ended = clients.into_iter().map(|client| client.join());
+            let ended = clients.into_iter().map(ScopedJoinHandle::join);
             let ended: Vec<_> = ended.collect();
             is_over.store(true, Ordering::Relaxed);
             for sums in ended {

@@ -345,8 +345,8 @@ impl Tables {
         self.note_start(app, slot, started, kept);
     }
 
-    /// The books of an invocation that an executor has been told to start, or has started. `kept`: the
-    /// session's request and its headers.
+    /// The books of an invocation that an executor has been told to start, or has started. `kept`:
+    /// the session's request and its headers.
     #[inline(always)]
     pub(super) fn note_start(
         &mut self,
