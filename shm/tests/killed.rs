@@ -170,7 +170,10 @@ fn a_consumer_killed_anywhere_in_a_pop_has_taken_the_message_or_not() {
     );
 }
 
-/// The invocations that are offered in the sweep below.
+/// Instructions from one kill to the next in the long sweep below: what it looks for lasts longer.
+const STRIDE: u32 = 5;
+
+/// The invocations that are offered in it.
 const FIRST: u64 = 100;
 const SECOND: u64 = FIRST + 1;
 
@@ -221,8 +224,9 @@ fn an_executor_killed_anywhere_in_going_on_has_begun_what_it_says_and_no_more() 
     ];
     // By what the ring holds; and of those with the first offer alone: it can still be withdrawn.
     let (mut said, mut withdrawn) = ([0; 5], 0);
-    sweep(|steps| {
-        let control = Control::new(0, steps + 1);
+    sweep(|round| {
+        let steps = round * STRIDE;
+        let control = Control::new(0, round + 1);
         let mut scheduler = control.scheduler();
         scheduler.grant(FIRST);
         begun.word(0).store(0, Ordering::Relaxed);
