@@ -171,7 +171,7 @@ fn a_consumer_killed_anywhere_in_a_pop_has_taken_the_message_or_not() {
 }
 
 /// Instructions from one kill to the next in the long sweep below: what it looks for lasts longer.
-const STRIDE: u32 = 5;
+const STRIDE: u32 = 61;
 
 /// The invocations that are offered in it.
 const FIRST: u64 = 100;
