@@ -237,12 +237,15 @@ impl Local {
         let next = self.tables.invocations[begun].function;
         app.executor(id.slot).set_loaded(next);
         let session = self.tables.invocations[begun].session.some();
-        let kept = session.map(|session| {
-            let session = &self.tables.sessions[session];
-            [session.request_object, session.headers_object]
-        });
-        self.tables
-            .note_start(app, id.slot, begun, kept.unwrap_or_default());
+        let kept = match session {
+            Some(session) => {
+                let session = &self.tables.sessions[session];
+                [session.request_object, session.headers_object]
+            }
+            // It reads the headers of the one before it, though its session is gone.
+            None => [Ref::NONE, self.tables.invocations[finished].headers],
+        };
+        self.tables.note_start(app, id.slot, begun, kept);
         app.stats.discarded_total += u64::from(discarded);
         app.stats.continued_total += 1;
         if app.pool.quick_deaths > 0 || app.pool.failed_loads > 0 {

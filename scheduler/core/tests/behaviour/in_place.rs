@@ -1,16 +1,16 @@
 //! Executors that go on by themselves: what is granted, what is taken back, and that exactly one
 //! starts what was offered.
 
-use pheromone_core::event::{AppId, Death, Destination, Event, ExecutorId};
+use pheromone_core::event::{AppId, Death, Destination, Event, ExecutorId, Request, RequestId};
 use pheromone_core::in_place::{InPlace, Successor};
 use pheromone_core::spec::{
     AppSpec, Keep, NameMatch, OnFailure, Pool, RerunSpec, Retain, SerialBy, TriggerKind,
 };
 use pheromone_shm::claim::GRANT_HOPS;
-use pheromone_shm::message::{Ending, Extent, FromExecutor, Target};
+use pheromone_shm::message::{Ending, Extent, FromExecutor, HeadersRef, Target};
 
 use crate::common::app::{app, bucket, immediate};
-use crate::common::{CONFIG, Call, End, World};
+use crate::common::{APP, CONFIG, Call, End, World};
 
 const DELAY_NS: u64 = 50_000;
 
@@ -292,6 +292,43 @@ fn a_cancelled_session_stops_a_chain_that_is_ahead() {
     assert!(world.opened(id).cancelled);
     assert!(!world.try_offer(id, Target::Next));
     world.done(id);
+    world.assert_empty();
+}
+
+#[test]
+fn who_runs_for_nobody_reads_its_headers_still() {
+    let mut world = World::new(chain(1));
+    let ingress = ExecutorId {
+        app: APP,
+        slot: world.sink.apps[&APP].ingress_slot(),
+    };
+    let (body, block) = (world.ingress(APP, 10), world.ingress(APP, 20));
+    let headers = HeadersRef {
+        region: ingress.slot,
+        offset_units: block.extent.offset_units,
+        size_bytes: 20,
+    };
+    let request = world.send(Request {
+        app: APP,
+        id: RequestId(0),
+        destination: Destination::Function(0),
+        body,
+        headers: Some((headers, block.extent)),
+        session: None,
+        has_caller: true,
+        timeout_ns: None,
+        durable: None,
+    });
+    let call = world.answer_of(request).expect("let in");
+    let id = world.running("walk");
+    assert!(world.try_offer(id, Target::Next));
+    assert!(world.executor(id).goes_on());
+    world.cancel(call);
+    world.say(id, FromExecutor::Continue { discarded: 0 });
+    let is_there = |world: &World| world.sink.memory[&ingress].holds(block.extent.offset_units);
+    assert!(is_there(&world));
+    world.done(id);
+    assert!(!is_there(&world));
     world.assert_empty();
 }
 
