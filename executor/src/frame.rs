@@ -50,7 +50,7 @@ pub struct Frame {
     pub session: u64,
     /// `NO_DEADLINE` for none: the session's, until the function is called.
     pub deadline_ns: u64,
-    /// `NO_DEADLINE` for none.
+    /// Until then its session lives, whatever the attempt's timeout; `NO_DEADLINE` for ever.
     session_deadline_ns: u64,
     /// `NO_DEADLINE` for none.
     timeout_ns: u64,

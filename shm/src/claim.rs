@@ -12,8 +12,8 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Invocations of one grant: what an executor may go through before it asks for nothing less than
-/// its scheduler's attention.
+/// Invocations of one grant: so many an executor may start by itself before its scheduler has to
+/// grant more. Others who wait let at most these go first.
 pub const GRANT_HOPS: u64 = 64;
 
 const OFFERED: u64 = 1;

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{AppSpec, BucketSpec, FunctionIndex, Retain, TriggerKind};
+use crate::spec::{AppSpec, BucketSpec, FunctionIndex, FunctionSpec, Retain, TriggerKind};
 
 /// What an app's objects lead to by themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,6 @@ impl InPlace {
                 is_used: false,
             };
         }
-        let functions = (0..).zip(&spec.functions);
         let mut first_trigger = 0;
         let mut buckets = Vec::with_capacity(spec.buckets.len());
         for bucket in &spec.buckets {
@@ -46,7 +45,7 @@ impl InPlace {
             first_trigger += bucket.triggers.len() as u16;
         }
         let mut in_place = Self {
-            functions: functions.map(|(index, _)| may_go_on(spec, index)).collect(),
+            functions: may_go_on(spec),
             buckets,
             is_used: false,
         };
@@ -73,18 +72,26 @@ impl InPlace {
     }
 }
 
-/// Whether a function takes no part in anything that the scheduler has to weigh before it starts or
-/// after it has ended: further attempts, reruns, turns, numbers, and others that go before it.
-fn may_go_on(spec: &AppSpec, index: FunctionIndex) -> bool {
-    let function = &spec.functions[usize::from(index)];
-    let mut others = spec.functions.iter();
-    let mut reruns = spec.buckets.iter().flat_map(|bucket| &bucket.reruns);
-    function.attempts == 1
-        && function.serial_by.is_none()
-        && function.max_concurrency.is_none()
-        && !function.durable
-        && others.all(|other| other.priority <= function.priority)
-        && reruns.all(|rule| rule.function != index)
+/// Functions that take no part in anything that the scheduler has to weigh before they start or
+/// after they have ended: further attempts, reruns, turns, numbers, and others that go before them.
+fn may_go_on(spec: &AppSpec) -> Vec<bool> {
+    let highest = spec
+        .functions
+        .iter()
+        .map(|function| function.priority)
+        .max();
+    let is_alone = |function: &FunctionSpec| {
+        function.attempts == 1
+            && function.serial_by.is_none()
+            && function.max_concurrency.is_none()
+            && !function.durable
+            && Some(function.priority) == highest
+    };
+    let mut may: Vec<bool> = spec.functions.iter().map(is_alone).collect();
+    for rule in spec.buckets.iter().flat_map(|bucket| &bucket.reruns) {
+        may[usize::from(rule.function)] = false;
+    }
+    may
 }
 
 fn successor(bucket: &BucketSpec, first_trigger: u16) -> Option<Successor> {
