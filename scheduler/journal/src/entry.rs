@@ -3,9 +3,13 @@
 //! The journal looks at identities only (sessions, invocations, names, sequence numbers);
 //! everything else it keeps for whoever reads it after a restart.
 
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use foldhash::quality::RandomState;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::format;
@@ -20,9 +24,13 @@ pub type InvocationId = u64;
 /// The number of an entry, given by the journal, growing, never used twice.
 pub type Sequence = u64;
 
-/// What a durable object is found by. Copies share their text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Arc<NameParts>);
+/// What a durable object is found by. Copies share their text, and know its hash: a table looks at
+/// the text of the one name that is asked for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Name {
+    hash: u64,
+    parts: Arc<NameParts>,
+}
 
 /// The parts of a [`Name`].
 #[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,11 +46,20 @@ pub struct NameParts {
 impl Name {
     /// The name of these three parts.
     pub fn new(app: &str, bucket: &str, key: &[u8]) -> Self {
-        Self(Arc::new(NameParts {
+        Self::of(NameParts {
             app: app.to_owned(),
             bucket: bucket.to_owned(),
             key: key.to_owned(),
-        }))
+        })
+    }
+
+    fn of(parts: NameParts) -> Self {
+        // Seeded at random, once in each process.
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+        Self {
+            hash: HASHER.hash_one(&parts),
+            parts: Arc::new(parts),
+        }
     }
 
     fn fits(&self) -> bool {
@@ -57,24 +74,48 @@ impl Deref for Name {
     type Target = NameParts;
 
     fn deref(&self) -> &NameParts {
-        &self.0
+        &self.parts
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts.cmp(&other.parts)
     }
 }
 
 impl Serialize for Name {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        self.parts.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Arc::new(NameParts::deserialize(deserializer)?)))
+        Ok(Self::of(NameParts::deserialize(deserializer)?))
     }
 }
 
-impl std::fmt::Display for Name {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.fmt(f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key.escape_ascii();
         write!(f, "{}/{}/{key}", self.app, self.bucket)
     }

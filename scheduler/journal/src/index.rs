@@ -17,6 +17,7 @@ use std::mem;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use smallvec::SmallVec;
 
 use crate::entry::{Entry, Firing, InvocationId, Name, Object, Sequence, SessionId};
 use crate::extent::{Extent, Place, Stored};
@@ -60,6 +61,9 @@ struct Standing {
     on_disk: u64,
 }
 
+/// What an invocation has sent under a name: ordinals, nearly always one, and numbers.
+pub(crate) type Sends = SmallVec<[(u64, Sequence); 1]>;
+
 /// What a session has done.
 #[derive(Default)]
 struct Session {
@@ -71,7 +75,7 @@ struct Session {
     request: Option<Sequence>,
     response: Option<Sequence>,
     /// Its sends, by invocation and name, each with its ordinal.
-    sends: HashMap<(InvocationId, Name), Vec<(u64, Sequence)>>,
+    sends: HashMap<(InvocationId, Name), Sends>,
     /// Its fired invocations, with the inputs that each holds.
     fired: HashMap<InvocationId, (Sequence, Vec<Sequence>)>,
 }
@@ -101,21 +105,33 @@ impl Index {
 
     /// Takes in an entry that is durable at `place`. `has_ended`: its session had ended when
     /// compaction copied it.
-    pub(crate) fn apply(&mut self, entry: &Entry, place: Place, has_ended: bool) {
+    pub(crate) fn apply(&mut self, entry: Entry, place: Place, has_ended: bool) {
         let sequence = place.header.sequence;
         let is_notice = place.header.is_notice();
         place.segment.add(place.header.record_bytes(), is_notice);
         // Held by this function until it returns.
-        let record = Record {
+        let mut record = Record {
             place,
             holds: 1,
             object: None,
         };
-        self.records.insert(sequence, record);
+        if let Entry::Object(object) = entry {
+            let object = Arc::new(object);
+            record.object = Some(Arc::clone(&object));
+            self.records.insert(sequence, record);
+            self.apply_object(&object, sequence, has_ended);
+        } else {
+            self.records.insert(sequence, record);
+            self.apply_deed(entry, sequence);
+        }
+        self.release(sequence);
+    }
+
+    fn apply_deed(&mut self, entry: Entry, sequence: Sequence) {
         match entry {
+            Entry::Object(_) => unreachable!("an object is no deed"),
             Entry::Request(entry) => self.keep(entry.session, sequence).request = Some(sequence),
             Entry::Response(entry) => self.keep(entry.session, sequence).response = Some(sequence),
-            Entry::Object(entry) => self.apply_object(entry, sequence, has_ended),
             Entry::Firing(entry) => self.apply_firing(entry, sequence),
             Entry::Success(entry) => {
                 let session = self.keep(entry.session, sequence);
@@ -126,13 +142,9 @@ impl Index {
             Entry::End(entry) => self.apply_end(entry.session, sequence),
             Entry::Delete(entry) => self.apply_delete(&entry.name, sequence),
         }
-        self.release(sequence);
     }
 
     fn apply_object(&mut self, object: &Object, sequence: Sequence, has_ended: bool) {
-        if let Some(record) = self.records.get_mut(&sequence) {
-            record.object = Some(Arc::new(object.clone()));
-        }
         let standing = self.names.entry(object.name.clone()).or_default();
         standing.on_disk += 1;
         let before = standing.current.replace(sequence);
@@ -154,8 +166,8 @@ impl Index {
         }
     }
 
-    fn apply_firing(&mut self, firing: &Firing, sequence: Sequence) {
-        let mut inputs = firing.inputs.clone();
+    fn apply_firing(&mut self, firing: Firing, sequence: Sequence) {
+        let mut inputs = firing.inputs;
         inputs.retain(|input| self.hold(*input));
         let contributors: BTreeSet<_> = inputs
             .iter()
@@ -360,7 +372,7 @@ impl Index {
     ) -> &[(u64, Sequence)] {
         let session = self.sessions.get(&session);
         let sends = session.and_then(|session| session.sends.get(identity));
-        sends.map_or(&[], Vec::as_slice)
+        sends.map_or(&[], SmallVec::as_slice)
     }
 
     /// The request, the response or the firing that a session has recorded.

@@ -126,15 +126,24 @@ impl Journal {
         self.send(Command::Expire { now_ns, done });
     }
 
+    /// Has `told` called after the answers of each batch, and after each answer that comes alone, on
+    /// the thread that has called them: so those who are told of many are woken once. Whoever is
+    /// there first stays.
+    pub fn after_answers(&self, told: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.after_answers.set(Box::new(told));
+    }
+
     fn send(&self, command: Command) {
-        let Some(commands) = &self.commands else {
-            return command.refuse(WriteError::Closed);
+        let sent = match &self.commands {
+            Some(commands) => commands.try_send(command),
+            None => Err(TrySendError::Disconnected(command)),
         };
-        match commands.try_send(command) {
-            Ok(()) => {}
+        match sent {
+            Ok(()) => return,
             Err(TrySendError::Full(command)) => command.refuse(WriteError::Overloaded),
             Err(TrySendError::Disconnected(command)) => command.refuse(WriteError::Closed),
         }
+        self.shared.answered();
     }
 
     /// The object that a name stands for. It sees everything of which somebody has been told that

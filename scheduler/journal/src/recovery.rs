@@ -318,7 +318,7 @@ impl Recovery {
             offset: record.offset,
             header: record.header,
         };
-        self.index.apply(&entry, place, has_ended);
+        self.index.apply(entry, place, has_ended);
     }
 
     fn finish(mut self, disk: &dyn Disk, last_number: u64, previous_end: u64) -> Opened {

@@ -7,7 +7,7 @@ use foldhash::{HashMap, HashSet};
 
 use crate::entry::{Entry, InvocationId, Name, Object, Sequence, SessionId};
 use crate::error::WriteError;
-use crate::index::Index;
+use crate::index::{Index, Sends};
 
 /// What has become of an entry, once it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ enum Deed {
 pub(crate) struct Pending {
     /// What a name will stand for.
     names: HashMap<Name, Option<Sequence>>,
-    sends: HashMap<(SessionId, InvocationId, Name), Vec<(u64, Sequence)>>,
+    sends: HashMap<(SessionId, InvocationId, Name), Sends>,
     deeds: HashMap<Deed, Sequence>,
     open: HashSet<SessionId>,
     ended: HashMap<SessionId, Sequence>,

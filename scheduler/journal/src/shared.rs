@@ -1,7 +1,7 @@
 //! What the journal's threads and its readers have in common.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crossbeam_channel::Sender;
 
@@ -51,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) segment_bytes: u64,
     index: RwLock<Index>,
     pub(crate) counters: Counters,
+    pub(crate) after_answers: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Shared {
@@ -60,6 +61,14 @@ impl Shared {
             segment_bytes,
             index: RwLock::new(index),
             counters: Counters::default(),
+            after_answers: OnceLock::new(),
+        }
+    }
+
+    /// All that there was to answer has been answered.
+    pub(crate) fn answered(&self) {
+        if let Some(after_answers) = self.after_answers.get() {
+            after_answers();
         }
     }
 

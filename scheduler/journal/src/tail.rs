@@ -71,6 +71,20 @@ impl Tail {
         }
     }
 
+    /// The same, with memory that is there already.
+    pub(crate) fn reusing(self, mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self { bytes, ..self }
+    }
+
+    /// Its memory, for the next one; none if that is more than is worth keeping.
+    pub(crate) fn into_memory(self) -> Vec<u8> {
+        if self.bytes.capacity() > CHUNK_BYTES {
+            return Vec::new();
+        }
+        self.bytes
+    }
+
     /// Where the next record begins.
     pub(crate) fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64

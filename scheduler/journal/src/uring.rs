@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
+use std::thread::{self, ThreadId};
 
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 
@@ -17,11 +18,15 @@ const ENTRIES: u32 = 2;
 const WRITE: u64 = 1;
 /// Marks the completion of the flush.
 const FLUSH: u64 = 2;
+/// Marks the completion of nothing.
+const NOTHING: u64 = 3;
 
 /// A ring, used by one thread at a time.
 pub(crate) struct Ring {
     /// `None` after a submission of which nobody can say how it has ended, or whether it has.
     ring: Option<IoUring>,
+    /// The thread whose workers are where it is.
+    settled: Option<ThreadId>,
 }
 
 /// How a write with its flush has ended.
@@ -45,7 +50,10 @@ impl Ring {
                 "the kernel's io_uring has no write or no fsync",
             ));
         }
-        Ok(Self { ring: Some(ring) })
+        Ok(Self {
+            ring: Some(ring),
+            settled: None,
+        })
     }
 
     /// It can be used still.
@@ -63,6 +71,11 @@ impl Ring {
         let Some(ring) = &mut self.ring else {
             return Err(io::Error::other("the io_uring has failed before"));
         };
+        let user = thread::current().id();
+        if self.settled != Some(user) {
+            self.settled = Some(user);
+            settle(ring);
+        }
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let descriptor = types::Fd(file.as_raw_fd());
         let write = opcode::Write::new(descriptor, bytes.as_ptr(), length)
@@ -90,6 +103,26 @@ impl Ring {
     }
 }
 
+/// Keeps the kernel's workers, which do the flushes, to the CPUs of the calling thread, by which
+/// whoever has started it keeps it away from others (the scheduler). Without it they are on any CPU.
+/// A preference: a kernel that does not know it goes on as before.
+fn settle(ring: &mut IoUring) {
+    let nothing = opcode::Nop::new().build().user_data(NOTHING);
+    // SAFETY: it reads and writes no memory of ours.
+    let pushed = unsafe { ring.submission().push(&nothing) };
+    // The kernel takes the CPUs of a thread that it knows from a request.
+    if pushed.is_err() || ring.submit_and_wait(1).is_err() {
+        return;
+    }
+    // SAFETY: all zeros are an empty set.
+    let mut cpus: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: the set is ours, and as long as is said.
+    let known = unsafe { libc::sched_getaffinity(0, size_of_val(&cpus), &raw mut cpus) };
+    if known == 0 {
+        let _ = ring.submitter().register_iowq_aff(&cpus);
+    }
+}
+
 /// The results of the write and of the flush, as the kernel gives them.
 fn completions(ring: &mut IoUring) -> io::Result<(i32, i32)> {
     let (mut written, mut flushed) = (None, None);
@@ -97,13 +130,16 @@ fn completions(ring: &mut IoUring) -> io::Result<(i32, i32)> {
         for completion in ring.completion() {
             match completion.user_data() {
                 WRITE => written = Some(completion.result()),
-                _ => flushed = Some(completion.result()),
+                FLUSH => flushed = Some(completion.result()),
+                _ => {}
             }
         }
         if let (Some(written), Some(flushed)) = (written, flushed) {
             return Ok((written, flushed));
         }
-        match ring.submit_and_wait(1) {
+        // One wake for both: a write that fails or is short ends the flush as well.
+        let missing = usize::from(written.is_none()) + usize::from(flushed.is_none());
+        match ring.submit_and_wait(missing) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }

@@ -65,6 +65,8 @@ pub(crate) struct Writer {
     next_sequence: Sequence,
     /// Where the segment before `next_segment` ends; 0 if there is none.
     previous_end: u64,
+    /// What the last batch was put together in.
+    memory: Vec<u8>,
 }
 
 struct Active {
@@ -118,6 +120,7 @@ impl Writer {
             next_segment,
             next_sequence,
             previous_end,
+            memory: Vec::new(),
         }
     }
 
@@ -255,10 +258,12 @@ impl Writer {
         let tail = match batch.tail.take() {
             Some(tail) => tail,
             None => {
+                let memory = mem::take(&mut self.memory);
                 let active = self.active()?;
                 let (segment, previous) = (&active.segment, active.previous);
                 let salt = segment.header.salt;
-                Tail::new(Arc::clone(&segment.file), salt, previous, segment.end())
+                let file = Arc::clone(&segment.file);
+                Tail::new(file, salt, previous, segment.end()).reusing(memory)
             }
         };
         Ok(batch.tail.insert(tail))
@@ -322,9 +327,11 @@ impl Writer {
             let (end, previous) = (tail.end(), tail.previous());
             self.take_effect(mem::take(&mut batch.accepted), end, previous);
         }
+        self.memory = batch.tail.map_or_else(Vec::new, Tail::into_memory);
         for answer in batch.answers {
             answer(batch.failure.as_ref());
         }
+        self.shared.answered();
     }
 
     /// Lets everybody see what is durable now.
@@ -344,7 +351,7 @@ impl Writer {
                 offset,
                 header,
             };
-            index.apply(&entry, place, false);
+            index.apply(entry, place, false);
         }
         if end >= self.shared.segment_bytes {
             active.segment.seal();

@@ -317,9 +317,19 @@ impl GatewayHandle {
 
     /// Tells it something. Once it has left, nobody minds.
     pub fn tell(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            self.rope.ring_if_asleep();
-        }
+        self.leave(command);
+        self.ring();
+    }
+
+    /// Leaves it something, of which it hears when it is awake: see [`ring`](Self::ring).
+    pub fn leave(&self, command: Command) {
+        // Once it has left, nobody minds.
+        let _ = self.commands.send(command);
+    }
+
+    /// Wakes it, if it sleeps.
+    pub fn ring(&self) {
+        self.rope.ring_if_asleep();
     }
 
     /// Names a request.

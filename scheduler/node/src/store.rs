@@ -119,6 +119,8 @@ impl Store {
         let (journal, mut recovered) = opened.map_err(|error| NodeError::Journal {
             reason: error.to_string(),
         })?;
+        let woken = gateway.clone();
+        journal.after_answers(move || woken.ring());
         let journal = Arc::new(journal);
         let (reads, to_read) = unbounded();
         let expiring = Arc::clone(&journal);
@@ -148,7 +150,7 @@ impl Store {
     ) {
         let gateway = gateway.clone();
         let done = move |result: Result<Receipt, WriteError>| {
-            gateway.tell(Command::Written { question, result });
+            gateway.leave(Command::Written { question, result });
         };
         let Some(file) = version.regions.shared(message.region) else {
             return done(Err(WriteError::Closed));

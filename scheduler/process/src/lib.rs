@@ -20,6 +20,7 @@ pub mod peers;
 pub mod protocol;
 pub mod reclaim;
 pub mod turn;
+mod writes;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;

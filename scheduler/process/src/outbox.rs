@@ -23,6 +23,7 @@ use crate::protocol::{
     SWEEP_EXTENTS_PER_MESSAGE_MAX, ToNode, WriteMessage, pieces,
 };
 use crate::reclaim::{LARGE_UNITS, Reclaim};
+use crate::writes::Writes;
 
 /// Where actions go.
 pub struct Outbox {
@@ -34,6 +35,8 @@ pub struct Outbox {
     encoded: Vec<u8>,
     unsent: VecDeque<Vec<u8>>,
     link_written: bool,
+    /// Objects on their way to disk.
+    pub(crate) writes: Writes,
     /// Ingress slot of each app (one past its executors), by app id.
     ingress: Vec<u16>,
     ingress_releases: Vec<(AppId, Vec<(u32, u32)>)>,
@@ -54,6 +57,7 @@ impl Outbox {
             encoded: Vec::with_capacity(4096),
             unsent: VecDeque::new(),
             link_written: false,
+            writes: Writes::default(),
             ingress: Vec::new(),
             ingress_releases: Vec::new(),
             releasing: Vec::new(),
@@ -97,6 +101,12 @@ impl Outbox {
 
     /// Says something to the node; kept for later where the link is full.
     pub fn tell(&mut self, message: &ToNode<'_>) {
+        self.put(message);
+        self.link_written = true;
+    }
+
+    /// The same, without waking the node.
+    fn put(&mut self, message: &ToNode<'_>) {
         self.encoded.clear();
         let bytes = std::mem::take(&mut self.encoded);
         self.encoded = postcard::to_extend(message, bytes)
@@ -104,7 +114,6 @@ impl Outbox {
         if !self.unsent.is_empty() || self.link.try_send(&self.encoded).is_err() {
             self.unsent.push_back(self.encoded.clone());
         }
-        self.link_written = true;
     }
 
     /// Ends a turn: releases become visible, the node is woken, what was kept is tried again.
@@ -126,7 +135,8 @@ impl Outbox {
             self.unsent.pop_front();
             self.link_written = true;
         }
-        if std::mem::take(&mut self.link_written) {
+        if std::mem::take(&mut self.link_written) || self.writes.are_due() {
+            self.writes.announce();
             self.link.wake_peer_if_asleep();
         }
         self.neighbours.flush();
@@ -487,7 +497,7 @@ impl Sink for Outbox {
                 automatic.as_bytes()
             }
         };
-        self.tell(&ToNode::Write(WriteMessage {
+        self.put(&ToNode::Write(WriteMessage {
             app: app.0,
             ticket: ticket.0,
             session: object.session,
@@ -502,6 +512,7 @@ impl Sink for Outbox {
             retain: durable.retain,
             replace: durable.replace,
         }));
+        self.writes.told();
     }
 
     fn record_firing(&mut self, app: AppId, ticket: Ticket, firing: &FiredInvocation<'_>) {

@@ -446,22 +446,25 @@ impl Scheduler {
                 app,
                 ticket,
                 outcome,
-            } => self.step(Event::Written {
-                app: AppId(app),
-                ticket: Ticket(ticket),
-                outcome: match outcome {
-                    WrittenMessage::Done {
-                        sequence,
-                        is_repeated,
-                    } => Written::Done {
-                        sequence,
-                        is_repeated,
+            } => {
+                self.outbox.writes.answered();
+                self.step(Event::Written {
+                    app: AppId(app),
+                    ticket: Ticket(ticket),
+                    outcome: match outcome {
+                        WrittenMessage::Done {
+                            sequence,
+                            is_repeated,
+                        } => Written::Done {
+                            sequence,
+                            is_repeated,
+                        },
+                        WrittenMessage::Exists => Written::Exists,
+                        WrittenMessage::NothingKept => Written::NothingKept,
+                        WrittenMessage::Failed(why) => Written::Failed(why),
                     },
-                    WrittenMessage::Exists => Written::Exists,
-                    WrittenMessage::NothingKept => Written::NothingKept,
-                    WrittenMessage::Failed(why) => Written::Failed(why),
-                },
-            }),
+                });
+            }
             ToScheduler::Recorded {
                 app,
                 ticket,

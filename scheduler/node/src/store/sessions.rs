@@ -162,7 +162,7 @@ impl Store {
         });
         let (gateway, session) = (gateway.clone(), call.session);
         let done = move |result: Result<_, WriteError>| {
-            gateway.tell(Command::CallWritten {
+            gateway.leave(Command::CallWritten {
                 request,
                 session,
                 result: result.map(|_| ()),
@@ -195,7 +195,7 @@ impl Store {
         });
         let gateway = gateway.clone();
         let done = move |result: Result<_, WriteError>| {
-            gateway.tell(Command::Recorded {
+            gateway.leave(Command::Recorded {
                 question,
                 result: result.map(|_| ()),
             });
@@ -226,7 +226,7 @@ impl Store {
         });
         let gateway = gateway.clone();
         let done = move |result: Result<_, WriteError>| {
-            gateway.tell(Command::ResponseWritten {
+            gateway.leave(Command::ResponseWritten {
                 request,
                 result: result.map(|_| ()),
             });
@@ -262,7 +262,7 @@ impl Store {
             let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
             open.remove(&session);
             drop(open);
-            gateway.tell(Command::EndWritten {
+            gateway.leave(Command::EndWritten {
                 request,
                 result: result.map(|_| ()),
             });
