@@ -1,6 +1,7 @@
 /*
  * One function starts many, and many start one. `spreads` sends as many direct objects as it is
- * told, to `branch` or to `part`; the parts' objects are gathered by a by_set trigger.
+ * told, to `branch` or to `part`; the parts' objects are gathered by a by_set trigger. Whoever comes
+ * last answers.
  *
  * The log of a run of N branches: entry 0 is `spreads`, entry i is branch or part i, from 1, and
  * entry N + 1 is `gathers`.
@@ -37,10 +38,11 @@ PHR_FUNCTION(spreads)
         if (status != PHR_OK)
             return status;
     }
-    return phr_respond_data(ctx, NULL, 0);
+    return PHR_OK;
 }
 
-/* Does nothing but notice the time. */
+/* Does nothing but notice the time. The last one answers: an answer wakes threads of the node's, which may share a
+ * core with those that are measured. */
 PHR_FUNCTION(branch)
 {
     uint64_t now = ticks();
@@ -48,6 +50,8 @@ PHR_FUNCTION(branch)
     int status = read_step(ctx, &here);
     if (status == PHR_OK)
         note(&here, here.index, now, 0);
+    if (status == PHR_OK && here.index == here.length)
+        status = phr_respond_data(ctx, NULL, 0);
     return status;
 }
 
@@ -81,5 +85,5 @@ PHR_FUNCTION(gathers)
     if (here.length != phr_input_count(ctx) || here.length >= STEPS_MAX)
         return phr_fail(ctx, 1, "%zu parts of %u came", phr_input_count(ctx), here.length);
     note(&here, here.length + 1, now, 0);
-    return PHR_OK;
+    return phr_respond_data(ctx, NULL, 0);
 }
