@@ -23,7 +23,7 @@ use pheromone_shm::mapping::Mapping;
 use pheromone_shm::message::{GROUP_BYTES_MAX, KEY_BYTES_MAX};
 
 use crate::fault::{Call, Fault};
-use crate::objects::{Object, why_not_unsent};
+use crate::objects::{Object, State, why_not_unsent};
 use crate::runtime::Runtime;
 use crate::threads;
 
@@ -224,54 +224,66 @@ fn deciding<'a>(t: *const sdk::TriggerCtx) -> Option<&'a mut Runtime> {
 /// Whether a call may be answered: the right thread, while an invocation runs.
 #[inline]
 fn runtime_now<'a>() -> Option<&'a mut Runtime> {
-    if !threads::runs_functions() || CURRENT.load(Ordering::Relaxed).is_null() {
-        return None;
-    }
-    // SAFETY: installed before the first invocation was opened, and never freed. One thread comes
-    // here, and leaves each call before it makes the next: no call runs user code while it holds
-    // the reference.
-    unsafe { RUNTIME.load(Ordering::Relaxed).as_mut() }
+    runtime(CURRENT.load(Ordering::Relaxed))
 }
 
 /// The same, for a call that names its invocation.
 #[inline]
 fn runtime<'a>(ctx: *const sdk::Ctx) -> Option<&'a mut Runtime> {
-    if !std::ptr::eq(ctx, CURRENT.load(Ordering::Relaxed)) {
+    let is_current = !ctx.is_null() && std::ptr::eq(ctx, CURRENT.load(Ordering::Relaxed));
+    if !is_current || !threads::runs_functions() {
         return None;
     }
-    runtime_now()
+    // SAFETY: installed before the first invocation was opened, and never freed. One thread comes
+    // here, and leaves each call before it makes the next: no call runs user code while it holds
+    // the reference.
+    Some(unsafe { &mut *RUNTIME.load(Ordering::Relaxed) })
 }
 
 /// What `PHR_INIT` may do is little.
 #[inline]
 fn refuse_in_init(runtime: &Runtime) -> Call<()> {
     if runtime.attempt.initializing {
-        return Err(Fault::new(
-            sdk::EPERM,
-            "PHR_INIT runs without an invocation of its own: it may use phr_config, \
-             phr_set_local, phr_load, phr_log and phr_fail",
-        ));
+        return Err(in_init());
     }
     Ok(())
+}
+
+#[cold]
+fn in_init() -> Fault {
+    Fault::new(
+        sdk::EPERM,
+        "PHR_INIT runs without an invocation of its own: it may use phr_config, \
+         phr_set_local, phr_load, phr_log and phr_fail",
+    )
 }
 
 #[inline]
 fn judged<T>(
     runtime: &mut Runtime,
-    call: &str,
+    call: &'static str,
     body: impl FnOnce(&mut Runtime) -> Call<T>,
 ) -> Result<T, c_int> {
     refuse_in_init(runtime)
         .and_then(|()| body(runtime))
-        .map_err(|fault| {
-            runtime.note_failure(call, fault.status, &fault.sentence);
-            fault.status
-        })
+        .map_err(|fault| noted(runtime, call, fault))
+}
+
+/// Keeps a call's failure; its status.
+#[cold]
+#[inline(never)]
+fn noted(runtime: &mut Runtime, call: &'static str, fault: Fault) -> c_int {
+    runtime.note_failure(call, fault.status, &fault.sentence);
+    fault.status
 }
 
 /// A call that gives a status.
 #[inline]
-fn status(ctx: *const sdk::Ctx, call: &str, body: impl FnOnce(&mut Runtime) -> Call<()>) -> c_int {
+fn status(
+    ctx: *const sdk::Ctx,
+    call: &'static str,
+    body: impl FnOnce(&mut Runtime) -> Call<()>,
+) -> c_int {
     let Some(runtime) = runtime(ctx) else {
         return sdk::EPERM;
     };
@@ -282,7 +294,7 @@ fn status(ctx: *const sdk::Ctx, call: &str, body: impl FnOnce(&mut Runtime) -> C
 #[inline]
 fn pointer<T>(
     ctx: *const sdk::Ctx,
-    call: &str,
+    call: &'static str,
     body: impl FnOnce(&mut Runtime) -> Call<*mut T>,
 ) -> *mut T {
     let Some(runtime) = runtime(ctx) else {
@@ -330,7 +342,7 @@ fn required_text<'a>(pointer: *const c_char, what: &str) -> Call<&'a [u8]> {
 }
 
 /// A key given by a function for an object it publishes; `None`: automatic.
-#[inline]
+#[inline(always)]
 fn new_key<'a>(pointer: *const c_char) -> Call<Option<&'a [u8]>> {
     if pointer.is_null() {
         return Ok(None);
@@ -338,6 +350,7 @@ fn new_key<'a>(pointer: *const c_char) -> Call<Option<&'a [u8]>> {
     named_key(pointer).map(Some)
 }
 
+#[inline(never)]
 fn named_key<'a>(pointer: *const c_char) -> Call<&'a [u8]> {
     let key = text(pointer, KEY_BYTES_MAX, "the key")?.unwrap_or_default();
     match key.first() {
@@ -366,21 +379,38 @@ fn group<'a>(pointer: *const c_char) -> Call<&'a [u8]> {
     Ok(text(pointer, GROUP_BYTES_MAX, "the group")?.unwrap_or_default())
 }
 
+/// The object behind a function's pointer, where it is one.
+#[inline]
+fn known_object<'a>(handle: *const sdk::Object) -> Option<&'a Object> {
+    // SAFETY: by the header's contract the function passes a pointer that a call gave it.
+    unsafe { Object::from_handle(handle, table()) }
+}
+
 /// The object behind a function's pointer.
 #[inline]
 fn object<'a>(handle: *const sdk::Object) -> Call<&'a Object> {
-    // SAFETY: by the header's contract the function passes a pointer that a call gave it.
-    unsafe { Object::from_handle(handle, table()) }
-        .ok_or_else(|| Fault::invalid("the object is NULL, or no object at all"))
+    known_object(handle).ok_or_else(no_object)
+}
+
+#[cold]
+fn no_object() -> Fault {
+    Fault::invalid("the object is NULL, or no object at all")
 }
 
 /// An object that has not been sent.
 #[inline]
 fn unsent<'a>(handle: *const sdk::Object) -> Call<&'a Object> {
-    let object = object(handle)?;
-    match why_not_unsent(object.state.get()) {
-        None => Ok(object),
-        Some((status, sentence)) => Err(Fault::new(status, sentence)),
+    match known_object(handle) {
+        Some(object) if object.state.get() == State::Unsent => Ok(object),
+        other => Err(not_unsent(other)),
+    }
+}
+
+#[cold]
+fn not_unsent(object: Option<&Object>) -> Fault {
+    match object.and_then(|object| why_not_unsent(object.state.get())) {
+        Some((status, sentence)) => Fault::new(status, sentence),
+        None => no_object(),
     }
 }
 

@@ -13,10 +13,10 @@ use pheromone_sdk as sdk;
 use pheromone_shm::message::{Dispatch, Input, InputKey, NO_DEADLINE, REQUEST_OBJECT, UNIT_BYTES};
 use pheromone_shm::region::Window;
 
-use crate::in_place::Offered;
+use crate::in_place::Step;
 use crate::names::Names;
 use crate::objects::{
-    AUTO_KEY_BYTES_MAX, Label, Object, Objects, State, parse_auto_key, write_auto_key,
+    ASKED, AUTO_KEY_BYTES_MAX, Label, Object, Objects, State, parse_auto_key, write_auto_key,
 };
 use crate::populate;
 use crate::strings::Strings;
@@ -152,26 +152,44 @@ impl Frame {
         Ok(())
     }
 
-    /// Takes over what follows an invocation in place; its one input follows by
-    /// [`Frame::hold_input`].
-    #[inline]
-    pub fn begin_after(&mut self, before: &Self, offered: &Offered) {
-        self.function = offered.function;
-        self.trigger = offered.trigger;
+    /// Takes over what follows an invocation in place, with its one input, an output of that.
+    #[inline(always)]
+    pub fn begin_after(&mut self, before: &Self, step: &Step, invocation: u64, output: &Object) {
+        self.function = step.function;
+        self.trigger = step.trigger;
         self.attempt = 1;
-        self.invocation = offered.invocation;
+        self.invocation = invocation;
         self.session = before.session;
         self.deadline_ns = before.session_deadline_ns;
         self.session_deadline_ns = before.session_deadline_ns;
-        self.timeout_ns = offered.timeout_ns;
+        self.timeout_ns = step.timeout_ns;
         self.input_count = 1;
         self.parallelism = before.parallelism;
         self.has_caller = before.has_caller;
         self.window = None;
         self.headers = before.headers;
+        let input = self.inputs.add();
+        input.state.set(State::Held);
+        input.data.set(output.data.get());
+        input.size_bytes.set(output.size_bytes.get());
+        input.label.set(output.label.get());
+        input
+            .auto_text
+            .store(std::ptr::null_mut(), Ordering::Relaxed);
+        input.group.set(c"".as_ptr());
+        input.session.set(before.session);
+        input.arrival_ns.store(ASKED, Ordering::Relaxed);
+        input.bucket.set(output.bucket.get());
+        input.bucket_name.set(output.bucket_name.get());
+        input.attached.set(0);
+        input.attached_here.set(None);
+        input.number.set(0);
+        // This process has written it.
+        input.populated.set(true);
     }
 
     /// The function is called now: its time begins.
+    #[inline]
     pub fn start_time(&mut self) {
         if self.timeout_ns != NO_DEADLINE {
             let ends_ns = crate::api::monotonic_ns().saturating_add(self.timeout_ns);
@@ -243,11 +261,13 @@ impl Frame {
     }
 
     /// The request, where the app keeps it.
+    #[inline]
     pub fn request(&self) -> Option<&Object> {
         (self.request.len() > 0).then(|| self.request.at(0))
     }
 
     /// Copies text into memory that lives as long as the invocation.
+    #[inline(never)]
     pub fn keep(&mut self, text: &[u8]) -> *const c_char {
         if text.is_empty() {
             c"".as_ptr()
@@ -298,8 +318,18 @@ impl Frame {
     }
 
     /// The invocation is over: pointers given to its function are valid no more.
+    #[inline]
     pub fn clear(&mut self) {
         self.inputs.clear();
+        // Most invocations have nothing else.
+        let others = self.found.len() | self.request.len() | self.index.len();
+        if others != 0 || !self.strings.is_empty() {
+            self.clear_others();
+        }
+    }
+
+    #[inline(never)]
+    fn clear_others(&mut self) {
         self.found.clear();
         self.request.clear();
         self.strings.clear();
@@ -311,10 +341,15 @@ impl Frame {
 }
 
 /// Forgets the texts of automatic keys: no invocation runs.
+#[inline]
 pub fn forget_auto_texts() {
-    if !AUTO_TEXTS_USED.load(Ordering::Relaxed) {
-        return;
+    if AUTO_TEXTS_USED.load(Ordering::Relaxed) {
+        clear_auto_texts();
     }
+}
+
+#[cold]
+fn clear_auto_texts() {
     AUTO_TEXTS_USED.store(false, Ordering::Relaxed);
     if let Ok(mut texts) = AUTO_TEXTS.lock() {
         texts.clear();
@@ -382,7 +417,7 @@ fn hold(
         return Err(Broken(format!("a group has {} bytes", input.group.len())));
     });
     object.session.set(input.session);
-    object.arrival_ns.set(input.arrival_ns);
+    object.arrival_ns.store(input.arrival_ns, Ordering::Relaxed);
     object.bucket.set(input.bucket);
     object.bucket_name.set(bucket_name);
     object.attached.set(input.attached);

@@ -5,171 +5,155 @@
 //! done, so that a ring drained after a death says where this process stood.
 
 use pheromone_sdk as sdk;
-use pheromone_shm::message::{
-    Ending, Extent, FromExecutor, Input, InputKey, NO_BUCKET, NO_TRIGGER, Target,
-};
+use pheromone_shm::message::{FromExecutor, NO_TRIGGER, Target};
 
-use crate::api;
 use crate::objects::{Label, Object};
-use crate::protocol::InPlace;
-use crate::runtime::{Runtime, give_up};
+use crate::protocol::{Program, Successor};
+use crate::runtime::Runtime;
 
-/// What may be gone on with, and what has been offered.
+/// What may be gone on with.
 pub struct Continuation {
-    program: InPlace,
-    offered: Option<Offered>,
-    /// The attempt has had its one offer.
-    is_spent: bool,
+    /// By function: what an object that is for it alone fires, where it may be gone on from and
+    /// gone on with.
+    functions: Vec<Option<Step>>,
+    /// By function: what its objects for `next` fire.
+    next: Vec<Option<Step>>,
+    /// By bucket: what an object with an automatic key fires.
+    buckets: Vec<Option<Step>>,
+    /// The attempt may still make its one offer.
+    is_open: bool,
 }
 
-/// An invocation that this process starts next, if it is not taken back.
-pub struct Offered {
-    /// Its id.
-    pub invocation: u64,
-    /// Its function.
+/// The one invocation that an object fires, as far as it is known before.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Of this function.
     pub function: u16,
-    /// What fired.
+    /// By this trigger.
     pub trigger: u16,
     /// Of its attempt.
     pub timeout_ns: u64,
-    bucket: u16,
-    extent: Extent,
-    size_bytes: u64,
-    arrival_ns: u64,
-    sender: u64,
-    ordinal: u32,
+    /// What is called, once it is loaded and initialized.
+    entry: Option<sdk::FunctionEntry>,
 }
 
 impl Continuation {
     /// Of an app.
-    pub fn new(program: &InPlace) -> Self {
-        Self {
-            program: program.clone(),
-            offered: None,
-            is_spent: false,
-        }
-    }
-
-    /// An attempt begins.
-    #[inline]
-    pub fn begin(&mut self) {
-        self.offered = None;
-        self.is_spent = false;
-    }
-
-    /// The function that an object for this target fires, by which trigger, and its timeout.
-    #[inline]
-    fn successor(&self, sender: u16, next: &[u16], target: Target) -> Option<(u16, u16, u64)> {
-        let timeout_ns = |function: u16| *self.program.functions.get(usize::from(function))?;
-        timeout_ns(sender)?;
-        let (function, trigger) = match target {
-            Target::Bucket(bucket) => {
-                let next = (*self.program.buckets.get(usize::from(bucket))?)?;
-                (next.function, next.trigger)
-            }
-            Target::Next => match *next {
-                [function] => (function, NO_TRIGGER),
-                _ => return None,
-            },
-            Target::Function(function) => (function, NO_TRIGGER),
+    pub fn new(program: &Program) -> Self {
+        let plan = &program.in_place;
+        let step = |function: u16, trigger: u16| {
+            let timeout_ns = (*plan.functions.get(usize::from(function))?)?;
+            Some(Step {
+                function,
+                trigger,
+                timeout_ns,
+                entry: None,
+            })
         };
-        Some((function, trigger, timeout_ns(function)?))
-    }
-}
-
-impl Offered {
-    /// Its input, which is in this region.
-    pub fn input(&self, region: u16, session: u64) -> Input<'static> {
-        Input {
-            region,
-            bucket: self.bucket,
-            offset_units: self.extent.offset_units,
-            size_bytes: self.size_bytes,
-            session,
-            arrival_ns: self.arrival_ns,
-            key: InputKey::Auto {
-                invocation: self.sender,
-                ordinal: self.ordinal,
-            },
-            group: b"",
-            attached: 0,
+        let fired = |next: Successor| step(next.function, next.trigger);
+        let only = |next: &[u16]| match *next {
+            [function] => step(function, NO_TRIGGER),
+            _ => None,
+        };
+        let functions = &program.functions;
+        Self {
+            functions: (0..functions.len() as u16)
+                .map(|function| step(function, NO_TRIGGER))
+                .collect(),
+            next: functions.iter().map(|own| only(&own.next)).collect(),
+            buckets: (0..program.buckets.len())
+                .map(|bucket| plan.buckets.get(bucket).copied().flatten().and_then(fired))
+                .collect(),
+            is_open: false,
         }
+    }
+
+    /// This function is loaded and initialized.
+    pub fn is_ready(&mut self, function: u16, entry: sdk::FunctionEntry) {
+        let tables = [&mut self.functions, &mut self.next, &mut self.buckets];
+        for step in tables.into_iter().flatten().flatten() {
+            if step.function == function {
+                step.entry = Some(entry);
+            }
+        }
+    }
+
+    /// An attempt of this function begins.
+    #[inline]
+    pub fn begin(&mut self, function: u16) {
+        self.is_open = matches!(self.functions.get(usize::from(function)), Some(Some(_)));
+    }
+
+    /// An attempt begins with which nothing is gone on.
+    pub fn close(&mut self) {
+        self.is_open = false;
+    }
+
+    /// What an object of this function for this target fires.
+    #[inline]
+    fn step(&self, sender: u16, target: Target) -> Option<&Step> {
+        let (table, at) = match target {
+            Target::Bucket(bucket) => (&self.buckets, bucket),
+            Target::Next => (&self.next, sender),
+            Target::Function(function) => (&self.functions, function),
+        };
+        table[usize::from(at)].as_ref()
     }
 }
 
 impl Runtime {
     /// Publishes an object, without group or delay, so that this process goes on with what it
     /// fires. False: nothing has been said, since that cannot be.
-    #[inline]
+    #[inline(always)]
     pub fn offer(&mut self, object: &Object, target: Target) -> bool {
-        let continuation = &self.continuation;
-        if continuation.is_spent || !self.end.may_offer() || self.attempt.initializing {
+        if !self.continuation.is_open || self.is_wanted_elsewhere() {
             return false;
         }
-        let sender = self.frame.function;
-        let next = &self.names.functions[usize::from(sender)].next;
-        let Some((function, trigger, timeout_ns)) = continuation.successor(sender, next, target)
-        else {
+        let Some(step) = self.continuation.step(self.frame.function, target) else {
             return false;
         };
-        let is_automatic = matches!(object.label.get(), Label::Auto { .. });
-        if !is_automatic || !self.can_go_on(function) {
+        let (Some(entry), Label::Auto { ordinal, .. }) = (step.entry, object.label.get()) else {
             return false;
-        }
+        };
         let Some(invocation) = self.end.next_offer() else {
             return false;
-        };
-        let offered = Offered {
-            invocation,
-            function,
-            trigger,
-            timeout_ns,
-            bucket: match target {
-                Target::Bucket(bucket) => bucket,
-                Target::Next | Target::Function(_) => NO_BUCKET,
-            },
-            extent: object.extent.get(),
-            size_bytes: object.size_bytes.get(),
-            arrival_ns: api::monotonic_ns(),
-            sender: self.frame.invocation,
-            ordinal: object.ordinal.get(),
         };
         self.end.offer(invocation);
         self.end.send_in_place(&FromExecutor::Offer {
             target,
-            extent: offered.extent,
-            size_bytes: offered.size_bytes,
-            ordinal: offered.ordinal,
+            extent: object.extent.get(),
+            size_bytes: object.size_bytes.get(),
+            ordinal,
             invocation,
         });
-        self.continuation.is_spent = true;
-        self.continuation.offered = Some(offered);
+        self.next.offered = Some(entry);
+        self.next
+            .frame
+            .begin_after(&self.frame, step, invocation, object);
+        self.continuation.is_open = false;
         true
     }
 
-    /// Goes on with what was offered, if it is still this process's: it is the next frame then, and
-    /// the one that has returned is over. Nothing it has created is left unsent.
-    pub fn go_on(&mut self) -> bool {
-        let Some(offered) = self.continuation.offered.take() else {
-            return false;
-        };
-        if self.is_wanted_elsewhere() || !self.end.take_offer(offered.invocation) {
-            return false;
+    /// Goes on with what was offered, if it is still this process's: its frame is the present one
+    /// then, and the attempt that has returned is over. Nothing it has created is left unsent.
+    /// What is to be called.
+    #[inline(always)]
+    pub fn go_on(&mut self) -> Option<sdk::FunctionEntry> {
+        let entry = self.next.offered?;
+        if self.is_wanted_elsewhere() || !self.end.take_offer(self.next.frame.invocation) {
+            return None;
         }
         let discarded = self.discard_unsent();
         self.end
             .send_in_place(&FromExecutor::Continue { discarded });
-        if let Err(broken) = self.hold_next(&offered) {
-            give_up(&broken.to_string());
-        }
-        self.forget_attempt();
-        true
-    }
-
-    /// The function has returned with success, and its process goes on or not.
-    pub fn succeed(&mut self) {
-        if !self.go_on() {
-            self.complete(Ending::Returned, sdk::OK, &[]);
-        }
+        self.forget_outputs();
+        self.frame.clear();
+        std::mem::swap(&mut self.frame, &mut self.next.frame);
+        self.next.offered = None;
+        self.enter();
+        // What may be gone on with may be gone on from.
+        self.continuation.is_open = true;
+        self.frame.start_time();
+        Some(entry)
     }
 }

@@ -5,7 +5,8 @@
 //! what is published is always paid for. Credit and spending are totals over the process's life.
 
 use pheromone_shm::allocator::{AllocError, Allocator};
-use pheromone_shm::control::Released;
+use pheromone_shm::control::ExecutorEnd;
+use pheromone_shm::limits::QUICK_UNITS_MAX;
 use pheromone_shm::message::Extent;
 use pheromone_shm::region::OwnRegion;
 
@@ -66,6 +67,23 @@ impl Memory {
         total.saturating_sub(credit_bytes)
     }
 
+    /// Takes an extent that is there without looking for what has come back, and charges it;
+    /// `None` where there is none, or the credit does not reach.
+    #[inline]
+    pub fn allocate_at_hand(&mut self, units: u64, credit_bytes: u64) -> Option<Extent> {
+        // The first is known of all that is at hand, and keeps the sums below short.
+        let is_short = units <= u64::from(QUICK_UNITS_MAX);
+        if !is_short || self.lacking_bytes(units, credit_bytes) > 0 {
+            return None;
+        }
+        let Store::Ready(allocator) = &mut self.store else {
+            return None;
+        };
+        let extent = allocator.allocate_quick(units)?;
+        self.spent_bytes += charge_bytes(units);
+        Some(extent)
+    }
+
     /// Takes an extent and charges it. The credit has been looked at.
     ///
     /// # Errors
@@ -94,31 +112,24 @@ impl Memory {
         kept
     }
 
-    /// Whether anything of this region can be given back yet. Before that, an extent that comes
-    /// back is one of a former owner's, and waits until the region is adopted.
-    #[inline]
-    pub fn takes_releases(&self) -> bool {
-        matches!(self.store, Store::Ready(_))
-    }
-
-    /// Whether an extent of so many units can be had without looking for what has come back.
-    #[inline]
-    pub fn has_at_hand(&self, units: u64) -> bool {
-        matches!(&self.store, Store::Ready(allocator) if allocator.has_quick(units))
-    }
-
-    /// The scheduler gives back an extent of an object that has died.
-    pub fn release(&mut self, released: Released) {
-        if released.punched {
-            self.allocator().free_punched(released.extent);
-        } else {
-            self.allocator().free(released.extent);
-        }
+    /// Takes back the extents of objects that have died. What comes back before the first extent
+    /// was taken is a former owner's, and waits until the region is adopted.
+    pub fn take_back(&mut self, end: &mut ExecutorEnd) {
+        let Store::Ready(allocator) = &mut self.store else {
+            return;
+        };
+        end.take_releases(|released| {
+            if released.punched {
+                allocator.free_punched(released.extent);
+            } else {
+                allocator.free(released.extent);
+            }
+        });
     }
 
     #[inline]
     fn allocator(&mut self) -> &mut Allocator<OwnRegion> {
-        if !self.takes_releases() {
+        if !matches!(self.store, Store::Ready(_)) {
             self.make_ready();
         }
         match &mut self.store {
@@ -137,6 +148,7 @@ impl Memory {
     }
 }
 
+#[inline]
 fn charge_bytes(units: u64) -> u64 {
     units
         .saturating_mul(pheromone_shm::message::UNIT_BYTES)

@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::ffi::{c_char, c_int};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use pheromone_sdk as sdk;
 use pheromone_shm::message::{Extent, NO_BUCKET, Target};
@@ -20,6 +20,10 @@ const CHUNKS_KEPT: usize = 64;
 /// A sent object's struct is used again after this many others have been sent, so that a function
 /// that uses one it has sent is told so instead of changing a stranger.
 const QUARANTINE: usize = 1024;
+
+/// The arrival of an object that its own executor goes on with: the clock is read when somebody
+/// asks for the first time, since most do not, and reading it would take a third of the hop.
+pub const ASKED: u64 = u64::MAX;
 
 /// What a function may do with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +72,8 @@ pub struct Object {
     pub group: Cell<*const c_char>,
     /// The session that published it.
     pub session: Cell<u64>,
-    /// When it arrived; 0 for an output.
-    pub arrival_ns: Cell<u64>,
+    /// When it arrived; 0 for an output, [`ASKED`] where nobody has asked yet.
+    pub arrival_ns: AtomicU64,
     /// Bucket index, or [`NO_BUCKET`].
     pub bucket: Cell<u16>,
     /// Its name, zero-terminated.
@@ -107,7 +111,7 @@ impl Object {
             auto_text: AtomicPtr::new(std::ptr::null_mut()),
             group: Cell::new(c"".as_ptr()),
             session: Cell::new(0),
-            arrival_ns: Cell::new(0),
+            arrival_ns: AtomicU64::new(0),
             bucket: Cell::new(NO_BUCKET),
             bucket_name: Cell::new(c"".as_ptr()),
             number: Cell::new(0),
@@ -121,8 +125,24 @@ impl Object {
     }
 
     /// As functions see it.
+    #[inline]
     pub fn handle(&self) -> *mut sdk::Object {
         std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// When it arrived, CLOCK_MONOTONIC.
+    pub fn arrival_ns(&self) -> u64 {
+        let known_ns = self.arrival_ns.load(Ordering::Relaxed);
+        if known_ns != ASKED {
+            return known_ns;
+        }
+        let now_ns = crate::api::monotonic_ns();
+        // Another thread may ask beside this one: all are told the same.
+        let (arrival_ns, relaxed) = (&self.arrival_ns, Ordering::Relaxed);
+        match arrival_ns.compare_exchange(ASKED, now_ns, relaxed, relaxed) {
+            Ok(_) => now_ns,
+            Err(told_ns) => told_ns,
+        }
     }
 
     /// The object behind a function's pointer; `None` for NULL and for what is plainly no object
@@ -187,29 +207,42 @@ impl Objects {
     /// One more object, of whatever content.
     #[inline]
     pub fn add(&mut self) -> &Object {
-        if self.used == self.chunks.len() * CHUNK_OBJECTS {
-            self.grow();
-        }
+        let number = self.used;
+        let chunk = match self.chunks.get(number / CHUNK_OBJECTS) {
+            Some(chunk) => *chunk,
+            None => self.grow(),
+        };
         self.used += 1;
-        self.at(self.used - 1)
+        // SAFETY: as in `at`.
+        let chunk = unsafe { chunk.as_ref() };
+        &chunk[number % CHUNK_OBJECTS]
     }
 
     #[cold]
-    fn grow(&mut self) {
+    fn grow(&mut self) -> NonNull<Chunk> {
         let chunk: Box<Chunk> = Box::new(std::array::from_fn(|_| Object::new(self.api)));
-        self.chunks.push(NonNull::from(Box::leak(chunk)));
+        let chunk = NonNull::from(Box::leak(chunk));
+        self.chunks.push(chunk);
+        chunk
     }
 
     /// Takes all objects back, and gives memory back where there was much.
     #[inline]
     pub fn clear(&mut self) {
-        if self.used == 0 {
-            return;
+        match self.used {
+            0 => {}
+            // Most invocations have one input and one output.
+            1 => self.at(0).state.set(State::Free),
+            _ => self.clear_many(),
         }
+        self.used = 0;
+    }
+
+    #[inline(never)]
+    fn clear_many(&mut self) {
         for number in 0..self.used.min(CHUNKS_KEPT * CHUNK_OBJECTS) {
             self.at(number).state.set(State::Free);
         }
-        self.used = 0;
         self.free_beyond(CHUNKS_KEPT);
     }
 
@@ -234,7 +267,9 @@ impl Drop for Objects {
 pub struct Outputs {
     objects: Objects,
     /// Numbers of structs whose object is gone, in the order in which they went.
-    gone: std::collections::VecDeque<u32>,
+    gone: Vec<u32>,
+    /// How many of those, from the first on, are in use again.
+    reused: usize,
     unsent: usize,
 }
 
@@ -243,7 +278,8 @@ impl Outputs {
     pub fn new(api: *const sdk::Api) -> Self {
         Self {
             objects: Objects::new(api),
-            gone: std::collections::VecDeque::new(),
+            gone: Vec::new(),
+            reused: 0,
             unsent: 0,
         }
     }
@@ -252,22 +288,28 @@ impl Outputs {
     #[inline]
     pub fn create(&mut self) -> &Object {
         self.unsent += 1;
-        let number = if self.gone.len() > QUARANTINE {
-            self.gone.pop_front()
+        let object = if self.gone.len() - self.reused > QUARANTINE {
+            self.oldest_gone()
         } else {
-            None
-        };
-        let object = match number {
-            Some(number) => self.objects.at(number as usize),
-            None => {
-                let number = self.objects.len() as u32;
-                let object = self.objects.add();
-                object.number.set(number);
-                object
-            }
+            let number = self.objects.len() as u32;
+            let object = self.objects.add();
+            object.number.set(number);
+            object
         };
         object.state.set(State::Unsent);
         object
+    }
+
+    /// The struct whose object has been gone for the longest time.
+    #[cold]
+    fn oldest_gone(&mut self) -> &Object {
+        let number = self.gone[self.reused] as usize;
+        self.reused += 1;
+        if self.reused == QUARANTINE {
+            self.gone.drain(..self.reused);
+            self.reused = 0;
+        }
+        self.objects.at(number)
     }
 
     /// An unsent object is no longer its function's.
@@ -275,20 +317,19 @@ impl Outputs {
     pub fn end(&mut self, object: &Object, state: State) {
         debug_assert_eq!(object.state.get(), State::Unsent);
         object.state.set(state);
-        self.gone.push_back(object.number.get());
+        self.gone.push(object.number.get());
         self.unsent -= 1;
     }
 
     /// How many are unsent.
+    #[inline]
     pub fn unsent(&self) -> usize {
         self.unsent
     }
 
     /// Calls this for every unsent object, which is no longer its function's.
+    #[cold]
     pub fn discard_unsent(&mut self, mut discard: impl FnMut(&Object)) {
-        if self.unsent == 0 {
-            return;
-        }
         for number in 0..self.objects.len() {
             let object = self.objects.at(number);
             if object.state.get() == State::Unsent {
@@ -300,9 +341,11 @@ impl Outputs {
     }
 
     /// Forgets all outputs.
+    #[inline]
     pub fn clear(&mut self) {
         self.objects.clear();
         self.gone.clear();
+        self.reused = 0;
         self.unsent = 0;
     }
 }
@@ -336,7 +379,6 @@ pub fn parse_auto_key(text: &[u8]) -> Option<(u64, u32)> {
 }
 
 /// The status that a use of this object as an output deserves, where it is not unsent.
-#[inline]
 pub fn why_not_unsent(state: State) -> Option<(c_int, &'static str)> {
     Some(match state {
         State::Unsent => return None,

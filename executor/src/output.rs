@@ -208,6 +208,7 @@ pub fn start(pipe: c_int, limit_bytes: u64) {
 }
 
 /// Text from here on is of this attempt.
+#[inline]
 pub fn begin(session: u64, invocation: u64, function: u16) {
     // One thread begins attempts, so this needs no atomic addition.
     let serial = SERIAL.load(Ordering::Relaxed).wrapping_add(1);
@@ -226,10 +227,15 @@ pub fn write(kind: OutputKind, text: &[u8]) {
 }
 
 /// Sends unfinished lines: the attempt has returned, or the process leaves.
+#[inline]
 pub fn flush() {
-    if !PARTIAL.load(Ordering::Relaxed) {
-        return;
+    if PARTIAL.load(Ordering::Relaxed) {
+        send_unfinished();
     }
+}
+
+#[cold]
+fn send_unfinished() {
     if let Ok(mut lines) = LINES.lock() {
         lines.write(OutputKind::Stdout, b"", true);
         lines.write(OutputKind::Stderr, b"", true);

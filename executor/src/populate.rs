@@ -25,8 +25,17 @@ pub fn pays_off(size_bytes: u64) -> bool {
 }
 
 /// Called when a function asks where an object's payload is.
+#[inline]
 pub fn before_reading(object: &Object) {
-    if object.populated.replace(true) || object.state.get() != State::Held {
+    if !object.populated.get() {
+        populate(object);
+    }
+}
+
+#[cold]
+fn populate(object: &Object) {
+    object.populated.set(true);
+    if object.state.get() != State::Held {
         return;
     }
     let page_bytes = rustix::param::page_size();

@@ -21,7 +21,7 @@ use pheromone_shm::wire::MessageBuffer;
 use self::decide::{Decider, decide};
 use crate::api;
 use crate::frame::{Broken, Frame, forget_auto_texts};
-use crate::in_place::{Continuation, Offered};
+use crate::in_place::Continuation;
 use crate::library::{LoadError, Loaded};
 use crate::memory::Memory;
 use crate::names::Names;
@@ -44,8 +44,8 @@ pub struct Runtime {
     pub window: Window,
     /// The own region.
     pub memory: Memory,
-    /// Its number in the window.
-    pub own_region: u16,
+    /// Where the own region begins.
+    own_base: *mut u8,
     /// The app's names.
     pub names: Names,
     /// Largest object, bytes.
@@ -55,7 +55,8 @@ pub struct Runtime {
     environments: Environments,
     /// The invocation that runs.
     pub frame: Box<Frame>,
-    next: Next,
+    /// The one after it.
+    pub next: Next,
     leaving: bool,
     /// Attached objects from this one on have been asked for.
     pub attached_asked: Option<u32>,
@@ -165,6 +166,7 @@ pub struct Ordinals {
 
 impl Ordinals {
     /// The next number for this bucket, from 0.
+    #[inline]
     pub fn next(&mut self, bucket: u16) -> u32 {
         let count = &mut self.counts[usize::from(bucket)];
         if *count == 0 {
@@ -175,10 +177,12 @@ impl Ordinals {
         ordinal
     }
 
+    #[inline]
     fn clear(&mut self) {
-        for bucket in self.used.drain(..) {
-            self.counts[usize::from(bucket)] = 0;
+        for bucket in &self.used {
+            self.counts[usize::from(*bucket)] = 0;
         }
+        self.used.clear();
     }
 }
 
@@ -226,11 +230,16 @@ impl Environments {
     }
 
     /// Makes the process's environment this function's.
+    #[inline]
     fn apply(&mut self, function: u16) {
         let wanted = self.of_function[usize::from(function)];
-        if self.current == Some(wanted) {
-            return;
+        if self.current != Some(wanted) {
+            self.change(wanted);
         }
+    }
+
+    #[cold]
+    fn change(&mut self, wanted: usize) {
         self.current = Some(wanted);
         // SAFETY: no function runs, and one that left threads behind costs the process, so nobody
         // else reads the environment.
@@ -299,12 +308,15 @@ impl Runtime {
             state: CodeState::NotLoaded,
             local: Local::NONE,
         };
+        let Some(own_base) = parts.window.address(parts.own_region, 0) else {
+            give_up("the executor's own region is not mapped");
+        };
         Self {
             end: parts.end,
             buffer: Box::default(),
             window: parts.window,
             memory: parts.memory,
-            own_region: parts.own_region,
+            own_base: own_base.as_ptr(),
             names: parts.names,
             object_size_max_bytes: program.object_size_max_bytes,
             code: program.functions.iter().map(code).collect(),
@@ -313,6 +325,7 @@ impl Runtime {
             frame: Box::new(Frame::new(api::table())),
             next: Next {
                 frame: Box::new(Frame::new(api::table())),
+                offered: None,
                 waits: false,
             },
             leaving: false,
@@ -326,7 +339,7 @@ impl Runtime {
             last_error: vec![0],
             failure: Vec::new(),
             failure_status: sdk::OK,
-            continuation: Continuation::new(&program.in_place),
+            continuation: Continuation::new(program),
             decider: Decider::new(program),
         }
     }
@@ -481,29 +494,39 @@ impl Runtime {
         }
     }
 
-    /// Takes back extents of objects that have died.
+    /// Where an extent of the own region lies.
     #[inline]
-    pub fn drain_releases(&mut self) {
-        if !self.memory.takes_releases() {
-            return;
-        }
-        while let Some(released) = self.end.next_release() {
-            self.memory.release(released);
-        }
+    pub fn own_address(&self, extent: Extent) -> *mut u8 {
+        self.own_base.wrapping_add(extent.offset_bytes() as usize)
     }
 
-    /// Whether the invocation has been cancelled.
+    /// Takes back extents of objects that have died.
+    pub fn drain_releases(&mut self) {
+        self.memory.take_back(&mut self.end);
+    }
+
+    /// Whether the invocation has been cancelled; its initializer is not asked.
     #[inline]
     pub fn cancelled(&self) -> bool {
-        self.end.cancelled_invocation() == self.frame.invocation && !self.attempt.initializing
+        self.end.cancelled_invocation() == self.frame.invocation
+    }
+
+    /// The frame's function is to be called: what it prints, and its environment, are its own.
+    #[inline]
+    pub fn enter(&mut self) {
+        self.begin_attempt(false);
+        let function = self.frame.function;
+        output::begin(self.frame.session, self.frame.invocation, function);
+        self.environments.apply(function);
     }
 
     #[inline]
     fn begin_attempt(&mut self, initializing: bool) {
+        if self.attempt.last_status != sdk::OK {
+            self.last_error.clear();
+            self.last_error.push(0);
+        }
         self.attempt.begin(initializing);
-        self.continuation.begin();
-        self.last_error.clear();
-        self.last_error.push(0);
         self.failure.clear();
     }
 
@@ -540,20 +563,11 @@ impl Runtime {
     /// Makes the process ready for the frame's function, as far as that needs no user code but
     /// its library's constructors.
     fn prepare(&mut self) -> Step {
-        self.begin_attempt(false);
-        output::begin(
-            self.frame.session,
-            self.frame.invocation,
-            self.frame.function,
-        );
-        self.environments.apply(self.frame.function);
+        self.enter();
         let function = usize::from(self.frame.function);
         if let CodeState::NotLoaded = self.code[function].state {
             self.code[function].state = match self.load(function) {
-                Ok((entry, None)) => {
-                    self.say(&FromExecutor::Loaded);
-                    CodeState::Ready(entry)
-                }
+                Ok((entry, None)) => self.is_ready(entry),
                 Ok((entry, Some(initializer))) => CodeState::Loaded(entry, initializer),
                 Err(error) => CodeState::Unusable(error),
             };
@@ -561,8 +575,9 @@ impl Runtime {
         match &self.code[function].state {
             CodeState::NotLoaded => unreachable!("it has been loaded above, or is unusable"),
             CodeState::Ready(entry) => {
-                self.frame.start_time();
-                Step::Run(*entry)
+                let entry = *entry;
+                self.begin_call();
+                Step::Run(entry)
             }
             CodeState::Loaded(_, initializer) => Step::Initialize(*initializer),
             CodeState::Unusable(error) => {
@@ -573,6 +588,24 @@ impl Runtime {
                 Step::Fail(Ending::InitFailed, *status, message.clone())
             }
         }
+    }
+
+    /// The frame's function is loaded and initialized.
+    fn is_ready(&mut self, entry: sdk::FunctionEntry) -> CodeState {
+        self.say(&FromExecutor::Loaded);
+        self.continuation.is_ready(self.frame.function, entry);
+        CodeState::Ready(entry)
+    }
+
+    /// The frame's function is called next. With an app that keeps its requests nothing is gone on
+    /// with, since a request lives in one frame.
+    fn begin_call(&mut self) {
+        if self.frame.request().is_none() {
+            self.continuation.begin(self.frame.function);
+        } else {
+            self.continuation.close();
+        }
+        self.frame.start_time();
     }
 
     fn load(
@@ -604,18 +637,17 @@ impl Runtime {
     fn initialized(&mut self, returned: i32) -> Step {
         let (status, message) = self.judge(returned);
         let message = message.to_vec();
-        let code = &mut self.code[usize::from(self.frame.function)];
-        let CodeState::Loaded(entry, _) = code.state else {
+        let function = usize::from(self.frame.function);
+        let CodeState::Loaded(entry, _) = self.code[function].state else {
             unreachable!("only a loaded function is initialized");
         };
         if status == sdk::OK {
-            code.state = CodeState::Ready(entry);
-            self.say(&FromExecutor::Loaded);
-            self.frame.start_time();
+            self.code[function].state = self.is_ready(entry);
             self.begin_attempt(false);
+            self.begin_call();
             return Step::Run(entry);
         }
-        code.state = CodeState::NotInitialized(status, message.clone());
+        self.code[function].state = CodeState::NotInitialized(status, message.clone());
         Step::Fail(Ending::InitFailed, status, message)
     }
 
@@ -647,13 +679,26 @@ impl Runtime {
         }
     }
 
-    /// The function has returned: gives back what it left and says how it ended.
-    fn finish(&mut self, returned: i32) {
+    /// The function has returned: gives back what it left and says how it ended. What is to be
+    /// called next, where this process goes on by itself.
+    #[inline]
+    fn finish(&mut self, returned: i32) -> Option<sdk::FunctionEntry> {
         output::flush();
         let strays = threads::strays();
-        if returned == sdk::OK && strays == 0 {
-            return self.succeed();
+        if returned != sdk::OK || strays > 0 {
+            self.fail(returned, strays);
+            return None;
         }
+        let next = self.go_on();
+        if next.is_none() {
+            self.complete(Ending::Returned, sdk::OK, &[]);
+        }
+        next
+    }
+
+    /// The function has failed, or has left so many threads behind.
+    #[cold]
+    fn fail(&mut self, returned: i32, strays: usize) {
         let (status, message) = self.judge(returned);
         let mut text = [0; MESSAGE_BYTES_MAX];
         let mut length = message.len().min(MESSAGE_BYTES_MAX);
@@ -689,54 +734,57 @@ impl Runtime {
     }
 
     /// Gives back what the attempt has created and not sent. How many.
+    #[inline]
     pub fn discard_unsent(&mut self) -> u32 {
         let discarded = self.outputs.unsent() as u32;
-        let memory = &mut self.memory;
-        self.outputs
-            .discard_unsent(|object| memory.give_back(object.extent.get()));
+        if discarded > 0 {
+            let memory = &mut self.memory;
+            self.outputs
+                .discard_unsent(|object| memory.give_back(object.extent.get()));
+        }
         discarded
     }
 
     /// The attempt is over: pointers given to its function are valid no more.
-    pub fn forget_attempt(&mut self) {
+    fn forget_attempt(&mut self) {
+        self.forget_outputs();
+        self.frame.clear();
+        self.next.forget_offer();
+    }
+
+    #[inline]
+    pub fn forget_outputs(&mut self) {
         self.outputs.clear();
         self.ordinals.clear();
-        self.frame.clear();
         forget_auto_texts();
     }
 
-    /// Whether this process can go on with a function: it is loaded and initialized, and nothing
-    /// else has come to be done. (A request that the app keeps lives in one frame.)
-    pub fn can_go_on(&self, function: u16) -> bool {
-        let code = &self.code[usize::from(function)];
-        matches!(code.state, CodeState::Ready(_))
-            && self.frame.request().is_none()
-            && !self.is_wanted_elsewhere()
-    }
-
     /// Whether there is something else for this process to do, or its invocation is cancelled.
+    #[inline]
     pub fn is_wanted_elsewhere(&self) -> bool {
         self.next.waits || self.leaving || self.cancelled()
     }
-
-    /// Makes what was offered the next frame.
-    pub fn hold_next(&mut self, offered: &Offered) -> Result<(), Broken> {
-        let input = offered.input(self.own_region, self.frame.session);
-        let (window, names) = (&self.window, &self.names);
-        self.next.frame.begin_after(&self.frame, offered);
-        self.next.frame.hold_input(&input, window, names)?;
-        self.next.waits = true;
-        Ok(())
-    }
 }
 
-/// The dispatch that waits until the invocation before it is done, if there is one.
-struct Next {
-    frame: Box<Frame>,
+/// The dispatch that waits until the invocation before it is done, if there is one, or what that
+/// has offered.
+pub struct Next {
+    /// Without objects while none waits, and none is offered.
+    pub frame: Box<Frame>,
+    /// It is what this process has offered: what is called for it.
+    pub offered: Option<sdk::FunctionEntry>,
     waits: bool,
 }
 
 impl Next {
+    /// What was offered is not gone on with.
+    #[inline]
+    fn forget_offer(&mut self) {
+        if self.offered.take().is_some() {
+            self.frame.clear();
+        }
+    }
+
     /// Takes over a dispatch with those of its inputs that came with it.
     #[inline]
     fn hold<'a>(
@@ -751,6 +799,7 @@ impl Next {
                 "a third dispatch came before the first was done".into(),
             ));
         }
+        self.forget_offer();
         self.frame.begin(dispatch, window, names)?;
         for input in inputs {
             self.frame.hold_input(&input, window, names)?;
@@ -796,25 +845,26 @@ pub fn serve(mut runtime: Box<Runtime>) -> ! {
     leave(runtime)
 }
 
-/// One dispatch, from loading its function to its completion.
+/// One dispatch, from loading its function to its completion, and what is gone on with by itself.
 fn run(runtime: *mut Runtime) {
     // SAFETY: as in `serve`. The reference ends before user code runs that can call back: a
     // library's constructors have no invocation to call with.
     let mut step = unsafe { &mut *runtime }.prepare();
-    // SAFETY: as in `serve`.
-    let invocation = unsafe { (*runtime).frame.invocation };
     if let Step::Initialize(initializer) = step {
         // SAFETY: as in `serve`.
         unsafe { &mut *runtime }.begin_attempt(true);
-        let returned = call(initializer, invocation);
+        let returned = call(initializer, runtime);
         // SAFETY: as in `serve`: the initializer has returned.
         step = unsafe { &mut *runtime }.initialized(returned);
     }
     match step {
         Step::Run(entry) => {
-            let returned = call(entry, invocation);
-            // SAFETY: as in `serve`: the function has returned.
-            unsafe { &mut *runtime }.finish(returned);
+            let mut next = Some(entry);
+            while let Some(entry) = next {
+                let returned = call(entry, runtime);
+                // SAFETY: as in `serve`: the function has returned.
+                next = unsafe { &mut *runtime }.finish(returned);
+            }
         }
         Step::Fail(ending, status, message) => {
             output::flush();
@@ -825,9 +875,11 @@ fn run(runtime: *mut Runtime) {
     }
 }
 
-/// Calls user code with an invocation of its own.
-fn call(entry: sdk::FunctionEntry, invocation: u64) -> i32 {
-    let ctx = api::open(invocation);
+/// Calls user code with the frame's invocation.
+#[inline]
+fn call(entry: sdk::FunctionEntry, runtime: *const Runtime) -> i32 {
+    // SAFETY: as in `serve`; no reference to it is alive.
+    let ctx = api::open(unsafe { (*runtime).frame.invocation });
     // SAFETY: the library says by its mark that this is the function's entry, and what it does is
     // its author's business. `ctx` is valid until it returns.
     let returned = unsafe { entry(ctx) };

@@ -38,9 +38,15 @@ impl Strings {
         chunk.as_ptr().wrapping_add(start).cast()
     }
 
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.chunks.first().is_none_or(Vec::is_empty)
+    }
+
     /// Forgets all strings, and gives memory back where there was much.
     pub fn clear(&mut self) {
-        if self.chunks.first().is_none_or(Vec::is_empty) {
+        if self.is_empty() {
             return;
         }
         self.chunks.truncate(CHUNKS_KEPT);

@@ -32,6 +32,7 @@ pub fn runs_functions() -> bool {
 }
 
 /// How many threads there are beside the calling one.
+#[inline]
 pub fn strays() -> usize {
     let symbol = SINGLE_THREADED.load(Ordering::Relaxed);
     if !symbol.is_null() {
@@ -42,6 +43,12 @@ pub fn strays() -> usize {
             return 0;
         }
     }
+    look_for_strays()
+}
+
+/// The same, where threads have been started.
+#[cold]
+fn look_for_strays() -> usize {
     let until = Instant::now() + LEAVING;
     loop {
         let others = count().saturating_sub(1);

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::{
-    HUGE_PAGE_UNITS, PAGE_UNITS, POPULATE_UNITS, PUNCH_UNITS, QUICK_UNITS_MAX,
+    HUGE_PAGE_UNITS, PAGE_UNITS, POPULATE_UNITS, PUNCH_UNITS, QUICK_RUN_UNITS, QUICK_UNITS_MAX,
     QUICK_UNITS_TOTAL_MAX, WARM_UNITS_MAX,
 };
 use crate::message::Extent;
@@ -268,13 +268,17 @@ impl<P: Pages> Allocator<P> {
         true
     }
 
-    /// Whether an extent of this many units lies in a quick list: warm, and lent at once.
+    /// Lends an extent of this many units that lies in a quick list; `None` where none does.
     #[inline]
-    pub fn has_quick(&self, units: u64) -> bool {
-        let list = usize::try_from(units)
-            .ok()
-            .and_then(|at| self.quick.get(at));
-        list.is_some_and(|list| !list.is_empty())
+    pub fn allocate_quick(&mut self, units: u64) -> Option<Extent> {
+        let list = self.quick.get_mut(usize::try_from(units).ok()?)?;
+        let offset_units = list.pop()?;
+        self.quick_units -= units;
+        self.live_units += units;
+        Some(Extent {
+            offset_units,
+            len_units: units as u32,
+        })
     }
 
     /// Lends an extent of this many units, its pages populated. Its content is whatever was there.
@@ -283,22 +287,13 @@ impl<P: Pages> Allocator<P> {
     /// See [`AllocError`]; the books are as before.
     #[inline]
     pub fn allocate(&mut self, units: u64) -> Result<Extent, AllocError> {
-        if let Some(list) = self
-            .quick
-            .get_mut(usize::try_from(units).unwrap_or(usize::MAX))
-            && let Some(offset_units) = list.pop()
-        {
-            let len_units = units as u32;
-            self.quick_units -= units;
-            self.live_units += units;
-            return Ok(Extent {
-                offset_units,
-                len_units,
-            });
+        match self.allocate_quick(units) {
+            Some(extent) => Ok(extent),
+            None => self.allocate_slowly(units),
         }
-        self.allocate_slowly(units)
     }
 
+    #[inline(never)]
     fn allocate_slowly(&mut self, units: u64) -> Result<Extent, AllocError> {
         let span_units = self.span_units;
         let len = match u32::try_from(units) {
@@ -306,6 +301,9 @@ impl<P: Pages> Allocator<P> {
             Ok(len) if len <= span_units => len,
             _ => return Err(AllocError::TooLarge { units, span_units }),
         };
+        if self.carve_run(len) {
+            return self.allocate(units);
+        }
         let mut found = self.find(len)?;
         if found.is_none() && self.quick_units > 0 {
             self.flush_quick();
@@ -317,6 +315,27 @@ impl<P: Pages> Allocator<P> {
         })?;
         self.live_units += units;
         Ok(extent)
+    }
+
+    /// Puts several extents of this length into their quick list, where they are short enough and
+    /// warm memory has them in one piece, the first on top.
+    fn carve_run(&mut self, len: u32) -> bool {
+        let count = QUICK_RUN_UNITS / len;
+        let run_units = count * len;
+        if count < 2 || self.quick_units + u64::from(run_units) > QUICK_UNITS_TOTAL_MAX {
+            return false;
+        }
+        let Some(fit) = self.warm.best_fit(run_units) else {
+            return false;
+        };
+        self.warm.take(Extent {
+            offset_units: fit.offset_units,
+            len_units: run_units,
+        });
+        let offsets = (0..count).rev().map(|at| fit.offset_units + at * len);
+        self.quick[len as usize].extend(offsets);
+        self.quick_units += u64::from(run_units);
+        true
     }
 
     /// Finds warm memory, else cold memory, else both joined, and takes it out of the books.
@@ -504,6 +523,7 @@ impl<P: Pages> Allocator<P> {
         self.free_slowly(extent);
     }
 
+    #[inline(never)]
     fn free_slowly(&mut self, extent: Extent) {
         if self.warm.overlaps(extent) || self.cold.overlaps(extent) {
             self.refused_frees += 1;
@@ -515,6 +535,7 @@ impl<P: Pages> Allocator<P> {
     }
 
     /// Takes a lent extent back whose whole pages somebody has punched: they are cold already.
+    #[inline(never)]
     pub fn free_punched(&mut self, extent: Extent) {
         let units = u64::from(extent.len_units);
         let is_lent = units > 0

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::doorbell::{SleepWord, Sound};
 use crate::file::create_sealed;
 use crate::limits::{BELL_BYTES, node};
-use crate::mapping::{Mapping, Shared};
+use crate::mapping::{Mapping, One, Shared};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The `node` page, from the side of the scheduler that writes it.
@@ -71,11 +71,11 @@ impl Bell {
 /// The `node` page, from everybody else's side: read-only.
 #[derive(Debug)]
 pub struct BellRope {
-    word: Shared<SleepWord>,
+    word: One<SleepWord>,
     /// The sleep that this rope has ended last.
     ended: AtomicU32,
-    never_sleeps: Shared<AtomicU32>,
-    turns: Shared<AtomicU64>,
+    never_sleeps: One<AtomicU32>,
+    turns: One<AtomicU64>,
 }
 
 impl BellRope {
@@ -87,25 +87,25 @@ impl BellRope {
         let page = Mapping::read_only_of(file.as_fd(), BELL_BYTES as usize)?;
         page.populate(0, BELL_BYTES as usize, false);
         Ok(Self {
-            word: page.place(node::ASLEEP, 1),
+            word: page.one(node::ASLEEP),
             ended: AtomicU32::new(0),
-            never_sleeps: page.place(node::NEVER_SLEEPS, 1),
-            turns: page.place(node::TURNS, 1),
+            never_sleeps: page.one(node::NEVER_SLEEPS),
+            turns: page.one(node::TURNS),
         })
     }
 
     /// Turns that the scheduler's loop has counted.
     pub fn turns(&self) -> u64 {
-        self.turns[0].load(Ordering::Relaxed)
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Wakes the scheduler if it sleeps, after the caller has published something for it. The
     /// page does not say who else could have been woken: a stranger who waits there as well can
     /// hold a wake up until the scheduler looks by itself.
-    #[inline]
+    #[inline(always)]
     pub fn ring_if_asleep(&self) {
-        if self.never_sleeps[0].load(Ordering::Relaxed) == 0 {
-            self.word[0].wake_if_asleep::<Sound>(&self.ended);
+        if self.never_sleeps.load(Ordering::Relaxed) == 0 {
+            self.word.wake_if_asleep::<Sound>(&self.ended);
         }
     }
 }

@@ -70,7 +70,7 @@ pub struct Granted {
 impl Granted {
     /// The next invocation that may be offered. `word`: the first id of the present block, as the
     /// scheduler says it now; 0 where nothing is granted.
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self, word: u64) -> Option<u64> {
         if word != self.block {
             if word == 0 {

@@ -23,9 +23,9 @@ use crate::events::{EVENT_BYTES_MAX, TriggerEvent};
 use crate::file::create_sealed;
 use crate::limits::{
     COLOURS, DISPATCH_SLOTS, IDLE_POLLS, POLL_BEFORE_SLEEP_NS, PUBLISH_SLOTS, RELEASE_SLOTS,
-    RELEASES_PER_SLOT, down, up,
+    RELEASE_SLOTS_AT_ONCE, RELEASES_PER_SLOT, down, up,
 };
-use crate::mapping::{Area, MappedSlots, Mapping, Shared};
+use crate::mapping::{Area, MappedSlots, Mapping, One, Shared};
 use crate::message::{Dispatch, Extent, FromExecutor, Input, ToExecutor};
 use crate::ring::{Consumer, Producer, RingFull, SLOT_BYTES, SlotData};
 use crate::sync::{AtomicU32, AtomicU64, FutexWord, Ordering};
@@ -560,16 +560,16 @@ pub struct ExecutorEnd {
     publish: Producer<MappedSlots>,
     dispatch: Consumer<MappedSlots>,
     release: Consumer<MappedSlots>,
-    publish_consumed: Shared<AtomicU64>,
-    dispatch_consumed: Shared<AtomicU64>,
-    release_consumed: Shared<AtomicU64>,
-    asleep: Shared<AtomicU32>,
-    wakes: Shared<FutexWord>,
-    credit: Shared<AtomicU64>,
-    cancelled: Shared<AtomicU64>,
-    spin: Shared<AtomicU32>,
-    grant: Shared<AtomicU64>,
-    claim: Shared<Claim>,
+    publish_consumed: One<AtomicU64>,
+    dispatch_consumed: One<AtomicU64>,
+    release_consumed: One<AtomicU64>,
+    asleep: One<AtomicU32>,
+    wakes: One<FutexWord>,
+    credit: One<AtomicU64>,
+    cancelled: One<AtomicU64>,
+    spin: One<AtomicU32>,
+    grant: One<AtomicU64>,
+    claim: One<Claim>,
     granted: Granted,
     up_area: Area,
     down_area: Area,
@@ -577,8 +577,8 @@ pub struct ExecutorEnd {
     /// Ring position after the last long message: until the scheduler has passed it, the area is
     /// taken.
     area_taken_until: u64,
-    released: SlotData,
-    released_next: usize,
+    /// Where slots of the release ring are copied to.
+    released: [SlotData; RELEASE_SLOTS_AT_ONCE],
     /// Where messages are encoded.
     out: Box<Slots>,
     long_out: Vec<u8>,
@@ -607,23 +607,22 @@ impl ExecutorEnd {
             publish: Producer::new(places.publish, generation),
             dispatch: Consumer::new(places.dispatch, generation),
             release: Consumer::new(places.release, generation),
-            publish_consumed: down.place(down::PUBLISH_CONSUMED, 1),
-            dispatch_consumed: up.place(up::DISPATCH_CONSUMED, 1),
-            release_consumed: up.place(up::RELEASE_CONSUMED, 1),
-            asleep: up.place(up::ASLEEP, 1),
-            wakes: down.place(down::WAKES, 1),
-            credit: down.place(down::CREDIT, 1),
-            cancelled: down.place(down::CANCELLED, 1),
-            spin: down.place(down::SPIN, 1),
-            grant: down.place(down::GRANT, 1),
-            claim: up.place(up::CLAIM, 1),
+            publish_consumed: down.one(down::PUBLISH_CONSUMED),
+            dispatch_consumed: up.one(up::DISPATCH_CONSUMED),
+            release_consumed: up.one(up::RELEASE_CONSUMED),
+            asleep: up.one(up::ASLEEP),
+            wakes: down.one(down::WAKES),
+            credit: down.one(down::CREDIT),
+            cancelled: down.one(down::CANCELLED),
+            spin: down.one(down::SPIN),
+            grant: down.one(down::GRANT),
+            claim: up.one(up::CLAIM),
             granted: Granted::default(),
             up_area: up.area(up::ARGS, ARGS_BYTES),
             down_area: down.area(down::ARGS, ARGS_BYTES),
             bell: BellRope::map(node_file)?,
             area_taken_until: 0,
-            released: [0; RELEASES_PER_SLOT],
-            released_next: RELEASES_PER_SLOT,
+            released: [[0; RELEASES_PER_SLOT]; RELEASE_SLOTS_AT_ONCE],
             out: Slots::new(),
             long_out: Vec::new(),
         })
@@ -640,26 +639,33 @@ impl ExecutorEnd {
         self.send_slot(wire::short_from_executor(message), message);
     }
 
-    /// As [`send`](Self::send), of an offer or of what follows from it.
+    /// As [`send`](Self::send), of an offer or of what follows from it. What breaks its own form is
+    /// noticed here in builds with debug assertions only; the scheduler ends whoever says it.
     ///
     /// # Panics
-    /// As [`send`](Self::send).
-    #[inline]
+    /// As [`send`](Self::send), then.
+    #[inline(always)]
     pub fn send_in_place(&mut self, message: &FromExecutor<'_>) {
         self.send_slot(wire::short_in_place(message), message);
     }
 
     #[inline(always)]
     fn send_slot(&mut self, slot: Option<SlotData>, message: &FromExecutor<'_>) {
-        let pushed = slot.is_some_and(|slot| {
-            self.publish
-                .push_one(slot, &self.publish_consumed[0])
-                .is_ok()
-        });
-        if !pushed {
-            self.send_any(message);
+        let is_sent = match slot {
+            Some(slot) => self.publish.push_one(slot, &self.publish_consumed).is_ok(),
+            None => false,
+        };
+        if !is_sent {
+            self.send_copy(*message);
         }
         self.bell.ring_if_asleep();
+    }
+
+    /// As [`send_any`](Self::send_any). A copy, so that nobody else's message need be in memory.
+    #[cold]
+    #[inline(never)]
+    fn send_copy(&mut self, message: FromExecutor<'_>) {
+        self.send_any(&message);
     }
 
     /// The general way to send, which waits for room.
@@ -675,10 +681,10 @@ impl ExecutorEnd {
         } else {
             form.write(self.out.bytes_mut());
         }
-        let consumed = &self.publish_consumed[0];
+        let consumed = &self.publish_consumed;
         while self.publish.push(self.out.of_len(len), consumed).is_err() {
             let slots = len.div_ceil(SLOT_DATA_BYTES);
-            wait_until(&self.asleep[0], &self.wakes[0], || {
+            wait_until(&self.asleep, &self.wakes, || {
                 self.publish.has_room(slots, consumed)
             });
         }
@@ -690,8 +696,8 @@ impl ExecutorEnd {
     /// Puts a long message into the area and encodes the slot that says so; its length.
     #[cold]
     fn spill(&mut self, form: &Form<'_>) -> usize {
-        let (until, consumed) = (self.area_taken_until, &self.publish_consumed[0]);
-        wait_until(&self.asleep[0], &self.wakes[0], || {
+        let (until, consumed) = (self.area_taken_until, &self.publish_consumed);
+        wait_until(&self.asleep, &self.wakes, || {
             self.publish.is_consumed(until, consumed)
         });
         self.long_out.resize(form.len(), 0);
@@ -720,7 +726,7 @@ impl ExecutorEnd {
             return None;
         }
         let words = self.dispatch.pop_one_if(wire::is_short_dispatch)?;
-        self.dispatch.publish_index(&self.dispatch_consumed[0]);
+        self.dispatch.publish_index(&self.dispatch_consumed);
         Some(wire::decode_short_dispatch(&words))
     }
 
@@ -747,7 +753,7 @@ impl ExecutorEnd {
         if let Some(len) = spilled {
             self.down_area.read(len, &mut buffer.spill);
         }
-        self.dispatch.publish_index(&self.dispatch_consumed[0]);
+        self.dispatch.publish_index(&self.dispatch_consumed);
         let bytes = if spilled.is_some() {
             &buffer.spill
         } else {
@@ -790,58 +796,44 @@ impl ExecutorEnd {
     /// Sleeps until a message or the permission to spin comes, or the time is over.
     pub fn sleep(&self, timeout: Option<Duration>) {
         let rescan = || self.has_message() || self.may_spin();
-        let (asleep, wakes) = (&self.asleep[0], &self.wakes[0]);
+        let (asleep, wakes) = (&self.asleep, &self.wakes);
         doorbell::sleep::<Sound>(asleep, wakes, ASLEEP_IDLE, rescan, timeout);
     }
 
     /// Whether the scheduler lets this executor spin while it is idle.
     #[inline(always)]
     pub fn may_spin(&self) -> bool {
-        self.spin[0].load(Ordering::Relaxed) != 0
+        self.spin.load(Ordering::Relaxed) != 0
     }
 
-    /// The next extent that is the allocator's again.
+    /// Gives out all extents that are the allocator's again.
     #[inline]
-    pub fn next_release(&mut self) -> Option<Released> {
+    pub fn take_releases(&mut self, mut take: impl FnMut(Released)) {
         loop {
-            let word = self.released.get(self.released_next);
-            // A slot is filled from its start: no extent is the end of it.
-            if let Some(extent) = word.map(|word| wire::word_extent(*word))
-                && extent.len_units > 0
-            {
-                self.released_next += 1;
-                let punched = self.released[0] == wire::extent_word(PUNCHED);
-                return Some(Released { extent, punched });
+            let index = &self.release_consumed;
+            let count = self.release.claim_plain(&mut self.released, index);
+            for slot in &self.released[..count] {
+                let punched = slot[0] == wire::extent_word(PUNCHED);
+                let extents = slot[usize::from(punched)..].iter();
+                // A slot is filled from its start: no extent is the end of it.
+                for extent in extents.map(|word| wire::word_extent(*word)) {
+                    if extent.len_units == 0 {
+                        break;
+                    }
+                    take(Released { extent, punched });
+                }
             }
-            if !self.take_releases() {
-                return None;
+            if count < self.released.len() {
+                return;
             }
         }
-    }
-
-    /// Takes the next slot of the release ring, where it has not been withdrawn.
-    #[inline]
-    fn take_releases(&mut self) -> bool {
-        self.released_next = RELEASES_PER_SLOT;
-        let index = &self.release_consumed[0];
-        if !self.release.claim_plain(&mut self.released, index) {
-            return false;
-        }
-        self.released_next = usize::from(self.released[0] == wire::extent_word(PUNCHED));
-        true
-    }
-
-    /// Whether this executor has been granted anything: one load.
-    #[inline]
-    pub fn may_offer(&self) -> bool {
-        self.grant[0].load(Ordering::Relaxed) != 0
     }
 
     /// The next invocation that this executor may offer to start by itself. None is granted, or the
     /// scheduler has so much to read that it should not be left further behind.
-    #[inline]
+    #[inline(always)]
     pub fn next_offer(&mut self) -> Option<u64> {
-        let word = self.grant[0].load(Ordering::Relaxed);
+        let word = self.grant.load(Ordering::Relaxed);
         if word == 0 || !self.is_heard() {
             return None;
         }
@@ -849,35 +841,35 @@ impl ExecutorEnd {
     }
 
     /// A quarter of the publish ring is free.
-    #[inline]
+    #[inline(always)]
     fn is_heard(&mut self) -> bool {
-        let consumed = &self.publish_consumed[0];
+        let consumed = &self.publish_consumed;
         self.publish.has_room(PUBLISH_SLOTS / 4, consumed)
     }
 
     /// Offers an invocation, just before the message that says so.
     #[inline]
     pub fn offer(&mut self, invocation: u64) {
-        self.claim[0].offer(invocation);
+        self.claim.offer(invocation);
     }
 
     /// Takes what was offered; the message that says so is to follow before anything is done about
     /// it. False: it is not this executor's.
     #[inline]
     pub fn take_offer(&mut self, invocation: u64) -> bool {
-        self.is_heard() && self.claim[0].take(invocation)
+        self.is_heard() && self.claim.take(invocation)
     }
 
     /// Bytes of credit ever granted to this process.
     #[inline(always)]
     pub fn credit_total_bytes(&self) -> u64 {
-        self.credit[0].load(Ordering::Relaxed)
+        self.credit.load(Ordering::Relaxed)
     }
 
     /// The invocation that is cancelled, or 0.
     #[inline(always)]
     pub fn cancelled_invocation(&self) -> u64 {
-        self.cancelled[0].load(Ordering::Relaxed)
+        self.cancelled.load(Ordering::Relaxed)
     }
 }
 

@@ -148,6 +148,7 @@ impl SleepWord {
     }
 
     #[cold]
+    #[inline(never)]
     fn wake<S: Steps>(&self, seen: u32) {
         for tries in 0..WAKES_MAX {
             if self.0.wake_all() > 0 || !S::AGAIN {

@@ -27,6 +27,9 @@ pub const DISPATCH_SLOTS: usize = 64;
 pub const RELEASE_SLOTS: usize = 256;
 /// Extents in one slot of a release ring.
 pub const RELEASES_PER_SLOT: usize = 7;
+/// Slots that an executor takes from its release ring by one change of the index, which costs as
+/// much as reading them.
+pub const RELEASE_SLOTS_AT_ONCE: usize = 8;
 /// Slots of each of the rings between node and scheduler: 256 KiB.
 pub const LINK_SLOTS: usize = 4096;
 /// Bytes of each of the `args` areas between node and scheduler, and of the longest message there.
@@ -52,6 +55,9 @@ pub const IDLE_POLLS: u32 = 512;
 pub const PAGE_UNITS: u32 = (PAGE_BYTES as u64 / UNIT_BYTES) as u32;
 /// Longest extent that the quick lists keep: 8 KiB, so that a page with its zero byte is one.
 pub const QUICK_UNITS_MAX: u32 = 2 * PAGE_UNITS;
+/// What is put into a quick list at once where one is empty: 1 KiB, 16 of the shortest extents, so
+/// that their owner looks seldom for those that come back.
+pub const QUICK_RUN_UNITS: u32 = ((1 << 10) / UNIT_BYTES) as u32;
 /// Units that the quick lists keep in all: 1 MiB, a quarter of the warm memory.
 pub const QUICK_UNITS_TOTAL_MAX: u64 = (1 << 20) / UNIT_BYTES;
 /// Free memory that a region keeps populated: 4 MiB, so that 16 executors stay within the 64 MiB

@@ -140,6 +140,14 @@ impl Mapping {
         }
     }
 
+    /// One atomic at this byte, kept alive with the mapping.
+    ///
+    /// # Panics
+    /// When it lies beyond the file or is not aligned.
+    pub fn one<T: Atom>(self: &Arc<Self>, offset: usize) -> One<T> {
+        One(self.place(offset, 1))
+    }
+
     /// `bytes` bytes from `offset` on as words, for an `args` area.
     ///
     /// # Panics
@@ -220,6 +228,22 @@ impl<T: Atom> Deref for Shared<T> {
 impl<T> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Shared({} at {:p})", self.count, self.first)
+    }
+}
+
+/// One atomic inside a mapping, found without a look at how many there are.
+#[derive(Clone, Debug)]
+pub struct One<T>(Shared<T>);
+
+impl<T: Atom> Deref for One<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: `Mapping::one` has made it of one atomic, of which `place` checked that it lies
+        // inside the mapping, aligned; `self` keeps it alive, and an `Atom` is sound whatever other
+        // processes store there.
+        unsafe { self.0.first.as_ref() }
     }
 }
 

@@ -120,14 +120,13 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
     }
 
     /// Whether `count` slots are free now.
-    #[inline]
+    #[inline(always)]
     pub fn has_room(&mut self, count: usize, consumer_index: &AtomicU64) -> bool {
         let capacity = self.slots.len() as u64;
         if self.position + count as u64 - self.consumed <= capacity {
             return true;
         }
-        self.look(consumer_index);
-        self.position + count as u64 - self.consumed <= capacity
+        self.look(consumer_index) + capacity >= self.position + count as u64
     }
 
     /// Whether the consumer has taken everything before this position.
@@ -140,18 +139,20 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
 
     /// Reads the consumer's index. A lying consumer can make us wait or overwrite what it has not
     /// read: its own loss. It cannot make us leave the ring.
-    fn look(&mut self, consumer_index: &AtomicU64) {
+    #[inline(never)]
+    fn look(&mut self, consumer_index: &AtomicU64) -> u64 {
         let consumed = consumer_index.load(O::REUSE);
         if (self.consumed..=self.position).contains(&consumed) {
             self.consumed = consumed;
         }
+        self.consumed
     }
 
     /// Writes one slot whose seven words are all the caller's, for rings that carry nothing else.
     ///
     /// # Errors
     /// [`RingFull`]; nothing has been written.
-    #[inline]
+    #[inline(always)]
     pub fn push_plain(
         &mut self,
         data: &SlotData,
@@ -169,7 +170,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
     ///
     /// # Errors
     /// [`RingFull`]; nothing has been written.
-    #[inline]
+    #[inline(always)]
     pub fn push_one(
         &mut self,
         mut data: SlotData,
@@ -334,24 +335,29 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         true
     }
 
-    /// The same where the producer may [withdraw](Producer::withdraw) what has not been taken: the
-    /// slot is this side's only if it is the one that moves the index over it.
+    /// Takes as many such slots as there are and `out` has room for, where the producer may
+    /// [withdraw](Producer::withdraw) what has not been taken: they are this side's only if it is
+    /// the one that moves the index over them. How many.
     #[inline]
-    pub fn claim_plain(&mut self, out: &mut SlotData, consumer_index: &AtomicU64) -> bool {
+    pub fn claim_plain(&mut self, out: &mut [SlotData], consumer_index: &AtomicU64) -> usize {
         loop {
-            let position = self.position;
+            let first = self.position;
+            let mut count = 0;
+            while out.get_mut(count).is_some_and(|slot| self.pop_plain(slot)) {
+                count += 1;
+            }
             let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-            let moved = if self.pop_plain(out) {
-                consumer_index.compare_exchange(position, position + 1, success, failure)
+            let moved = if count > 0 {
+                consumer_index.compare_exchange(first, self.position, success, failure)
             } else {
                 // Nothing is there, or it has been withdrawn and its slot used again.
                 match consumer_index.load(failure) {
-                    still if still == position => return false,
+                    still if still == first => return 0,
                     moved_to => Err(moved_to),
                 }
             };
             match moved {
-                Ok(_) => return true,
+                Ok(_) => return count,
                 Err(moved_to) => self.position = moved_to,
             }
         }

@@ -591,9 +591,10 @@ pub(crate) fn short_from_executor(message: &FromExecutor<'_>) -> Option<SlotData
 }
 
 /// The one slot of an offer, and of going on with it: as [`short_from_executor`], which has no time
-/// for them.
+/// for them. Its form is the caller's word, and the scheduler's to judge.
 #[inline(always)]
 pub(crate) fn short_in_place(message: &FromExecutor<'_>) -> Option<SlotData> {
+    debug_assert!(Form::of(message).is_ok(), "{message:?}");
     match *message {
         FromExecutor::Offer {
             target,
@@ -602,8 +603,11 @@ pub(crate) fn short_in_place(message: &FromExecutor<'_>) -> Option<SlotData> {
             ordinal,
             invocation,
         } => {
-            judge_extent(extent, size_bytes).ok()?;
-            let (to, number) = target_parts(target).ok()?;
+            let (to, number) = match target {
+                Target::Bucket(bucket) => (TARGET_BUCKET, bucket),
+                Target::Next => (TARGET_NEXT, 0),
+                Target::Function(function) => (TARGET_FUNCTION, function),
+            };
             let first = head(from_kind::OFFER, to, 0, 0, number);
             let (place, ordinal) = (extent_word(extent), u64::from(ordinal));
             Some([first, place, size_bytes, ordinal, invocation, 0, 0])

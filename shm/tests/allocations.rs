@@ -108,9 +108,7 @@ fn a_hop_allocates_nothing() {
         scheduler.publish_consumed();
         assert!(scheduler.release(object));
         scheduler.flush_releases();
-        while let Some(released) = executor.next_release() {
-            allocator.free(released.extent);
-        }
+        executor.take_releases(|released| allocator.free(released.extent));
         if number.is_multiple_of(100) {
             scheduler
                 .send_extents(0, (1..1000).map(|at| extent(at, 1)))

@@ -5,7 +5,9 @@ use std::ffi::{c_char, c_void};
 use pheromone_sdk as sdk;
 use pheromone_shm::message::FromExecutor;
 
-use super::{known_key, object, pointer, required_text, runtime, runtime_now, status};
+use super::{
+    known_key, known_object, object, pointer, required_text, runtime, runtime_now, status,
+};
 use crate::fault::{Call, Fault};
 use crate::frame::{Headers, key_text};
 use crate::objects::{Object, State};
@@ -24,13 +26,25 @@ impl Runtime {
         }
     }
 
+    #[inline]
     fn input(&mut self, number: usize) -> *const sdk::Object {
-        if self.attempt.initializing || number >= self.frame.input_count as usize {
+        if self.attempt.initializing {
             return std::ptr::null();
         }
-        if number >= self.frame.fetched() as usize {
-            self.fetch_inputs();
+        match self.frame.input(number) {
+            Some(object) => object.handle(),
+            None => self.later_input(number),
         }
+    }
+
+    /// One that has not come with the dispatch, if it is one at all.
+    #[cold]
+    #[inline(never)]
+    fn later_input(&mut self, number: usize) -> *const sdk::Object {
+        if number >= self.frame.input_count as usize {
+            return std::ptr::null();
+        }
+        self.fetch_inputs();
         self.frame
             .input(number)
             .map_or(std::ptr::null(), |object| object.handle().cast_const())
@@ -288,7 +302,7 @@ pub(super) unsafe extern "C" fn delete_object(
 /// What objects say of themselves may be asked by any thread: it is written before the object is
 /// given away.
 pub(super) unsafe extern "C" fn data(handle: *const sdk::Object) -> *const c_void {
-    let Ok(object) = object(handle) else {
+    let Some(object) = known_object(handle) else {
         return std::ptr::null();
     };
     populate::before_reading(object);
@@ -296,38 +310,38 @@ pub(super) unsafe extern "C" fn data(handle: *const sdk::Object) -> *const c_voi
 }
 
 pub(super) unsafe extern "C" fn size(handle: *const sdk::Object) -> usize {
-    object(handle).map_or(0, |object| object.size_bytes.get() as usize)
+    known_object(handle).map_or(0, |object| object.size_bytes.get() as usize)
 }
 
 pub(super) unsafe extern "C" fn key(handle: *const sdk::Object) -> *const c_char {
-    object(handle).map_or(c"".as_ptr(), key_text)
+    known_object(handle).map_or(c"".as_ptr(), key_text)
 }
 
 pub(super) unsafe extern "C" fn bucket(handle: *const sdk::Object) -> *const c_char {
-    object(handle).map_or(c"".as_ptr(), |object| object.bucket_name.get())
+    known_object(handle).map_or(c"".as_ptr(), |object| object.bucket_name.get())
 }
 
 pub(super) unsafe extern "C" fn group(handle: *const sdk::Object) -> *const c_char {
-    object(handle).map_or(c"".as_ptr(), |object| object.group.get())
+    known_object(handle).map_or(c"".as_ptr(), |object| object.group.get())
 }
 
 pub(super) unsafe extern "C" fn object_session(handle: *const sdk::Object) -> u64 {
-    object(handle).map_or(0, |object| object.session.get())
+    known_object(handle).map_or(0, |object| object.session.get())
 }
 
 pub(super) unsafe extern "C" fn arrival_ns(handle: *const sdk::Object) -> u64 {
-    object(handle).map_or(0, |object| object.arrival_ns.get())
+    known_object(handle).map_or(0, Object::arrival_ns)
 }
 
 pub(super) unsafe extern "C" fn failed_input_count(failure: *const sdk::Object) -> usize {
-    object(failure).map_or(0, |failure| failure.attached.get() as usize)
+    known_object(failure).map_or(0, |failure| failure.attached.get() as usize)
 }
 
 pub(super) unsafe extern "C" fn failed_input(
     failure: *const sdk::Object,
     number: usize,
 ) -> *const sdk::Object {
-    let (Some(runtime), Ok(failure)) = (runtime_now(), object(failure)) else {
+    let (Some(runtime), Some(failure)) = (runtime_now(), known_object(failure)) else {
         return std::ptr::null();
     };
     let number = match u32::try_from(number) {

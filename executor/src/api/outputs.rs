@@ -6,7 +6,9 @@ use pheromone_sdk as sdk;
 use pheromone_shm::allocator::AllocError;
 use pheromone_shm::message::{Extent, FromExecutor, Key, NO_BUCKET, Target};
 
-use super::{group, new_key, object, pointer, required_text, runtime, runtime_now, status, unsent};
+use super::{
+    group, new_key, noted, object, pointer, required_text, runtime, runtime_now, status, unsent,
+};
 use crate::fault::{Call, Fault};
 use crate::frame::label_bytes;
 use crate::objects::{Label, Object, State};
@@ -77,7 +79,7 @@ impl Options<'_> {
 
 impl Runtime {
     /// Where an object for this bucket (NULL: direct) goes.
-    #[inline]
+    #[inline(always)]
     fn target(&self, bucket: *const c_char) -> Call<Target> {
         if bucket.is_null() {
             return Ok(Target::Next);
@@ -85,6 +87,7 @@ impl Runtime {
         self.bucket_target(bucket)
     }
 
+    #[inline(never)]
     fn bucket_target(&self, bucket: *const c_char) -> Call<Target> {
         let index = self.bucket(required_text(bucket, "the bucket")?)?;
         let own = self.own();
@@ -167,7 +170,7 @@ impl Runtime {
     }
 
     /// The ordinal of a new object for this target; counts as docs/model.md says.
-    #[inline]
+    #[inline(always)]
     fn next_ordinal(&mut self, target: Target, has_name: bool) -> u32 {
         match target {
             Target::Bucket(_) if has_name => 0,
@@ -179,38 +182,38 @@ impl Runtime {
         }
     }
 
-    /// The key of a new object.
-    #[inline]
-    fn label(&mut self, key: Option<&[u8]>, ordinal: u32) -> Label {
-        match key {
-            // Keys have at most 255 bytes.
-            Some(key) => Label::Named(self.frame.keep(key), key.len() as u8),
-            None => Label::Auto {
-                invocation: self.frame.invocation,
-                ordinal,
-            },
-        }
-    }
-
     /// Memory for a payload, charged against the credit.
+    #[inline(always)]
     fn allocate(&mut self, size: usize) -> Call<Extent> {
         let size_bytes = size as u64;
         if size_bytes > self.object_size_max_bytes {
-            return Err(Fault::new(
-                sdk::ETOOBIG,
-                format!(
-                    "{size_bytes} bytes are more than an object may have \
-                     (limits.object_size = {})",
-                    self.object_size_max_bytes
-                ),
-            ));
+            return Err(self.too_big(size_bytes));
         }
         self.refuse_if_cancelled()?;
         let units = Extent::units_for(size_bytes);
-        if !self.memory.has_at_hand(units) {
-            // The ring's line was written by the other side: reading it costs a cache miss.
-            self.drain_releases();
+        let credit_bytes = self.end.credit_total_bytes();
+        match self.memory.allocate_at_hand(units, credit_bytes) {
+            Some(extent) => Ok(extent),
+            None => self.allocate_slowly(size_bytes, units),
         }
+    }
+
+    #[cold]
+    fn too_big(&self, size_bytes: u64) -> Fault {
+        Fault::new(
+            sdk::ETOOBIG,
+            format!(
+                "{size_bytes} bytes are more than an object may have (limits.object_size = {})",
+                self.object_size_max_bytes
+            ),
+        )
+    }
+
+    /// The same, where nothing of that length is at hand.
+    #[inline(never)]
+    fn allocate_slowly(&mut self, size_bytes: u64, units: u64) -> Call<Extent> {
+        // The ring's line was written by the other side: reading it costs a cache miss.
+        self.drain_releases();
         let mut lacking = self
             .memory
             .lacking_bytes(units, self.end.credit_total_bytes());
@@ -240,7 +243,7 @@ impl Runtime {
             .map_err(|error| out_of_memory(size_bytes, &error))
     }
 
-    #[inline]
+    #[inline(always)]
     fn create(
         &mut self,
         target: Target,
@@ -248,32 +251,33 @@ impl Runtime {
         size: usize,
     ) -> Call<*mut sdk::Object> {
         let extent = self.allocate(size)?;
-        let Some(data) = self.window.address(self.own_region, extent.offset_units) else {
-            crate::runtime::give_up("the allocator gave an extent outside of its region");
-        };
         let ordinal = self.next_ordinal(target, key.is_some());
-        let label = self.label(key, ordinal);
+        let data = self.own_address(extent);
+        // An output has no group, no arrival, and nothing attached: so its struct was made.
+        let object = self.outputs.create();
+        object.data.set(data);
+        object.size_bytes.set(size as u64);
+        object.extent.set(extent);
+        object.target.set(target);
+        object.ordinal.set(ordinal);
+        object.session.set(self.frame.session);
+        object
+            .auto_text
+            .store(std::ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
+        object.label.set(match key {
+            // Keys have at most 255 bytes.
+            Some(key) => Label::Named(self.frame.keep(key), key.len() as u8),
+            None => Label::Auto {
+                invocation: self.frame.invocation,
+                ordinal,
+            },
+        });
         let (bucket, bucket_name) = match target {
             Target::Bucket(index) => (index, self.names.bucket(index).unwrap_or(c"".as_ptr())),
             Target::Next | Target::Function(_) => (NO_BUCKET, c"".as_ptr()),
         };
-        let session = self.frame.session;
-        let object = self.outputs.create();
-        object.data.set(data.as_ptr());
-        object.size_bytes.set(size as u64);
-        object.label.set(label);
-        object
-            .auto_text
-            .store(std::ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
-        object.group.set(c"".as_ptr());
-        object.session.set(session);
-        object.arrival_ns.set(0);
         object.bucket.set(bucket);
         object.bucket_name.set(bucket_name);
-        object.extent.set(extent);
-        object.target.set(target);
-        object.ordinal.set(ordinal);
-        object.populated.set(true);
         Ok(object.handle())
     }
 
@@ -296,8 +300,20 @@ impl Runtime {
         Ok(())
     }
 
+    /// Sends an object without options. What this process goes on with by itself comes first:
+    /// whatever else could be refused is not offered.
     #[inline]
-    fn send(&mut self, object: &Object, options: &Options<'_>) -> Call<()> {
+    fn send(&mut self, object: &Object) -> Call<()> {
+        seal(object);
+        if !self.offer(object, object.target.get()) {
+            return self.send_with(object, &Options::default());
+        }
+        self.outputs.end(object, State::Sent);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn send_with(&mut self, object: &Object, options: &Options<'_>) -> Call<()> {
         let target = self.final_target(object.target.get(), options)?;
         self.refuse_if_cancelled()?;
         seal(object);
@@ -464,7 +480,7 @@ pub(super) unsafe extern "C" fn buffer(handle: *mut sdk::Object) -> *mut c_void 
         Ok(object) => object.data.get().cast(),
         Err(fault) => {
             if let Some(runtime) = runtime_now() {
-                runtime.note_failure("phr_buffer", fault.status, &fault.sentence);
+                noted(runtime, "phr_buffer", fault);
             }
             std::ptr::null_mut()
         }
@@ -477,10 +493,7 @@ pub(super) unsafe extern "C" fn truncate(handle: *mut sdk::Object, size: usize) 
     };
     match unsent(handle).and_then(|object| runtime.truncate(object, size)) {
         Ok(()) => sdk::OK,
-        Err(fault) => {
-            runtime.note_failure("phr_truncate", fault.status, &fault.sentence);
-            fault.status
-        }
+        Err(fault) => noted(runtime, "phr_truncate", fault),
     }
 }
 
@@ -490,7 +503,11 @@ pub(super) unsafe extern "C" fn send(
     options: *const sdk::SendOptions,
 ) -> c_int {
     status(ctx, "phr_send", |runtime| {
-        runtime.send(unsent(handle)?, &Options::of(options)?)
+        let object = unsent(handle)?;
+        if options.is_null() {
+            return runtime.send(object);
+        }
+        runtime.send_with(object, &Options::of(options)?)
     })
 }
 
@@ -510,7 +527,7 @@ pub(super) unsafe extern "C" fn put(
         let handle = runtime.create_copy(target, new_key(key)?, data, size)?;
         let object = unsent(handle)?;
         runtime
-            .send(object, &options)
+            .send_with(object, &options)
             .inspect_err(|_| runtime.give_back_if_unsent(handle))
     })
 }

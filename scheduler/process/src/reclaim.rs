@@ -278,7 +278,9 @@ mod tests {
         }
 
         fn taken(&mut self) -> Vec<Released> {
-            std::iter::from_fn(|| self.owner.next_release()).collect()
+            let mut taken = Vec::new();
+            self.owner.take_releases(|released| taken.push(released));
+            taken
         }
     }
 
