@@ -37,6 +37,38 @@ PHR_FUNCTION(works)
     return phr_send(ctx, next);
 }
 
+/* Keeps the one executor, asleep, until all that is to come after it has been put; longer than that
+ * takes. */
+#define HOLD_NS 50000000
+
+PHR_FUNCTION(holds)
+{
+    const struct timespec hold = {0, HOLD_NS};
+    step here;
+    int status = read_step(ctx, &here);
+    if (status != PHR_OK)
+        return status;
+    nanosleep(&hold, NULL);
+    return note(ctx, ticks(), &here);
+}
+
+/* One of many that wait behind it; starts `works_on`, whose entry lies so many entries behind as `reserved`
+ * says. */
+PHR_FUNCTION(joins)
+{
+    uint64_t now = ticks();
+    step here;
+    int status = note(ctx, now, &here);
+    if (status != PHR_OK)
+        return status;
+    phr_object *next = phr_create(ctx, NULL, NULL, sizeof here);
+    if (next == NULL)
+        return phr_last_status(ctx);
+    here.index += here.reserved;
+    memcpy(phr_buffer(next), &here, sizeof here);
+    return phr_send(ctx, next);
+}
+
 PHR_FUNCTION(works_on)
 {
     uint64_t now = ticks();

@@ -38,6 +38,12 @@ const EXECUTOR_BYTES: u64 = 4 << 20;
 const SESSION_CHARGE_BYTES: u64 = 2 << 10;
 /// Between two interactions, so that the harness takes no part in the first.
 const PAUSE: Duration = Duration::from_micros(300);
+/// Interactions that are under way at the same time, where many are.
+const CROWD: u32 = 64;
+/// How often so many are measured in each repetition.
+const CROWDS: u32 = 30;
+/// Until they are over: `HOLD_NS` of `scale.c`, and then some.
+const CROWD_TAKES: Duration = Duration::from_millis(55);
 /// Of an app beside its sessions: the log that it answers with.
 const MEMORY_BESIDE: u64 = 256 << 20;
 
@@ -85,7 +91,9 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
          executors registered. An interaction is in one of the sessions, drawn evenly at random: \
          the first hop is from just before a put into that session, from outside, to the start of \
          the function that it fires (so the way into the node is in it); the next hop is from \
-             just before that one sends, 100 us later, to the start of the function after it. \
+             just before that one sends, 100 us later, to the start of the function after it. Of 64 at \
+             a time, each in a session drawn at random, a hop is what one of two for each takes of the \
+             time of all. \
              Private memory is what each process has \
          grown by while the sessions were opened"
             .into(),
@@ -162,7 +170,11 @@ objects = {objects_max}
 [functions.works]
 next = ["works_on"]
 
+[functions.joins]
+next = ["works_on"]
+
 [functions.works_on]
+[functions.holds]
 [functions.lingers]
 [functions.collect]
 
@@ -179,6 +191,18 @@ keep = "until_consumed"
 [[buckets.work.triggers]]
 type = "immediate"
 function = "works"
+
+[buckets.crowd]
+keep = "until_consumed"
+[[buckets.crowd.triggers]]
+type = "immediate"
+function = "joins"
+
+[buckets.hold]
+keep = "until_consumed"
+[[buckets.hold.triggers]]
+type = "immediate"
+function = "holds"
 "#,
             objects_max = 4 * u64::from(sessions_max),
         )
@@ -265,19 +289,54 @@ fn measure(bed: &Bed, crowd: Crowd, options: &Options) -> Result<Measured> {
         first.record_ns(between_ns(put_ns as f64, pair[0].start_ns));
         next.record_ns(between_ns(pair[0].send_ns, pair[1].start_ns));
     }
+    let mut series = vec![("next hop".into(), next), ("first hop".into(), first)];
+    if crowd.executors == 1 {
+        let crowded = measure_crowded(bed, &sessions, &mut random)?;
+        series.push((format!("hop, {CROWD} at a time"), crowded));
+    }
     let growth = |name, before: u64, after: u64| Scalar {
         name,
         unit: Unit::Bytes,
         value: after as f64 - before as f64,
     };
     Ok(Measured {
-        series: vec![("next hop".into(), next), ("first hop".into(), first)],
+        series,
         scalars: vec![
             growth("node +private", before.node, opened.node),
             growth("scheduler +private", before.scheduler, opened.scheduler),
         ],
         ..Measured::default()
     })
+}
+
+/// Interactions in many sessions at the same time: what a hop takes of the time of all. They wait behind a
+/// function that keeps the one executor until all are there; where it did not, they are not counted.
+fn measure_crowded(bed: &Bed, sessions: &[u64], random: &mut Random) -> Result<Distribution> {
+    // Entry 0 is the function that holds; then there are two for each interaction.
+    const LENGTH: u32 = 2 * CROWD;
+    let mut hops = Distribution::new();
+    for run in 2..2 + CROWDS {
+        let mut put = |bucket, index| {
+            let session = sessions[random.below(sessions.len())];
+            let order = [run, index, LENGTH, CROWD];
+            let order = order.iter().flat_map(|word| word.to_le_bytes());
+            bed.put_into(session, bucket, order.collect())
+        };
+        put("hold", 0)?;
+        let mut last_put_ns = 0;
+        for index in 1..=CROWD {
+            last_put_ns = put("crowd", index)?;
+        }
+        std::thread::sleep(CROWD_TAKES);
+        let steps = Log::new(run, LENGTH).complete(bed)?;
+        let held_until_ns = steps[0].start_ns;
+        let over_ns = steps[1..].iter().map(|step| step.start_ns);
+        let over_ns = over_ns.fold(held_until_ns, f64::max);
+        if held_until_ns > last_put_ns as f64 {
+            hops.record_ns(between_ns(held_until_ns, over_ns) / u64::from(LENGTH));
+        }
+    }
+    Ok(hops)
 }
 
 /// Numbers that look drawn at random, the same in each repetition: splitmix64
