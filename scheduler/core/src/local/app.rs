@@ -151,6 +151,14 @@ pub(super) struct PoolState {
     pub(super) surplus_timer: TimerId,
 }
 
+impl PoolState {
+    /// Whether processes have died or not loaded lately, which one that works makes good.
+    #[inline]
+    pub(super) fn has_failed(&self) -> bool {
+        self.quick_deaths > 0 || self.failed_loads > 0
+    }
+}
+
 impl App {
     pub(super) fn new(
         id: AppId,
@@ -345,6 +353,12 @@ impl App {
     pub(super) fn has_too_many_objects(&self, slot: u16) -> bool {
         let credit = &self.executors[usize::from(slot)].credit;
         self.is_out_of_objects() && credit.left_bytes() > CREDIT_SLICE_BYTES
+    }
+
+    /// Whether the limit on live objects, or on names, is reached.
+    #[inline]
+    pub(super) fn is_at_limit(&self) -> bool {
+        self.names.max(self.stats.objects_live) >= u64::from(self.share.limits.objects)
     }
 
     /// Whether the limit on live objects is reached.

@@ -148,8 +148,7 @@ impl Local {
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
         executor.completed = executor.completed.saturating_add(1);
-        let has_failed_before = app.pool.quick_deaths > 0 || app.pool.failed_loads > 0;
-        if has_failed_before && completion.has_run() {
+        if app.pool.has_failed() && completion.has_run() {
             self.processes_work(id.app, sink);
         }
         let app = &mut self.apps[id.app];
@@ -389,7 +388,7 @@ impl Tables {
 
     /// Guards what an executor does from now on.
     #[inline]
-    fn limit_time(&mut self, app: &mut App, slot: u16, limit_ns: Option<u64>) {
+    pub(super) fn limit_time(&mut self, app: &mut App, slot: u16, limit_ns: Option<u64>) {
         if let Some(limit_ns) = limit_ns {
             let deadline_ns = self.now_ns.saturating_add(limit_ns);
             let timer = Timer::Executor(app.executor_id(slot));

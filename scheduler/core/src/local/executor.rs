@@ -16,6 +16,7 @@ use crate::local::custom::end_of;
 use crate::local::in_place::Grant;
 use crate::local::invocation::Invocation;
 use crate::local::ledger::Credit;
+use crate::local::note::Note;
 use crate::local::pool::LastState;
 use crate::local::wait::Wait;
 use crate::local::{Local, Timer};
@@ -94,7 +95,9 @@ pub(super) struct Executor {
     pub(super) sweeping: bool,
     /// The open dispatch. (One queued behind it would stand beside it here.)
     pub(super) open: Ref<Invocation>,
-    /// What it has offered to start after that.
+    /// What it has offered to start after that, and nobody has had to look at.
+    pub(super) noted: Option<Note>,
+    /// The same, entered.
     pub(super) offer: Ref<Invocation>,
     /// What it may start so.
     pub(super) grant: Grant,

@@ -12,18 +12,17 @@
 //! block is used up returns as all do. `crate::in_place` says which functions this is for.
 
 use pheromone_shm::claim::GRANT_HOPS;
-use pheromone_shm::message::{Extent, InputKey, NO_TRIGGER, Target};
+use pheromone_shm::message::{Extent, NO_TRIGGER, Target};
 use smallvec::SmallVec;
 
 use crate::event::{AppId, Cause, ExecutorId, Sink};
+use crate::limits::OBJECT_CHARGE_BYTES;
 use crate::local::app::App;
 use crate::local::attempt::Fate;
-use crate::local::invocation::{Firing, Invocation, Place};
+use crate::local::invocation::{Invocation, Place};
 use crate::local::judge::{Fault, judge_target};
-use crate::local::message::{Publication, bucket_of};
-use crate::local::object::{NewObject, Object, Payload};
+use crate::local::note::Note;
 use crate::local::plan::Plan;
-use crate::local::session::Session;
 use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -121,7 +120,7 @@ impl Local {
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
         let open = executor.open("Offer")?;
-        if executor.offer.is_some() {
+        if executor.offer.is_some() || executor.noted.is_some() {
             return Err(Fault::OfferedTwice);
         }
         executor.grant.take(invocation)?;
@@ -135,75 +134,45 @@ impl Local {
         let next = app.plan.successor(sender.function, target);
         let (function, trigger) = next.ok_or(Fault::NotInPlace)?;
         app.take_credit(id.slot, extent)?;
-        let publication = Publication {
-            object: NewObject {
-                session: session
-                    .map(|session| self.tables.sessions[session].id)
-                    .unwrap_or_default(),
-                payload: Payload {
-                    region: id.slot,
-                    extent,
-                    size_bytes,
-                    root: Ref::NONE,
-                },
-                bucket: bucket_of(target),
-                key: InputKey::Auto {
-                    invocation: sender.id,
-                    ordinal,
-                },
-                group: &[],
-                labelled: (sender.id, ordinal),
-            },
-            to: sender.delivery(target, id.slot),
-            author: sender.author(),
-            is_durable: false,
-        };
-        let firing = Firing {
+        let note = Note {
+            invocation,
+            target,
+            function,
             trigger,
-            near: Some(id.slot),
-            ..Firing::new(sender.session, function)
+            extent,
+            size_bytes,
+            ordinal,
+            heard_ns: self.tables.now_ns,
         };
         let Some(session) = session else {
-            self.offer_in_vain(id, &publication, firing, invocation, sink);
+            self.offer_in_vain(id, &note, sink);
             return Ok(());
         };
-        if self.tables.is_past_limit(app, open, &publication) {
+        if app.is_at_limit() && self.tables.is_past_limit_noted(app, id.slot, &note) {
+            self.enter_notes();
             self.fail_by_limit(open, session, id, sink);
-            self.offer_in_vain(id, &publication, firing, invocation, sink);
+            self.offer_in_vain(id, &note, sink);
             return Ok(());
         }
-        let created = self.tables.create(app, &publication.object);
-        let inputs = std::iter::once(created);
-        let offered = self.tables.enter(app, firing, invocation, inputs);
-        self.tables.note_offer(app, id.slot, offered);
-        self.tables.enter_name(app, created, &publication);
-        if let Target::Bucket(bucket) = target {
-            self.tables.keep_in_bucket(app, created, bucket, session);
-        }
-        self.tables.drop_hold(app, created, sink);
+        app.charge_object(extent.len_bytes() + OBJECT_CHARGE_BYTES);
         app.top_up(id.slot, sink);
+        app.executor(id.slot).noted = Some(note);
+        self.tables.noted.push(id);
+        if !self.tables.may_stay_noted(app, session, target) {
+            self.enter_notes();
+        }
         Ok(())
     }
 
     /// An offer of an invocation that nobody waits for any more. Where its executor may have taken
     /// it already, it runs for nobody.
     #[cold]
-    fn offer_in_vain<S: Sink>(
-        &mut self,
-        id: ExecutorId,
-        publication: &Publication<'_>,
-        firing: Firing,
-        invocation: u64,
-        sink: &mut S,
-    ) {
+    fn offer_in_vain<S: Sink>(&mut self, id: ExecutorId, note: &Note, sink: &mut S) {
         let app = &mut self.apps[id.app];
-        if sink.withdraw(id, invocation) {
-            let extent = publication.object.payload.extent;
-            self.tables.release_extent(app, id.slot, extent, sink);
+        if sink.withdraw(id, note.invocation) {
+            self.tables.release_extent(app, id.slot, note.extent, sink);
         } else {
-            let created = self.tables.create(app, &publication.object);
-            let offered = self.tables.enter_orphan(firing, invocation, created);
-            self.tables.note_offer(app, id.slot, offered);
+            self.tables.enter_orphan(app, id.slot, note);
         }
         app.top_up(id.slot, sink);
     }
@@ -220,7 +189,19 @@ impl Local {
         let app = &mut self.apps[id.app];
         let executor = app.executor(id.slot);
         let finished = executor.open("Continue")?;
-        let begun = executor.offer;
+        if let Some(note) = executor.noted
+            && self.tables.turn_into(app, id.slot, &note, sink)
+        {
+            app.stats.discarded_total += u64::from(discarded);
+            app.stats.continued_total += 1;
+            if app.executor(id.slot).grant.is_low() {
+                self.renew(id, sink);
+            }
+            return Ok(());
+        }
+        self.enter_notes();
+        let app = &mut self.apps[id.app];
+        let begun = app.executor(id.slot).offer;
         if begun.is_none() {
             return Err(Fault::NothingOffered);
         }
@@ -248,7 +229,7 @@ impl Local {
         self.tables.note_start(app, id.slot, begun, kept);
         app.stats.discarded_total += u64::from(discarded);
         app.stats.continued_total += 1;
-        if app.pool.quick_deaths > 0 || app.pool.failed_loads > 0 {
+        if app.pool.has_failed() {
             self.processes_work(id.app, sink);
         }
         let app = &mut self.apps[id.app];
@@ -415,6 +396,12 @@ impl Local {
 }
 
 impl App {
+    /// Whether somebody looks again after offers that are not gone on with.
+    #[inline]
+    pub(super) fn watches_offers(&self) -> bool {
+        self.offers.timer != TimerId::NONE
+    }
+
     /// Whether an executor may start something by itself.
     #[inline]
     pub(super) fn has_grants(&self) -> bool {
@@ -430,20 +417,23 @@ impl App {
 
     /// Nothing is offered by this executor any more. Answers with what was.
     pub(super) fn forget_offer(&mut self, slot: u16) -> Ref<Invocation> {
-        if let Some(at) = self.offers.slots.iter().position(|&of| of == slot) {
-            self.offers.slots.swap_remove(at);
-        }
+        self.offers.slots.retain(|&of| of != slot);
         std::mem::take(&mut self.executor(slot).offer)
     }
 }
 
 impl Tables {
-    /// An executor has offered to start this.
-    #[inline]
-    fn note_offer(&mut self, app: &mut App, slot: u16, offered: Ref<Invocation>) {
+    /// An executor has offered to start this, which is entered.
+    pub(super) fn enter_offer(
+        &mut self,
+        app: &mut App,
+        slot: u16,
+        offered: Ref<Invocation>,
+        heard_ns: u64,
+    ) {
         let invocation = &mut self.invocations[offered];
         invocation.place = Place::Offered(slot);
-        invocation.queued_ns = self.now_ns;
+        invocation.queued_ns = heard_ns;
         app.executor(slot).offer = offered;
         app.offers.slots.push(slot);
         if app.offers.timer == TimerId::NONE {
@@ -469,26 +459,22 @@ impl Tables {
         app.offers.timer = self.timers.arm(due_ns, Timer::Offers(app.id));
     }
 
-    /// An invocation of no session, with one input, whose creator's hold it takes over.
+    /// Enters what is offered for no session any more.
     #[cold]
-    fn enter_orphan(&mut self, firing: Firing, id: u64, input: Ref<Object>) -> Ref<Invocation> {
+    fn enter_orphan(&mut self, app: &mut App, slot: u16, note: &Note) {
+        let sender = app.executor(slot).open;
+        let publication = self.noted_publication(sender, slot, note);
+        let input = self.create(app, &publication.object);
         let (entered, invocation) = self.invocations.take();
-        invocation.id = id;
-        invocation.session = Ref::<Session>::NONE;
-        invocation.function = firing.function;
-        invocation.trigger = firing.trigger;
-        invocation.attempt = 1;
-        invocation.near = firing.near;
-        invocation.is_call = false;
-        invocation.root = Ref::NONE;
+        invocation.begin(note.invocation, &note.firing(Ref::NONE, slot));
         invocation.request = Ref::NONE;
         invocation.headers = Ref::NONE;
-        invocation.window = None;
         invocation.session_previous = Ref::NONE;
         invocation.session_next = Ref::NONE;
+        // It takes over the creator's hold.
         invocation.held.push(input);
         invocation.input_count = 1;
-        entered
+        self.enter_offer(app, slot, entered, note.heard_ns);
     }
 
     /// So many ids, of which this is the first, are used up.

@@ -115,6 +115,34 @@ impl Default for Invocation {
 }
 
 impl Invocation {
+    /// Is what has fired from here on, for the first time.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, id: u64, firing: &Firing) {
+        self.id = id;
+        self.session = firing.session;
+        self.function = firing.function;
+        self.trigger = firing.trigger;
+        self.attempt = 1;
+        self.near = firing.near;
+        self.is_call = firing.is_call;
+        self.root = firing.root;
+        self.window = firing.window;
+    }
+
+    /// Whether its end concerns nothing but its session and what it holds.
+    #[inline(always)]
+    pub(super) fn leaves_nothing(&self) -> bool {
+        debug_assert!(
+            self.line.is_none(),
+            "functions that take turns go on for nobody"
+        );
+        self.closes.is_empty()
+            && self.parts.is_empty()
+            && self.join_keys.is_empty()
+            && self.done.is_none()
+            && self.root.is_none()
+    }
+
     /// Whose the identities are that it takes.
     #[inline]
     pub(super) fn author(&self) -> Author {
@@ -229,17 +257,9 @@ impl Tables {
         session.firings = session.firings.wrapping_add(1);
         session.count_invocation(app, firing.function, true);
 
-        invocation.id = id;
-        invocation.session = firing.session;
-        invocation.function = firing.function;
-        invocation.trigger = firing.trigger;
-        invocation.attempt = 1;
-        invocation.near = firing.near;
-        invocation.is_call = firing.is_call;
-        invocation.root = firing.root;
+        invocation.begin(id, &firing);
         invocation.request = Ref::NONE;
         invocation.headers = Ref::NONE;
-        invocation.window = firing.window;
         invocation.session_previous = Ref::NONE;
         invocation.session_next = next;
         for input in inputs {
@@ -313,6 +333,25 @@ impl Tables {
         if next.is_some() {
             self.invocations[next].queue_previous = previous;
         }
+    }
+
+    /// Puts an invocation before the others of its session, as if it had come just now.
+    #[inline(always)]
+    pub(super) fn move_to_front(&mut self, session: Ref<Session>, moved: Ref<Invocation>) {
+        let first = self.sessions[session].invocations;
+        if first == moved {
+            return;
+        }
+        let invocation = &mut self.invocations[moved];
+        let (previous, next) = (invocation.session_previous, invocation.session_next);
+        invocation.session_previous = Ref::NONE;
+        invocation.session_next = first;
+        self.invocations[previous].session_next = next;
+        if next.is_some() {
+            self.invocations[next].session_previous = previous;
+        }
+        self.invocations[first].session_previous = moved;
+        self.sessions[session].invocations = moved;
     }
 
     /// Takes an invocation off its session's list, where it is on one: the session no longer waits

@@ -113,6 +113,7 @@ impl Local {
             // A killed process may go on talking until it is dead.
             State::Vacant | State::Asked | State::Killed => return,
             State::Deciding => {
+                self.enter_notes();
                 if let Err(fault) = self.custom_says(id, message, sink) {
                     self.fault(id, &fault.to_string(), sink);
                 }
@@ -126,6 +127,41 @@ impl Local {
             | State::Leaving => {}
         }
         let judged = match *message {
+            FromExecutor::Offer {
+                target,
+                extent,
+                size_bytes,
+                ordinal,
+                invocation,
+            } => {
+                let numbers = (ordinal, invocation);
+                self.offer(id, target, (extent, size_bytes), numbers, sink)
+            }
+            FromExecutor::Continue { discarded } => self.go_on(id, discarded, sink),
+            ref other => {
+                self.enter_notes();
+                self.other_message(id, other, sink)
+            }
+        };
+        if let Err(fault) = judged {
+            self.enter_notes();
+            self.fault(id, &fault.to_string(), sink);
+            return;
+        }
+        let app = &mut self.apps[id.app];
+        if app.region(id.slot).unreleased.is_some() {
+            self.tables.flush_releases(app, id.slot, sink);
+        }
+    }
+
+    #[inline(always)]
+    fn other_message<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        message: &FromExecutor<'_>,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        match *message {
             FromExecutor::Publish {
                 target,
                 extent,
@@ -148,36 +184,16 @@ impl Local {
                 ending,
                 discarded,
                 message,
-            } => self.complete(
-                id,
-                &Completion {
+            } => {
+                let completion = Completion {
                     status,
                     ending,
                     discarded,
                     message,
-                },
-                sink,
-            ),
-            FromExecutor::Offer {
-                target,
-                extent,
-                size_bytes,
-                ordinal,
-                invocation,
-            } => {
-                let numbers = (ordinal, invocation);
-                self.offer(id, target, (extent, size_bytes), numbers, sink)
+                };
+                self.complete(id, &completion, sink)
             }
-            FromExecutor::Continue { discarded } => self.go_on(id, discarded, sink),
-            ref other => self.rare_message(id, other, sink),
-        };
-        if let Err(fault) = judged {
-            self.fault(id, &fault.to_string(), sink);
-            return;
-        }
-        let app = &mut self.apps[id.app];
-        if app.region(id.slot).unreleased.is_some() {
-            self.tables.flush_releases(app, id.slot, sink);
+            ref rare => self.rare_message(id, rare, sink),
         }
     }
 
@@ -745,8 +761,7 @@ impl Tables {
         open: Ref<Invocation>,
         publication: &Publication<'_>,
     ) -> bool {
-        let most = u64::from(app.share.limits.objects);
-        app.names.max(app.stats.objects_live) >= most && {
+        app.is_at_limit() && {
             let slot = publication.object.payload.region;
             app.has_too_many_objects(slot) || self.lacks_name(app, open, publication)
         }

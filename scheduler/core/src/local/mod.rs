@@ -26,6 +26,7 @@ mod lineage;
 mod load;
 mod message;
 mod name;
+mod note;
 mod numbered;
 mod object;
 mod plan;
@@ -171,6 +172,8 @@ struct Tables {
     timers: Wheel<Timer>,
     /// Apps in which somebody waits for credit and something has changed.
     short_of_memory: Vec<AppId>,
+    /// Executors whose offers are noted alone, in the order in which they were heard.
+    noted: Vec<ExecutorId>,
     /// Left to be done at the end of the step.
     afterwards: VecDeque<Afterwards>,
     /// For coordinators and other local schedulers.
@@ -222,6 +225,7 @@ impl Local {
                 lines: Lines::new(),
                 timers: Wheel::new(),
                 short_of_memory: Vec::new(),
+                noted: Vec::new(),
                 afterwards: VecDeque::new(),
                 outgoing: VecDeque::new(),
                 foreign: Foreign::default(),
@@ -257,6 +261,7 @@ impl Local {
     /// Takes one event of its own.
     pub(crate) fn step<S: Sink>(&mut self, event: Event<'_>, now_ns: u64, sink: &mut S) {
         self.pass_time(now_ns, sink);
+        self.enter_notes();
         self.rare_event(event, sink);
         self.end_step(sink);
     }
@@ -264,6 +269,15 @@ impl Local {
     /// Does what the step has left to be done.
     #[inline(always)]
     fn end_step<S: Sink>(&mut self, sink: &mut S) {
+        let tables = &self.tables;
+        let is_left = !tables.afterwards.is_empty() || !tables.short_of_memory.is_empty();
+        if is_left || self.fair.is_shared() {
+            self.enter_notes();
+            self.do_what_is_left(sink);
+        }
+    }
+
+    fn do_what_is_left<S: Sink>(&mut self, sink: &mut S) {
         if !self.tables.afterwards.is_empty() {
             self.do_afterwards(sink);
         }
@@ -278,6 +292,7 @@ impl Local {
     /// Takes one message of a coordinator or of another local scheduler.
     pub(crate) fn take<S: Sink>(&mut self, message: ToLocal, now_ns: u64, sink: &mut S) {
         self.pass_time(now_ns, sink);
+        self.enter_notes();
         match message {
             ToLocal::Grow { app } => {
                 if self.apps.get(app).is_some() {
@@ -318,6 +333,8 @@ impl Local {
         let pool = &app.pool;
         let processes = app.executors[..usize::from(app.pool_slots)].iter();
         let unreleased = app.regions.iter().map(|region| region.unreleased_count);
+        let noted = self.tables.noted.iter().filter(|id| id.app == app.id);
+        let noted = noted.count();
         Some(AppStats {
             releases_pending: unreleased.map(u64::from).sum(),
             objects_live: app.stats.objects_live - app.lodgers(),
@@ -325,7 +342,7 @@ impl Local {
             credit_bytes: app.ledger.granted_bytes(),
             executors: processes.filter(|e| e.is_alive()).count() as u64,
             executors_idle: u64::from(pool.idle),
-            queued: app.stats.queued + app.in_line + app.offers.len() as u64,
+            queued: app.stats.queued + app.in_line + app.offers.len() as u64 + noted as u64,
             dead_letters: app.dead.count(),
             dead_letters_bytes: app.dead.held_bytes(),
             ..app.stats
@@ -341,10 +358,11 @@ impl Local {
     }
 
     pub(crate) fn totals(&self) -> Totals {
+        let noted = self.tables.noted.len() as u64;
         Totals {
             sessions: u64::from(self.tables.sessions.live()),
-            objects: u64::from(self.tables.objects.live()),
-            invocations: u64::from(self.tables.invocations.live()),
+            objects: u64::from(self.tables.objects.live()) + noted,
+            invocations: u64::from(self.tables.invocations.live()) + noted,
             names: u64::from(self.tables.names.live()),
             trigger_states: u64::from(self.tables.states.live()),
             lines: u64::from(self.tables.lines.live()),
@@ -427,6 +445,7 @@ impl Local {
 
     #[cold]
     fn fire_timers<S: Sink>(&mut self, sink: &mut S) {
+        self.enter_notes();
         while let Some(timer) = self.tables.timers.pop(self.tables.now_ns) {
             match timer {
                 Timer::Deadline(session) => self.end_session(session, &End::TimedOut, sink),

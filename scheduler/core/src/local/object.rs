@@ -130,6 +130,36 @@ pub(super) struct Payload {
     pub(super) root: Ref<Object>,
 }
 
+impl Payload {
+    /// What the ledger charges for an object with it.
+    #[inline]
+    pub(super) fn charge_bytes(&self) -> u64 {
+        let memory = if self.root.is_none() {
+            self.extent.len_bytes()
+        } else {
+            0
+        };
+        memory + OBJECT_CHARGE_BYTES
+    }
+}
+
+impl App {
+    /// An object has arrived for which the ledger charges so much.
+    #[inline]
+    pub(super) fn charge_object(&mut self, bytes: u64) {
+        self.ledger.charge(bytes);
+        self.stats.objects_live += 1;
+        self.stats.objects_total += 1;
+    }
+
+    /// An object has died that had been charged so much.
+    #[inline]
+    pub(super) fn refund_object(&mut self, bytes: u64) {
+        self.ledger.refund(bytes);
+        self.stats.objects_live -= 1;
+    }
+}
+
 impl Object {
     /// The object as its consumer is told of it.
     #[inline]
@@ -187,6 +217,56 @@ impl Object {
         }
     }
 
+    /// Becomes a new object with one hold, in no list.
+    #[inline(always)]
+    pub(super) fn become_new(&mut self, new: &NewObject<'_>, arrival_ns: u64) {
+        self.session = new.session;
+        self.region = new.payload.region;
+        self.extent = new.payload.extent;
+        self.size_bytes = new.payload.size_bytes;
+        self.root = new.payload.root;
+        self.bucket = new.bucket;
+        self.arrival_ns = arrival_ns;
+        self.holds = 1;
+        self.attached = 0;
+        self.name = Ref::NONE;
+        self.kept = false;
+        self.is_coming = false;
+        self.home = Home::Here;
+        self.sequence = 0;
+        self.text.clear();
+        match new.key {
+            InputKey::Auto {
+                invocation,
+                ordinal,
+            } => {
+                self.producer = invocation;
+                self.ordinal = ordinal;
+                self.key_bytes = 0;
+            }
+            InputKey::Named(key) => {
+                self.text.extend_from_slice(key);
+                self.key_bytes = key.len() as u8;
+                (self.producer, self.ordinal) = new.labelled;
+            }
+        }
+        if !new.group.is_empty() {
+            self.text.extend_from_slice(new.group);
+        }
+    }
+
+    /// Whether its end, when its only holder's hold ends, concerns nothing but its memory, in this
+    /// region.
+    #[inline(always)]
+    pub(super) fn dies_alone(&self, region: u16) -> bool {
+        self.holds == 1
+            && self.region == region
+            && self.home == Home::Here
+            && self.attached == 0
+            && self.root.is_none()
+            && self.name.is_none()
+    }
+
     /// Becomes one of another home, with one hold.
     pub(super) fn become_foreign(&mut self, object: &Description) {
         let mut text = std::mem::take(&mut self.text);
@@ -241,6 +321,12 @@ impl Slab<Object> {
         self[held].holds += 1;
     }
 
+    /// The creator's hold ends, of an object that somebody else holds.
+    pub(super) fn pass_hold(&mut self, held: Ref<Object>) {
+        self[held].holds -= 1;
+        debug_assert!(self[held].holds > 0, "somebody holds it");
+    }
+
     /// So many more holders.
     pub(super) fn hold_times(&mut self, held: Ref<Object>, times: u32) {
         self[held].holds += times;
@@ -251,43 +337,20 @@ impl Tables {
     /// A new object with one hold, its creator's, which ends by [`Self::drop_hold`].
     #[inline(always)]
     pub(super) fn create(&mut self, app: &mut App, new: &NewObject<'_>) -> Ref<Object> {
+        app.charge_object(new.payload.charge_bytes());
+        self.make(app, new, self.now_ns)
+    }
+
+    /// As [`Self::create`], of one that has been charged when it arrived.
+    #[inline(always)]
+    pub(super) fn make(
+        &mut self,
+        app: &mut App,
+        new: &NewObject<'_>,
+        arrival_ns: u64,
+    ) -> Ref<Object> {
         let (created, object) = self.objects.take();
-        object.session = new.session;
-        object.region = new.payload.region;
-        object.extent = new.payload.extent;
-        object.size_bytes = new.payload.size_bytes;
-        object.root = new.payload.root;
-        object.bucket = new.bucket;
-        object.arrival_ns = self.now_ns;
-        object.holds = 1;
-        object.attached = 0;
-        object.name = Ref::NONE;
-        object.kept = false;
-        object.is_coming = false;
-        object.home = Home::Here;
-        object.sequence = 0;
-        object.text.clear();
-        match new.key {
-            InputKey::Auto {
-                invocation,
-                ordinal,
-            } => {
-                object.producer = invocation;
-                object.ordinal = ordinal;
-                object.key_bytes = 0;
-            }
-            InputKey::Named(key) => {
-                object.text.extend_from_slice(key);
-                object.key_bytes = key.len() as u8;
-                (object.producer, object.ordinal) = new.labelled;
-            }
-        }
-        if !new.group.is_empty() {
-            object.text.extend_from_slice(new.group);
-        }
-        app.ledger.charge(object.charge_bytes());
-        app.stats.objects_live += 1;
-        app.stats.objects_total += 1;
+        object.become_new(new, arrival_ns);
         if new.payload.root.is_some() {
             self.objects.hold(new.payload.root);
             self.objects[created].attached = self.objects[new.payload.root].attached;
@@ -339,8 +402,7 @@ impl Tables {
         let object = &self.objects[dead];
         debug_assert!(!object.kept, "a kept object is held");
         let (root, name, attached) = (object.root, object.name, object.attached);
-        app.ledger.refund(object.charge_bytes());
-        app.stats.objects_live -= 1;
+        app.refund_object(object.charge_bytes());
         self.look_at_waiters(app);
         if name.is_some() {
             self.names.forget_object(name);

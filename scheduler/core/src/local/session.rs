@@ -120,6 +120,15 @@ impl Default for Session {
     }
 }
 
+impl Session {
+    /// Whether nobody in it counts invocations by their functions, waits for objects, or looks
+    /// them up by automatic keys.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.afters.is_empty() && self.waiting == 0 && !self.has_auto_names
+    }
+}
+
 /// How a session ends.
 #[derive(Debug)]
 pub(super) enum End {
