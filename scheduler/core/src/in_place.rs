@@ -63,7 +63,25 @@ impl InPlace {
         self.is_used
     }
 
+    /// What a direct object for a function fires, where its sender may go on with that.
+    #[inline]
+    pub(crate) fn of_function(
+        &self,
+        sender: FunctionIndex,
+        to: FunctionIndex,
+    ) -> Option<FunctionIndex> {
+        (self.allows(sender) && self.allows(to)).then_some(to)
+    }
+
+    /// What an object in a bucket fires, where its sender may go on with that.
+    #[inline]
+    pub(crate) fn of_bucket(&self, sender: FunctionIndex, bucket: u16) -> Option<Successor> {
+        let next = self.buckets.get(usize::from(bucket)).copied().flatten();
+        next.filter(|_| self.allows(sender))
+    }
+
     /// Whether a function may be gone on with.
+    #[inline]
     pub fn allows(&self, function: FunctionIndex) -> bool {
         self.functions
             .get(usize::from(function))

@@ -380,27 +380,26 @@ impl Tables {
         } else {
             plan.timeout_ns
         };
-        self.limit_time(app, slot, limit_ns);
+        if let Some(limit_ns) = limit_ns {
+            self.limit_time(app, slot, limit_ns);
+        }
         if self.invocations[started].done.is_some() && !is_loading {
             self.arm_rules(app, started);
         }
     }
 
     /// Guards what an executor does from now on.
-    #[inline]
-    pub(super) fn limit_time(&mut self, app: &mut App, slot: u16, limit_ns: Option<u64>) {
-        if let Some(limit_ns) = limit_ns {
-            let deadline_ns = self.now_ns.saturating_add(limit_ns);
-            let timer = Timer::Executor(app.executor_id(slot));
-            app.executor(slot).timer = self.timers.arm(deadline_ns, timer);
-        }
+    pub(super) fn limit_time(&mut self, app: &mut App, slot: u16, limit_ns: u64) {
+        let deadline_ns = self.now_ns.saturating_add(limit_ns);
+        let timer = Timer::Executor(app.executor_id(slot));
+        app.executor(slot).timer = self.timers.arm(deadline_ns, timer);
     }
 
     /// Guards a custom trigger's call from now on.
     pub(super) fn guard_call(&mut self, app: &mut App, slot: u16, limit_ns: u64) {
         let executor = app.executor(slot);
         self.timers.cancel(&mut executor.timer);
-        self.limit_time(app, slot, Some(limit_ns));
+        self.limit_time(app, slot, limit_ns);
     }
 
     /// `Loaded`: the open invocation's function is there and initialized, and runs from now on.
@@ -416,8 +415,9 @@ impl Tables {
         // One that has been cancelled has the time to stop that it was given then.
         if invocation.session.is_some() {
             self.timers.cancel(&mut executor.timer);
-            let timeout_ns = app.plan.functions[function].timeout_ns;
-            self.limit_time(app, slot, timeout_ns);
+            if let Some(timeout_ns) = app.plan.functions[function].timeout_ns {
+                self.limit_time(app, slot, timeout_ns);
+            }
             if self.invocations[open].done.is_some() {
                 self.arm_rules(app, open);
             }

@@ -12,17 +12,16 @@
 //! block is used up returns as all do. `crate::in_place` says which functions this is for.
 
 use pheromone_shm::claim::GRANT_HOPS;
-use pheromone_shm::message::{Extent, NO_TRIGGER, Target};
+use pheromone_shm::message::{FromExecutor, NO_TRIGGER, Target};
 use smallvec::SmallVec;
 
 use crate::event::{AppId, Cause, ExecutorId, Sink};
-use crate::limits::OBJECT_CHARGE_BYTES;
 use crate::local::app::App;
 use crate::local::attempt::Fate;
+use crate::local::executor::State;
 use crate::local::invocation::{Invocation, Place};
 use crate::local::judge::{Fault, judge_target};
-use crate::local::note::Note;
-use crate::local::plan::Plan;
+use crate::local::note::{Note, Noted, Offer};
 use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -40,14 +39,20 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// An executor uses an id.
-    fn take(&mut self, id: u64) -> Result<(), Fault> {
+    /// Whether an executor may use an id.
+    #[inline(always)]
+    pub(super) fn judge(&self, id: u64) -> Result<(), Fault> {
         let is_of = |block: u64| block != 0 && id.wrapping_sub(block) < GRANT_HOPS;
         if id < self.next || !(is_of(self.block) || is_of(self.before)) {
             return Err(Fault::NotGranted(id));
         }
-        self.next = id + 1;
         Ok(())
+    }
+
+    /// An executor uses an id, and none below it any more.
+    #[inline(always)]
+    pub(super) fn take(&mut self, id: u64) {
+        self.next = id + 1;
     }
 
     /// At least half of the present block has been used, or there is none.
@@ -79,133 +84,130 @@ impl Offers {
     }
 }
 
-impl Plan {
-    /// The function that an object for this target fires and by which trigger, where that can be
-    /// gone on with.
-    #[inline]
-    fn successor(&self, sender: u16, target: Target) -> Option<(u16, u16)> {
-        let in_place = &self.in_place;
-        if !in_place.functions[usize::from(sender)] {
-            return None;
-        }
-        let direct = |function: u16| {
-            let may = in_place.functions[usize::from(function)];
-            may.then_some((function, NO_TRIGGER))
-        };
-        match target {
+impl App {
+    /// The function that an object of a sender for this target fires, and by which trigger, where
+    /// that can be gone on with.
+    #[inline(always)]
+    pub(super) fn judge_successor(&self, sender: u16, target: Target) -> Result<(u16, u16), Fault> {
+        let plan = &self.plan.functions[usize::from(sender)];
+        let next = match target {
+            Target::Next => plan.next_in_place.map(|next| (next, NO_TRIGGER)),
             Target::Bucket(bucket) => {
-                let next = in_place.buckets[usize::from(bucket)]?;
-                Some((next.function, next.trigger))
+                let next = self.plan.in_place.of_bucket(sender, bucket);
+                let next = next.filter(|_| plan.may_send(bucket));
+                next.map(|next| (next.function, next.trigger))
             }
-            Target::Next => match *self.functions[usize::from(sender)].next {
-                [function] => direct(function),
-                _ => None,
-            },
-            Target::Function(function) => direct(function),
-        }
+            Target::Function(function) => {
+                let next = self.plan.in_place.of_function(sender, function);
+                let next = next.filter(|_| plan.may_call(function));
+                next.map(|next| (next, NO_TRIGGER))
+            }
+        };
+        next.ok_or_else(|| self.no_successor(sender, target))
+    }
+
+    #[cold]
+    fn no_successor(&self, sender: u16, target: Target) -> Fault {
+        let judged = judge_target(self, sender, target);
+        judged.err().unwrap_or(Fault::NotInPlace)
     }
 }
 
 impl Local {
-    /// `Offer`: a new object, and its sender goes on with what it fires.
-    #[inline]
-    pub(super) fn offer<S: Sink>(
+    /// `Offer` (a new object, and its sender goes on with what it fires) or `Continue` (the open
+    /// attempt has returned with success, and what its executor has offered has begun), where
+    /// nothing but these two is heard.
+    #[inline(never)]
+    pub(super) fn hear_in_place<S: Sink>(
         &mut self,
         id: ExecutorId,
-        target: Target,
-        (extent, size_bytes): (Extent, u64),
-        (ordinal, invocation): (u32, u64),
+        message: &FromExecutor<'_>,
         sink: &mut S,
-    ) -> Result<(), Fault> {
-        let app = &mut self.apps[id.app];
-        let executor = app.executor(id.slot);
-        let open = executor.open("Offer")?;
-        if executor.offer.is_some() || executor.noted.is_some() {
-            return Err(Fault::OfferedTwice);
-        }
-        executor.grant.take(invocation)?;
-        let session = self.tables.invocations[open].session.some();
-        if session.is_some_and(|session| self.tables.sessions[session].durable.is_some()) {
-            return Err(Fault::NotInPlace);
-        }
-        app.judge_payload(id.slot, extent, size_bytes)?;
-        let sender = &self.tables.invocations[open];
-        judge_target(app, sender.function, target)?;
-        let next = app.plan.successor(sender.function, target);
-        let (function, trigger) = next.ok_or(Fault::NotInPlace)?;
-        app.take_credit(id.slot, extent)?;
-        let note = Note {
-            invocation,
-            target,
-            function,
-            trigger,
-            extent,
-            size_bytes,
-            ordinal,
-            heard_ns: self.tables.now_ns,
+    ) {
+        let app = self.apps.get_mut(id.app);
+        let Some(app) = app.filter(|app| app.is_busy(id.slot)) else {
+            return self.message(id, message, sink);
         };
-        let Some(session) = session else {
-            self.offer_in_vain(id, &note, sink);
-            return Ok(());
+        let judged = match *message {
+            FromExecutor::Offer {
+                target,
+                extent,
+                size_bytes,
+                ordinal,
+                invocation,
+            } => {
+                let offer = Offer {
+                    target,
+                    extent,
+                    size_bytes,
+                    ordinal,
+                    invocation,
+                };
+                match self.tables.note_offer(app, id, offer, sink) {
+                    Ok(Noted::Stays) => return self.tables.flush_any(app, id.slot, sink),
+                    Ok(Noted::IsLookedAt) => self.enter_notes(),
+                    Ok(Noted::IsInVain) => self.offer_in_vain(id, sink),
+                    Ok(Noted::IsPastLimit) => self.offer_past_limit(id, sink),
+                    Err(fault) => return self.end_message(id, Err(fault), sink),
+                }
+                Ok(())
+            }
+            FromExecutor::Continue { discarded } => {
+                let is_low = app.executors[usize::from(id.slot)].grant.is_low();
+                match self.tables.turn_into_noted(app, id, discarded, sink) {
+                    Ok(true) if !is_low => return self.tables.flush_any(app, id.slot, sink),
+                    Ok(true) => Ok(self.renew(id, sink)),
+                    Ok(false) => self.go_on(id, discarded, sink),
+                    Err(fault) => Err(fault),
+                }
+            }
+            _ => return self.message(id, message, sink),
         };
-        if app.is_at_limit() && self.tables.is_past_limit_noted(app, id.slot, &note) {
-            self.enter_notes();
-            self.fail_by_limit(open, session, id, sink);
-            self.offer_in_vain(id, &note, sink);
-            return Ok(());
-        }
-        app.charge_object(extent.len_bytes() + OBJECT_CHARGE_BYTES);
-        app.top_up(id.slot, sink);
-        app.executor(id.slot).noted = Some(note);
-        self.tables.noted.push(id);
-        if !self.tables.may_stay_noted(app, session, target) {
-            self.enter_notes();
-        }
-        Ok(())
+        self.end_message(id, judged, sink);
+    }
+
+    /// An offer of one object more than there may be.
+    #[cold]
+    fn offer_past_limit<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
+        self.enter_notes();
+        let open = self.apps[id.app].executor(id.slot).open;
+        let session = self.tables.invocations[open].session;
+        self.fail_by_limit(open, session, id, sink);
+        self.offer_in_vain(id, sink);
     }
 
     /// An offer of an invocation that nobody waits for any more. Where its executor may have taken
     /// it already, it runs for nobody.
     #[cold]
-    fn offer_in_vain<S: Sink>(&mut self, id: ExecutorId, note: &Note, sink: &mut S) {
+    fn offer_in_vain<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
         let app = &mut self.apps[id.app];
-        if sink.withdraw(id, note.invocation) {
-            self.tables.release_extent(app, id.slot, note.extent, sink);
+        let Some(note) = app.executor(id.slot).noted.take() else {
+            return;
+        };
+        if sink.withdraw(id, note.offer.invocation) {
+            let extent = note.offer.extent;
+            self.tables.release_extent(app, id.slot, extent, sink);
         } else {
-            self.tables.enter_orphan(app, id.slot, note);
+            self.tables.enter_orphan(app, id.slot, &note);
         }
         app.top_up(id.slot, sink);
     }
 
-    /// `Continue`: the open attempt has returned with success, and what its executor has offered
-    /// has begun. That is entered first, then the books of the other are closed.
-    #[inline]
-    pub(super) fn go_on<S: Sink>(
+    /// What is offered has begun, the general way: that is entered first, then the books of the
+    /// other are closed.
+    fn go_on<S: Sink>(
         &mut self,
         id: ExecutorId,
         discarded: u32,
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let app = &mut self.apps[id.app];
-        let executor = app.executor(id.slot);
-        let finished = executor.open("Continue")?;
-        if let Some(note) = executor.noted
-            && self.tables.turn_into(app, id.slot, &note, sink)
-        {
-            app.stats.discarded_total += u64::from(discarded);
-            app.stats.continued_total += 1;
-            if app.executor(id.slot).grant.is_low() {
-                self.renew(id, sink);
-            }
-            return Ok(());
-        }
         self.enter_notes();
         let app = &mut self.apps[id.app];
-        let begun = app.executor(id.slot).offer;
+        let finished = app.executor(id.slot).open;
+        let begun = app.forget_offer(id.slot);
         if begun.is_none() {
             return Err(Fault::NothingOffered);
         }
-        app.forget_offer(id.slot);
         let executor = app.executor(id.slot);
         self.tables.timers.cancel(&mut executor.timer);
         executor.completed = executor.completed.saturating_add(1);
@@ -396,6 +398,13 @@ impl Local {
 }
 
 impl App {
+    /// Whether an executor has a dispatch open.
+    #[inline(always)]
+    fn is_busy(&self, slot: u16) -> bool {
+        let executor = self.executors.get(usize::from(slot));
+        executor.is_some_and(|executor| executor.state == State::Busy)
+    }
+
     /// Whether somebody looks again after offers that are not gone on with.
     #[inline]
     pub(super) fn watches_offers(&self) -> bool {
@@ -466,7 +475,7 @@ impl Tables {
         let publication = self.noted_publication(sender, slot, note);
         let input = self.create(app, &publication.object);
         let (entered, invocation) = self.invocations.take();
-        invocation.begin(note.invocation, &note.firing(Ref::NONE, slot));
+        invocation.begin(note.offer.invocation, &note.firing(Ref::NONE, slot));
         invocation.request = Ref::NONE;
         invocation.headers = Ref::NONE;
         invocation.session_previous = Ref::NONE;

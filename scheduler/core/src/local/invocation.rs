@@ -335,25 +335,6 @@ impl Tables {
         }
     }
 
-    /// Puts an invocation before the others of its session, as if it had come just now.
-    #[inline(always)]
-    pub(super) fn move_to_front(&mut self, session: Ref<Session>, moved: Ref<Invocation>) {
-        let first = self.sessions[session].invocations;
-        if first == moved {
-            return;
-        }
-        let invocation = &mut self.invocations[moved];
-        let (previous, next) = (invocation.session_previous, invocation.session_next);
-        invocation.session_previous = Ref::NONE;
-        invocation.session_next = first;
-        self.invocations[previous].session_next = next;
-        if next.is_some() {
-            self.invocations[next].session_previous = previous;
-        }
-        self.invocations[first].session_previous = moved;
-        self.sessions[session].invocations = moved;
-    }
-
     /// Takes an invocation off its session's list, where it is on one: the session no longer waits
     /// for it. Answers with that session.
     #[inline]

@@ -7,7 +7,7 @@
 
 use pheromone_shm::message::{Extent, ToExecutor};
 
-use crate::event::{ExecutorId, Sink};
+use crate::event::{AppId, ExecutorId, Sink};
 use crate::limits::{
     ANSWER_WAIT_NS, CREDIT_REFILL_BYTES_MIN, CREDIT_SLICE_BYTES, OBJECT_CHARGE_BYTES, RESERVE_PART,
 };
@@ -44,6 +44,12 @@ impl Credit {
     #[inline]
     pub(super) fn left_bytes(&self) -> u64 {
         self.granted_total_bytes - self.charged_total_bytes
+    }
+
+    /// Less than half of a slice is left.
+    #[inline]
+    pub(super) fn is_low(&self) -> bool {
+        self.left_bytes() < CREDIT_SLICE_BYTES / 2
     }
 
     /// How much more it waits for than it has left.
@@ -104,6 +110,20 @@ impl Ledger {
         self.used_bytes -= bytes;
     }
 
+    /// What an executor has allocated is an object's from here on: its credit becomes use.
+    #[inline(always)]
+    pub(super) fn spend(&mut self, credit: &mut Credit, extent: Extent) -> Result<(), Fault> {
+        let bytes = extent.len_bytes() + OBJECT_CHARGE_BYTES;
+        let left_bytes = credit.left_bytes();
+        if bytes > left_bytes {
+            let bytes = bytes - left_bytes;
+            return Err(Fault::Credit { bytes });
+        }
+        credit.charged_total_bytes += bytes;
+        self.granted_bytes -= bytes;
+        Ok(())
+    }
+
     /// Credit comes back from a process that is gone or has too much.
     pub(super) fn take_back(&mut self, bytes: u64) {
         self.granted_bytes -= bytes;
@@ -124,18 +144,10 @@ impl Ledger {
 
 impl App {
     /// Charges an extent to the executor that allocated it: its credit becomes use.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_credit(&mut self, slot: u16, extent: Extent) -> Result<(), Fault> {
-        let bytes = extent.len_bytes() + OBJECT_CHARGE_BYTES;
         let credit = &mut self.executors[usize::from(slot)].credit;
-        let left_bytes = credit.left_bytes();
-        if bytes > left_bytes {
-            let bytes = bytes - left_bytes;
-            return Err(Fault::Credit { bytes });
-        }
-        credit.charged_total_bytes += bytes;
-        self.ledger.granted_bytes -= bytes;
-        Ok(())
+        self.ledger.spend(credit, extent)
     }
 
     /// An executor has an extent again that it had published: its use becomes credit.
@@ -148,14 +160,14 @@ impl App {
     /// Refills an executor's credit where it is below half of a slice.
     #[inline(always)]
     pub(super) fn top_up<S: Sink>(&mut self, slot: u16, sink: &mut S) {
-        let left_bytes = self.executor(slot).credit.left_bytes();
-        if left_bytes < CREDIT_SLICE_BYTES / 2 {
-            self.refill(slot, left_bytes, sink);
+        if self.executor(slot).credit.is_low() {
+            self.refill(slot, sink);
         }
     }
 
     #[cold]
-    fn refill<S: Sink>(&mut self, slot: u16, left_bytes: u64, sink: &mut S) {
+    fn refill<S: Sink>(&mut self, slot: u16, sink: &mut S) {
+        let left_bytes = self.executor(slot).credit.left_bytes();
         let slice_bytes = self.slice_bytes(left_bytes);
         let bytes = slice_bytes.saturating_sub(left_bytes);
         if bytes >= CREDIT_REFILL_BYTES_MIN && left_bytes < slice_bytes / 2 {
@@ -223,11 +235,17 @@ impl Tables {
     }
 
     /// Something has changed for those who wait for credit: memory is free, or one less works.
-    #[inline]
+    #[inline(always)]
     pub(super) fn look_at_waiters(&mut self, app: &App) {
-        let is_watched = !app.ledger.waiting.is_empty() || app.ledger.is_asked;
-        if is_watched && !self.short_of_memory.contains(&app.id) {
-            self.short_of_memory.push(app.id);
+        if !app.ledger.waiting.is_empty() || app.ledger.is_asked {
+            self.note_waiters(app.id);
+        }
+    }
+
+    #[cold]
+    fn note_waiters(&mut self, app: AppId) {
+        if !self.short_of_memory.contains(&app) {
+            self.short_of_memory.push(app);
         }
     }
 }

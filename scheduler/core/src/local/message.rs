@@ -96,7 +96,8 @@ pub(super) fn bucket_of(target: Target) -> u16 {
 }
 
 impl Local {
-    /// A message; a liar is killed.
+    /// A message; a liar is killed. Offers and continuations are heard by [`Self::hear_in_place`],
+    /// if their senders have something open.
     #[inline]
     pub(super) fn message<S: Sink>(
         &mut self,
@@ -126,42 +127,8 @@ impl Local {
             | State::Waiting
             | State::Leaving => {}
         }
+        self.enter_notes();
         let judged = match *message {
-            FromExecutor::Offer {
-                target,
-                extent,
-                size_bytes,
-                ordinal,
-                invocation,
-            } => {
-                let numbers = (ordinal, invocation);
-                self.offer(id, target, (extent, size_bytes), numbers, sink)
-            }
-            FromExecutor::Continue { discarded } => self.go_on(id, discarded, sink),
-            ref other => {
-                self.enter_notes();
-                self.other_message(id, other, sink)
-            }
-        };
-        if let Err(fault) = judged {
-            self.enter_notes();
-            self.fault(id, &fault.to_string(), sink);
-            return;
-        }
-        let app = &mut self.apps[id.app];
-        if app.region(id.slot).unreleased.is_some() {
-            self.tables.flush_releases(app, id.slot, sink);
-        }
-    }
-
-    #[inline(always)]
-    fn other_message<S: Sink>(
-        &mut self,
-        id: ExecutorId,
-        message: &FromExecutor<'_>,
-        sink: &mut S,
-    ) -> Result<(), Fault> {
-        match *message {
             FromExecutor::Publish {
                 target,
                 extent,
@@ -194,7 +161,24 @@ impl Local {
                 self.complete(id, &completion, sink)
             }
             ref rare => self.rare_message(id, rare, sink),
+        };
+        self.end_message(id, judged, sink);
+    }
+
+    /// Kills a liar; else lets its region's owner know what it has had no room for.
+    #[inline(always)]
+    pub(super) fn end_message<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        judged: Result<(), Fault>,
+        sink: &mut S,
+    ) {
+        if let Err(fault) = judged {
+            self.enter_notes();
+            self.fault(id, &fault.to_string(), sink);
+            return;
         }
+        self.tables.flush_any(&mut self.apps[id.app], id.slot, sink);
     }
 
     fn rare_message<S: Sink>(
@@ -296,10 +280,15 @@ impl Local {
                 self.need_credit(id, bytes, sink);
                 Ok(())
             }
-            FromExecutor::Publish { .. }
-            | FromExecutor::Complete { .. }
-            | FromExecutor::Offer { .. }
-            | FromExecutor::Continue { .. } => {
+            FromExecutor::Offer { .. } => {
+                let executor = self.apps[id.app].executor(id.slot);
+                executor.open("Offer").map(drop)
+            }
+            FromExecutor::Continue { .. } => {
+                let executor = self.apps[id.app].executor(id.slot);
+                executor.open("Continue").map(drop)
+            }
+            FromExecutor::Publish { .. } | FromExecutor::Complete { .. } => {
                 unreachable!("handled by the caller")
             }
         }

@@ -254,7 +254,12 @@ impl Local {
         sink: &mut S,
     ) {
         self.pass_time(now_ns, sink);
-        self.message(executor, message, sink);
+        match message {
+            FromExecutor::Offer { .. } | FromExecutor::Continue { .. } => {
+                self.hear_in_place(executor, message, sink);
+            }
+            other => self.message(executor, other, sink),
+        }
         self.end_step(sink);
     }
 
@@ -394,7 +399,6 @@ impl Local {
                 incarnation,
             } => self.executor_started(executor, incarnation, sink),
             Event::SpawnFailed { executor, reason } => self.spawn_failed(executor, reason, sink),
-            Event::Message { executor, message } => self.message(executor, &message, sink),
             Event::Garbled { executor, reason } => self.garbled(executor, reason, sink),
             Event::ExecutorDying {
                 executor,
@@ -428,7 +432,9 @@ impl Local {
             } => self.recorded(ticket, outcome, sink),
             Event::Restore(restored) => self.restore(restored, sink),
             Event::Loaded { app, ticket, found } => self.loaded_from_disk(app, ticket, found, sink),
-            Event::Flush { .. } | Event::Peer { .. } => unreachable!("the core handles these"),
+            Event::Message { .. } | Event::Flush { .. } | Event::Peer { .. } => {
+                unreachable!("the core handles these")
+            }
             Event::Tick => {}
         }
     }

@@ -16,52 +16,80 @@
 
 use pheromone_shm::message::{Extent, InputKey, Target};
 
-use crate::event::{SessionId, Sink};
+use crate::event::{ExecutorId, SessionId, Sink};
+use crate::limits::OBJECT_CHARGE_BYTES;
 use crate::local::app::App;
 use crate::local::invocation::{Firing, Invocation};
+use crate::local::judge::Fault;
 use crate::local::message::{Publication, bucket_of};
-use crate::local::object::{NewObject, Payload};
+use crate::local::object::{NewObject, Object, Payload};
 use crate::local::session::Session;
 use crate::local::{Local, Tables};
 use crate::slab::Ref;
 
-/// An offer.
+/// What an offer says.
 #[derive(Clone, Copy)]
-pub(super) struct Note {
-    pub(super) invocation: u64,
+pub(super) struct Offer {
     pub(super) target: Target,
-    /// What its object fires, and by which trigger.
-    pub(super) function: u16,
-    pub(super) trigger: u16,
     pub(super) extent: Extent,
     pub(super) size_bytes: u64,
     pub(super) ordinal: u32,
+    pub(super) invocation: u64,
+}
+
+/// An offer that has been judged.
+#[derive(Clone, Copy)]
+pub(super) struct Note {
+    pub(super) offer: Offer,
+    /// What its object fires, and by which trigger.
+    pub(super) function: u16,
+    pub(super) trigger: u16,
     pub(super) heard_ns: u64,
+}
+
+/// What becomes of a note.
+pub(super) enum Noted {
+    /// It waits for its continuation, or for somebody who looks.
+    Stays,
+    /// Somebody looks already: notes are to be entered at once.
+    IsLookedAt,
+    /// Its session is not open any more. Nothing is charged.
+    IsInVain,
+    /// Its object is one too many. Nothing is charged.
+    IsPastLimit,
 }
 
 impl Note {
     /// Its object, in this session, sent by this invocation on this executor.
     #[inline(always)]
     fn object(&self, session: SessionId, invocation: u64, slot: u16) -> NewObject<'static> {
+        let Offer {
+            target,
+            extent,
+            size_bytes,
+            ordinal,
+            ..
+        } = self.offer;
         NewObject {
             session,
             payload: Payload {
                 region: slot,
-                extent: self.extent,
-                size_bytes: self.size_bytes,
+                extent,
+                size_bytes,
                 root: Ref::NONE,
             },
-            bucket: bucket_of(self.target),
+            bucket: bucket_of(target),
             key: InputKey::Auto {
                 invocation,
-                ordinal: self.ordinal,
+                ordinal,
             },
             group: &[],
-            labelled: (invocation, self.ordinal),
+            labelled: (invocation, ordinal),
         }
     }
 
     /// What it fires, in this session, on this executor.
+    #[inline(always)]
     pub(super) fn firing(&self, session: Ref<Session>, slot: u16) -> Firing {
         Firing {
             trigger: self.trigger,
@@ -94,6 +122,70 @@ impl Local {
 }
 
 impl Tables {
+    /// Judges an offer, charges its object and notes it.
+    #[inline(always)]
+    pub(super) fn note_offer<S: Sink>(
+        &mut self,
+        app: &mut App,
+        id: ExecutorId,
+        offer: Offer,
+        sink: &mut S,
+    ) -> Result<Noted, Fault> {
+        let executor = &app.executors[usize::from(id.slot)];
+        let open = executor.open("Offer")?;
+        if executor.offer.is_some() || executor.noted.is_some() {
+            return Err(Fault::OfferedTwice);
+        }
+        executor.grant.judge(offer.invocation)?;
+        let sender = &self.invocations[open];
+        let session = sender.session.some().map(|of| &self.sessions[of]);
+        if session.is_some_and(|session| session.durable.is_some()) {
+            return Err(Fault::NotInPlace);
+        }
+        app.judge_payload(id.slot, offer.extent, offer.size_bytes)?;
+        let (function, trigger) = app.judge_successor(sender.function, offer.target)?;
+
+        let executor = &mut app.executors[usize::from(id.slot)];
+        app.ledger.spend(&mut executor.credit, offer.extent)?;
+        let is_low = executor.credit.is_low();
+        executor.grant.take(offer.invocation);
+        executor.noted = Some(Note {
+            offer,
+            function,
+            trigger,
+            heard_ns: self.now_ns,
+        });
+        let Some(session) = session else {
+            return Ok(Noted::IsInVain);
+        };
+        if app.is_at_limit() && self.is_past_limit_with(app, id.slot) {
+            return Ok(Noted::IsPastLimit);
+        }
+        app.charge_object(offer.extent.len_bytes() + OBJECT_CHARGE_BYTES);
+        self.noted.push(id);
+        // Nobody else counts by function, waits or looks things up in its session, no bucket keeps
+        // the object, and there is somebody who looks after offers that take long.
+        let stays = session.is_plain() && !app.keeps(offer.target) && app.watches_offers();
+        if is_low {
+            app.top_up(id.slot, sink);
+        }
+        Ok(if stays {
+            Noted::Stays
+        } else {
+            Noted::IsLookedAt
+        })
+    }
+
+    /// Whether the noted object is one too many for an app that is at its limit.
+    #[cold]
+    fn is_past_limit_with(&self, app: &App, slot: u16) -> bool {
+        let executor = &app.executors[usize::from(slot)];
+        executor.noted.is_some_and(|note| {
+            let publication = self.noted_publication(executor.open, slot, &note);
+            self.is_past_limit(app, executor.open, &publication)
+        })
+    }
+
     /// The publication that an offer is.
     pub(super) fn noted_publication(
         &self,
@@ -106,17 +198,10 @@ impl Tables {
         let session = session.map(|session| self.sessions[session].id);
         Publication {
             object: note.object(session.unwrap_or_default(), sender.id, slot),
-            to: sender.delivery(note.target, slot),
+            to: sender.delivery(note.offer.target, slot),
             author: sender.author(),
             is_durable: false,
         }
-    }
-
-    /// Whether its object is one too many for an app that is at its limit.
-    #[cold]
-    pub(super) fn is_past_limit_noted(&self, app: &App, slot: u16, note: &Note) -> bool {
-        let open = app.executors[usize::from(slot)].open;
-        self.is_past_limit(app, open, &self.noted_publication(open, slot, note))
     }
 
     fn enter_note(&mut self, app: &mut App, slot: u16, note: &Note) {
@@ -124,97 +209,136 @@ impl Tables {
         let session = self.invocations[sender].session;
         let publication = self.noted_publication(sender, slot, note);
         let created = self.make(app, &publication.object, note.heard_ns);
-        let firing = note.firing(session, slot);
         let inputs = std::iter::once(created);
-        let offered = self.enter(app, firing, note.invocation, inputs);
+        let id = note.offer.invocation;
+        let offered = self.enter(app, note.firing(session, slot), id, inputs);
         self.enter_offer(app, slot, offered, note.heard_ns);
         self.enter_name(app, created, &publication);
-        if let Target::Bucket(bucket) = note.target {
+        if let Target::Bucket(bucket) = note.offer.target {
             self.keep_in_bucket(app, created, bucket, session);
         }
         self.objects.pass_hold(created);
     }
 
-    /// Notes an offer, if nothing but its continuation has to know of it: its session counts
-    /// nothing by function, nobody there waits for objects or looks them up by automatic keys, no
-    /// bucket keeps it, and its executor is looked after. False: it is to be entered at once.
+    /// The invocation that an executor has open has returned and turns into what is noted, where
+    /// nothing else is concerned. False: something is, or nothing is noted; nothing has been done.
     #[inline(always)]
-    pub(super) fn may_stay_noted(&self, app: &App, session: Ref<Session>, target: Target) -> bool {
-        let is_kept = match target {
-            Target::Bucket(bucket) => app.plan.buckets[usize::from(bucket)].keeps,
-            Target::Next | Target::Function(_) => false,
-        };
-        !is_kept && self.sessions[session].is_plain() && app.watches_offers()
-    }
-
-    /// What has returned on an executor turns into what it has noted, where nothing else is
-    /// concerned. False: something is, and nothing has been done.
-    #[inline(always)]
-    pub(super) fn turn_into<S: Sink>(
+    pub(super) fn turn_into_noted<S: Sink>(
         &mut self,
         app: &mut App,
-        slot: u16,
-        note: &Note,
+        id: ExecutorId,
+        discarded: u32,
         sink: &mut S,
-    ) -> bool {
-        let executor = &mut app.executors[usize::from(slot)];
-        let open = executor.open;
+    ) -> Result<bool, Fault> {
+        let executor = &mut app.executors[usize::from(id.slot)];
+        let open = executor.open("Continue")?;
+        let Some(note) = executor.noted else {
+            return Ok(false);
+        };
         let invocation = &mut self.invocations[open];
         let &[input] = invocation.held.as_slice() else {
-            return false;
+            return Ok(false);
         };
         let object = &mut self.objects[input];
-        let is_alone = invocation.leaves_nothing() && object.dies_alone(slot);
+        let is_alone = invocation.leaves_nothing() && object.dies_alone(id.slot);
         if !is_alone || !app.ready.is_empty() || app.pool.has_failed() {
-            return false;
+            return Ok(false);
         }
-        let (session, before) = (invocation.session, invocation.function);
-        let (freed, freed_bytes) = (object.extent, object.charge_bytes());
-        object.become_new(
-            &note.object(self.sessions[session].id, invocation.id, slot),
-            note.heard_ns,
+
+        let (freed, before) = (object.extent, invocation.function);
+        let session = &mut self.sessions[invocation.session];
+        let new = note.object(session.id, invocation.id, id.slot);
+        object.become_new(&new, note.heard_ns);
+        app.refund_object(freed.len_bytes() + OBJECT_CHARGE_BYTES);
+        // It has the same session, and holds that one's headers on, and one input.
+        let is_first = session.invocations == open;
+        invocation.begin(
+            note.offer.invocation,
+            &note.firing(invocation.session, id.slot),
         );
-        // The session's headers are held on, and the one input.
-        invocation.begin(note.invocation, &note.firing(session, slot));
         invocation.queued_ns = note.heard_ns;
         invocation.input_count = 1;
-        self.move_to_front(session, open);
-        if app.regions[usize::from(slot)].live != input {
-            self.unlink_from_region(app, input);
-            self.link_into_region(app, input);
+        if !is_first {
+            self.move_to_front_of_session(open);
         }
-        app.refund_object(freed_bytes);
-        self.hand_executor_on(app, slot, before, note);
-        app.stats.invocations_total += 1;
-        self.look_at_waiters(app);
-        self.release_extent(app, slot, freed, sink);
-        true
-    }
+        if app.regions[usize::from(id.slot)].live != input {
+            self.move_to_front_of_region(app, input);
+        }
 
-    /// The executor's own books of the same.
-    #[inline(always)]
-    fn hand_executor_on(&mut self, app: &mut App, slot: u16, before: u16, note: &Note) {
-        let executor = &mut app.executors[usize::from(slot)];
+        let executor = &mut app.executors[usize::from(id.slot)];
         executor.noted = None;
         executor.completed = executor.completed.saturating_add(1);
-        executor.loading = false;
-        executor.set_loaded(note.function);
         self.timers.cancel(&mut executor.timer);
-        if note.function != before {
-            executor.set_loaded(before);
-            app.functions[usize::from(before)].running -= 1;
-            app.functions[usize::from(note.function)].running += 1;
+        // The same function has been loaded before.
+        if note.function != before || executor.loading {
+            app.runs_on(id.slot, before, note.function);
         }
         if app.passed_over_ns.is_some() {
             app.note_precedence(note.function, note.heard_ns, self.now_ns);
         }
-        let limit_ns = app.plan.functions[usize::from(note.function)].timeout_ns;
-        self.limit_time(app, slot, limit_ns);
-        let id = app.executor_id(slot);
-        if self.noted.last() == Some(&id) {
-            self.noted.pop();
+        if let Some(limit_ns) = app.plan.functions[usize::from(note.function)].timeout_ns {
+            self.limit_time(app, id.slot, limit_ns);
+        }
+        app.stats.invocations_total += 1;
+        app.stats.continued_total += 1;
+        app.stats.discarded_total += u64::from(discarded);
+
+        self.forget_note(id);
+        self.look_at_waiters(app);
+        self.release_extent(app, id.slot, freed, sink);
+        Ok(true)
+    }
+
+    /// An executor's note is none any more.
+    #[inline(always)]
+    fn forget_note(&mut self, id: ExecutorId) {
+        if self.noted.len() == 1 {
+            self.noted.clear();
         } else {
             self.noted.retain(|&of| of != id);
+        }
+    }
+
+    /// Puts an object before the others of its region, as if it had come just now.
+    #[cold]
+    fn move_to_front_of_region(&mut self, app: &mut App, moved: Ref<Object>) {
+        self.unlink_from_region(app, moved);
+        self.link_into_region(app, moved);
+    }
+
+    /// Puts an invocation before the others of its session, as if it had come just now.
+    #[cold]
+    fn move_to_front_of_session(&mut self, moved: Ref<Invocation>) {
+        let session = &mut self.sessions[self.invocations[moved].session];
+        let first = std::mem::replace(&mut session.invocations, moved);
+        let invocation = &mut self.invocations[moved];
+        let previous = std::mem::take(&mut invocation.session_previous);
+        let next = std::mem::replace(&mut invocation.session_next, first);
+        self.invocations[previous].session_next = next;
+        if next.is_some() {
+            self.invocations[next].session_previous = previous;
+        }
+        self.invocations[first].session_previous = moved;
+    }
+}
+
+impl App {
+    /// An executor goes on from a function, which is loaded by now, to another, which is then.
+    fn runs_on(&mut self, slot: u16, from: u16, to: u16) {
+        let executor = &mut self.executors[usize::from(slot)];
+        executor.loading = false;
+        executor.set_loaded(from);
+        executor.set_loaded(to);
+        self.functions[usize::from(from)].running -= 1;
+        self.functions[usize::from(to)].running += 1;
+    }
+
+    /// Whether the bucket that an object is sent to holds it.
+    #[inline(always)]
+    fn keeps(&self, target: Target) -> bool {
+        match target {
+            Target::Bucket(bucket) => self.plan.buckets[usize::from(bucket)].keeps,
+            Target::Next | Target::Function(_) => false,
         }
     }
 }

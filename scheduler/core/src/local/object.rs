@@ -472,7 +472,8 @@ impl Tables {
         object.region_next = std::mem::replace(&mut region.unreleased, dead);
     }
 
-    /// Gives memory back that never became an object.
+    /// Gives memory back that is no object's.
+    #[inline(always)]
     pub(super) fn release_extent<S: Sink>(
         &mut self,
         app: &mut App,
@@ -481,15 +482,27 @@ impl Tables {
         sink: &mut S,
     ) {
         let owner = app.executor_id(slot);
-        let region = app.region(slot);
-        if region.unreleased.is_none() && sink.release(owner, extent) {
-            return;
+        if app.region(slot).unreleased.is_some() || !sink.release(owner, extent) {
+            self.release_later(app, slot, extent);
         }
+    }
+
+    #[cold]
+    fn release_later(&mut self, app: &mut App, slot: u16, extent: Extent) {
+        let region = app.region(slot);
         let (dead, object) = self.objects.take();
         object.region = slot;
         object.extent = extent;
         region.unreleased_count += 1;
         object.region_next = std::mem::replace(&mut region.unreleased, dead);
+    }
+
+    /// As [`Self::flush_releases`], where there is anything.
+    #[inline(always)]
+    pub(super) fn flush_any<S: Sink>(&mut self, app: &mut App, slot: u16, sink: &mut S) {
+        if app.region(slot).unreleased.is_some() {
+            self.flush_releases(app, slot, sink);
+        }
     }
 
     /// Tells an owner what it has had no room for, as far as it has room now.

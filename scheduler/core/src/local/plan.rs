@@ -92,6 +92,8 @@ pub(super) struct FunctionPlan {
     pub(super) upstream_of: Box<[u16]>,
     /// Rerun rules that watch it, by their place in [`Plan::reruns`].
     pub(super) reruns: Box<[u16]>,
+    /// What a direct object for `next` fires, where that can be gone on with.
+    pub(super) next_in_place: Option<u16>,
 }
 
 impl FunctionPlan {
@@ -153,6 +155,7 @@ impl Plan {
             feeds.dedup();
             bucket.feeds = feeds.into();
         }
+        let in_place = InPlace::new(spec);
         let functions = (0u16..)
             .zip(&spec.functions)
             .map(|(index, function)| FunctionPlan {
@@ -171,6 +174,10 @@ impl Plan {
                 serial_width: function.serial_width,
                 upstream_of: waiting_for(&afters, |after| after.waits_for(index)),
                 reruns: watching(spec, index),
+                next_in_place: match *function.next {
+                    [next] => in_place.of_function(index, next),
+                    _ => None,
+                },
             })
             .collect();
         Self {
@@ -179,7 +186,7 @@ impl Plan {
             triggers,
             afters,
             reruns: reruns(spec),
-            in_place: InPlace::new(spec),
+            in_place,
         }
     }
 }

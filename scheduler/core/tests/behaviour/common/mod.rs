@@ -54,6 +54,8 @@ pub struct World {
     pub automatic: bool,
     /// The node writes failures as soon as it is asked to.
     pub writes_failures: bool,
+    /// After each step there is another in which nothing happens.
+    pub ticks: bool,
     requests: u64,
     ingress: HashMap<AppId, u32>,
 }
@@ -83,6 +85,7 @@ impl World {
             sink: Recorder::new(config),
             automatic: true,
             writes_failures: true,
+            ticks: false,
             requests: 0,
             ingress: HashMap::new(),
         }
@@ -99,6 +102,9 @@ impl World {
     /// One step, and what follows from it by itself.
     pub fn event(&mut self, event: Event<'_>) {
         self.core.step(event, self.now_ns, &mut self.sink);
+        if self.ticks {
+            self.core.step(Event::Tick, self.now_ns, &mut self.sink);
+        }
         self.check();
         if self.automatic {
             self.processes();

@@ -145,6 +145,9 @@ pub struct Recorder {
     pub release_room: Option<usize>,
     pub starved: Vec<ExecutorId>,
     pub released_total: u64,
+    /// What each executor has been told, and what has been asked for it, in words; `None`: that is
+    /// not written down.
+    pub log: Option<BTreeMap<ExecutorId, Vec<String>>>,
 }
 
 impl Recorder {
@@ -189,6 +192,13 @@ impl Recorder {
             release_room: None,
             starved: Vec::new(),
             released_total: 0,
+            log: None,
+        }
+    }
+
+    fn log(&mut self, id: ExecutorId, what: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            log.entry(id).or_default().push(what());
         }
     }
 
@@ -347,6 +357,7 @@ impl Recorder {
 
 impl Sink for Recorder {
     fn send(&mut self, id: ExecutorId, message: &ToExecutor<'_>) {
+        self.log(id, || format!("{message:?}"));
         let executor = self.runner(id);
         match message {
             ToExecutor::Adopt { extent_count } => {
@@ -402,6 +413,7 @@ impl Sink for Recorder {
         assert!(!executor.told_to_exit && !executor.killed && executor.adopting.is_none());
         let open = Open::new(dispatch, inputs);
         executor.open = Some(open.clone());
+        self.log(id, || format!("{open:?}"));
         self.started.push(open);
         let session = SessionId(dispatch.session);
         assert!(
@@ -472,6 +484,7 @@ impl Sink for Recorder {
     }
 
     fn release(&mut self, owner: ExecutorId, extent: Extent) -> bool {
+        self.log(owner, || format!("release {extent:?}"));
         if let Some(room) = &mut self.release_room {
             if *room == 0 {
                 self.starved.push(owner);
@@ -491,6 +504,7 @@ impl Sink for Recorder {
     }
 
     fn credit(&mut self, id: ExecutorId, total_bytes: u64) {
+        self.log(id, || format!("credit {total_bytes}"));
         self.credits_told += 1;
         let executor = self.runner(id);
         assert!(
@@ -505,6 +519,7 @@ impl Sink for Recorder {
     }
 
     fn permit_spin(&mut self, id: ExecutorId, permitted: bool) {
+        self.log(id, || format!("may spin: {permitted}"));
         if let Some(executor) = self.executors.get_mut(&id) {
             assert_ne!(executor.may_spin, permitted, "only changes are told");
             executor.may_spin = permitted;
@@ -512,6 +527,7 @@ impl Sink for Recorder {
     }
 
     fn cancel(&mut self, id: ExecutorId, invocation: u64) {
+        self.log(id, || format!("cancel {invocation}"));
         let executor = self.runner(id);
         if executor.passed.contains(&invocation) {
             // It is ahead of what has been heard.
@@ -526,10 +542,12 @@ impl Sink for Recorder {
     }
 
     fn grant(&mut self, executor: ExecutorId, first: u64) {
+        self.log(executor, || format!("grant {first}"));
         self.runner(executor).grant = first;
     }
 
     fn withdraw(&mut self, executor: ExecutorId, invocation: u64) -> bool {
+        self.log(executor, || format!("withdraw {invocation}"));
         let executor = self.executors.get(&executor);
         executor.is_none_or(|executor| executor.claim.withdraw(invocation))
     }
