@@ -111,17 +111,20 @@ impl Local {
         executor.open = Ref::NONE;
         self.tables.timers.cancel(&mut executor.timer);
         executor.loading = false;
-        let function = self.tables.invocations[finished].function;
+        executor.completed = executor.completed.saturating_add(1);
+        let invocation = &self.tables.invocations[finished];
+        let function = invocation.function;
         if completion.has_run() {
             executor.set_loaded(function);
         }
         app.stopped_running(function);
+        app.stats.discarded_total += u64::from(completion.discarded);
         let mut fate = Fate::Ends;
         if completion.has_failed() {
             fate = self.attempt_returned(finished, id, completion, sink);
-        } else if self.tables.invocations[finished].done.is_some() {
+        } else if invocation.done.is_some() {
             fate = self.watched_succeeded(finished, id, sink);
-        } else if !self.tables.invocations[finished].closes.is_empty() {
+        } else if !invocation.closes.is_empty() {
             self.tables
                 .close_sources(&mut self.apps[id.app], finished, sink);
         }
@@ -146,13 +149,10 @@ impl Local {
         }
 
         let app = &mut self.apps[id.app];
-        let executor = app.executor(id.slot);
-        executor.completed = executor.completed.saturating_add(1);
         if app.pool.has_failed() && completion.has_run() {
             self.processes_work(id.app, sink);
         }
         let app = &mut self.apps[id.app];
-        app.stats.discarded_total += u64::from(completion.discarded);
         self.tables.look_at_waiters(app);
         if fate == Fate::RunsAgain {
             self.dispatch_ready(id.app, sink);

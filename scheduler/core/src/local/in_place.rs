@@ -2,11 +2,11 @@
 //!
 //! An executor is *granted* invocations, a block of ids at a time. It *offers* to go on with what
 //! an object of its fires, when it publishes that, and does so when its function has returned. In
-//! between the invocation is entered like any other but not queued: it is *taken back* and queued
-//! when it has waited `forward_delay` for its executor, when its sender may wait for something, or
-//! when somebody else has waited for an executor so long. Which of the two has it is decided in a
-//! word that both of them change (`shm/src/claim.rs`); where it is too late to take it back, what
-//! the executor says next tells.
+//! between the offer is noted (`note.rs`), or its invocation entered like any other but not queued:
+//! it is *taken back* and queued when it has waited `forward_delay` for its executor, when its
+//! sender may wait for something, or when somebody else has waited for an executor so long. Which
+//! of the two has it is decided in a word that both of them change (`shm/src/claim.rs`); where it
+//! is too late to take it back, what the executor says next tells.
 //!
 //! A block is a turn's length: while other work is queued it is not renewed, and an executor whose
 //! block is used up returns as all do. `crate::in_place` says which functions this is for.
@@ -156,7 +156,10 @@ impl Local {
                 let is_low = app.executors[usize::from(id.slot)].grant.is_low();
                 match self.tables.turn_into_noted(app, id, discarded, sink) {
                     Ok(true) if !is_low => return self.tables.flush_any(app, id.slot, sink),
-                    Ok(true) => Ok(self.renew(id, sink)),
+                    Ok(true) => {
+                        self.renew(id, sink);
+                        Ok(())
+                    }
                     Ok(false) => self.go_on(id, discarded, sink),
                     Err(fault) => Err(fault),
                 }

@@ -3,7 +3,7 @@
 //! A message of an invocation whose session has ended is still judged, but does nothing; memory
 //! that it names goes back to its owner.
 
-use pheromone_shm::message::{Extent, FromExecutor, InputKey, Key, NO_BUCKET, Target, ToExecutor};
+use pheromone_shm::message::{FromExecutor, InputKey, Key, NO_BUCKET, Target, ToExecutor};
 
 use crate::event::{ATTACHED_PER_MESSAGE_MAX, AppId, Cause, ExecutorId, Failure, SessionId, Sink};
 use crate::local::app::App;
@@ -11,9 +11,7 @@ use crate::local::dispatch::Completion;
 use crate::local::durable::Root;
 use crate::local::executor::{Disk, State};
 use crate::local::invocation::{Firing, Invocation};
-use crate::local::judge::{
-    Fault, full_key, judge_bucket, judge_group, judge_key, judge_named, judge_target,
-};
+use crate::local::judge::{Fault, judge_bucket, judge_group, judge_key, judge_named};
 use crate::local::name::{Author, AutoText, is_auto_text, key_text};
 use crate::local::object::{Attached, NewObject, Object, Payload};
 use crate::local::respond::Form;
@@ -46,10 +44,10 @@ pub(super) struct Publication<'a> {
 /// What goes with a payload.
 #[derive(Clone, Copy)]
 pub(super) struct Label<'a> {
-    key: Key<'a>,
-    ordinal: u32,
-    group: &'a [u8],
-    delay_ns: u64,
+    pub(super) key: Key<'a>,
+    pub(super) ordinal: u32,
+    pub(super) group: &'a [u8],
+    pub(super) delay_ns: u64,
 }
 
 /// Where an object is delivered.
@@ -306,155 +304,6 @@ impl Local {
         }
     }
 
-    #[inline]
-    fn publish<S: Sink>(
-        &mut self,
-        id: ExecutorId,
-        target: Target,
-        (extent, size_bytes): (Extent, u64),
-        label: Label<'_>,
-        sink: &mut S,
-    ) -> Result<(), Fault> {
-        let app = &mut self.apps[id.app];
-        let (open, persists) = app.executor(id.slot).sends("Publish", target)?;
-        app.judge_payload(id.slot, extent, size_bytes)?;
-        let invocation = &self.tables.invocations[open];
-        judge_target(app, invocation.function, target)?;
-        judge_key(label.key, label.group)?;
-        app.take_credit(id.slot, extent)?;
-        let Some(session) = invocation.session.some() else {
-            self.tables.release_extent(app, id.slot, extent, sink);
-            if persists {
-                self.persisted(id, status::ECANCELED, sink);
-            }
-            return Ok(());
-        };
-        let is_durable = Tables::is_durable(app, target, persists);
-        let payload = Payload {
-            region: id.slot,
-            extent,
-            size_bytes,
-            root: Ref::NONE,
-        };
-        let publication = Publication {
-            object: NewObject {
-                session: self.tables.sessions[session].id,
-                payload,
-                bucket: bucket_of(target),
-                key: full_key(label.key, invocation.id),
-                group: label.group,
-                labelled: (invocation.id, label.ordinal),
-            },
-            to: invocation.delivery(target, id.slot),
-            author: invocation.author(),
-            is_durable,
-        };
-        self.tables
-            .trace(app, open, &publication, label.delay_ns > 0);
-        if self
-            .tables
-            .is_repeated(app, open, &publication, label.ordinal)
-        {
-            self.tables.release_extent(app, id.slot, extent, sink);
-            if persists {
-                self.persisted(id, 0, sink);
-            }
-        } else if !is_durable && self.tables.is_taken(&publication) {
-            self.tables.release_extent(app, id.slot, extent, sink);
-            self.tell_duplicate(open, target, publication.object.key, sink);
-        } else if self.tables.is_past_limit(app, open, &publication) {
-            self.tables.release_extent(app, id.slot, extent, sink);
-            self.fail_by_limit(open, session, id, sink);
-            if persists {
-                self.persisted(id, status::ECANCELED, sink);
-            }
-        } else if is_durable {
-            let delay_ns = label.delay_ns;
-            self.persist(id, open, &publication, (delay_ns, persists), sink);
-            self.tables.meet_rules(&self.apps[id.app], open, target);
-        } else if label.delay_ns > 0 {
-            self.delay(id.app, &publication, label.delay_ns);
-            self.tables.meet_rules(&self.apps[id.app], open, target);
-        } else {
-            let created = self.bring_in(id.app, &publication, sink);
-            let app = &mut self.apps[id.app];
-            self.tables.meet_rules(app, open, target);
-            self.tables.drop_hold(app, created, sink);
-            app.top_up(id.slot, sink);
-            return Ok(());
-        }
-        self.apps[id.app].top_up(id.slot, sink);
-        Ok(())
-    }
-
-    fn forward<S: Sink>(
-        &mut self,
-        id: ExecutorId,
-        target: Target,
-        object: u32,
-        label: Label<'_>,
-        sink: &mut S,
-    ) -> Result<(), Fault> {
-        let app = &mut self.apps[id.app];
-        let (open, persists) = app.executor(id.slot).sends("Forward", target)?;
-        let invocation = &self.tables.invocations[open];
-        let forwarded = invocation.judge_object(object)?;
-        judge_target(app, invocation.function, target)?;
-        judge_key(label.key, label.group)?;
-        let Some(session) = invocation.session.some() else {
-            if persists {
-                self.persisted(id, status::ECANCELED, sink);
-            }
-            return Ok(());
-        };
-        let is_durable = Tables::is_durable(app, target, persists);
-        let publication = Publication {
-            object: NewObject {
-                session: self.tables.sessions[session].id,
-                payload: self.tables.objects[forwarded].payload(forwarded),
-                bucket: bucket_of(target),
-                key: full_key(label.key, invocation.id),
-                group: label.group,
-                labelled: (invocation.id, label.ordinal),
-            },
-            to: invocation.delivery(target, id.slot),
-            author: invocation.author(),
-            is_durable,
-        };
-        self.tables
-            .trace(app, open, &publication, label.delay_ns > 0);
-        if self
-            .tables
-            .is_repeated(app, open, &publication, label.ordinal)
-        {
-            // The first object stands.
-            if persists {
-                self.persisted(id, 0, sink);
-            }
-        } else if !is_durable && self.tables.is_taken(&publication) {
-            self.tell_duplicate(open, target, publication.object.key, sink);
-        } else if app.is_out_of_objects() || self.tables.lacks_name(app, open, &publication) {
-            // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
-            self.fail_by_limit(open, session, id, sink);
-            if persists {
-                self.persisted(id, status::ECANCELED, sink);
-            }
-        } else if is_durable {
-            let delay_ns = label.delay_ns;
-            self.persist(id, open, &publication, (delay_ns, persists), sink);
-            self.tables.meet_rules(&self.apps[id.app], open, target);
-        } else if label.delay_ns > 0 {
-            self.delay(id.app, &publication, label.delay_ns);
-            self.tables.meet_rules(&self.apps[id.app], open, target);
-        } else {
-            let created = self.bring_in(id.app, &publication, sink);
-            let app = &mut self.apps[id.app];
-            self.tables.meet_rules(app, open, target);
-            self.tables.drop_hold(app, created, sink);
-        }
-        Ok(())
-    }
-
     /// Makes an object of a publication that has been found right and starts what it fires. The
     /// caller ends the creator's hold.
     #[inline(always)]
@@ -488,30 +337,6 @@ impl Local {
             let session = publication.to.session;
             self.tables.keep_in_bucket(app, created, bucket, session);
         }
-    }
-
-    #[cold]
-    fn tell_duplicate<S: Sink>(
-        &mut self,
-        open: Ref<Invocation>,
-        target: Target,
-        key: InputKey<'_>,
-        sink: &mut S,
-    ) {
-        let invocation = &self.tables.invocations[open];
-        let (session, function) = (invocation.session, invocation.function);
-        let (Target::Bucket(bucket), InputKey::Named(key)) = (target, key) else {
-            return;
-        };
-        let text = |_: &Tables, app: &App| {
-            format!(
-                "function `{}` sent a second object `{}` into bucket `{}`; the first one stands",
-                app.function_name(function),
-                String::from_utf8_lossy(key),
-                app.spec.buckets[usize::from(bucket)].name,
-            )
-        };
-        self.error_event(session, text, sink);
     }
 
     #[cold]
@@ -688,7 +513,7 @@ impl Tables {
     }
 
     /// Remembers the name of an object in a bucket.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enter_name(
         &mut self,
         app: &mut App,
@@ -698,27 +523,33 @@ impl Tables {
         let Target::Bucket(bucket) = publication.to.target else {
             return;
         };
-        let key = publication.object.key;
-        let of = &mut self.sessions[publication.to.session];
-        let named = match key {
+        let session = publication.to.session;
+        let named = match publication.object.key {
             InputKey::Named(_) => true,
             InputKey::Auto { .. } => {
-                of.has_auto_names && app.plan.buckets[usize::from(bucket)].keeps
+                let has_names = self.sessions[session].has_auto_names;
+                has_names && app.plan.buckets[usize::from(bucket)].keeps
             }
         };
         if named {
-            let mut text = AutoText::new();
-            let key = key_text(key, &mut text);
-            let name = self.names.insert(
-                of.id,
-                bucket,
-                key,
-                (entered, publication.author),
-                &mut of.names,
-            );
-            self.objects[entered].name = name;
+            let author = (entered, publication.author);
+            self.remember_name(session, bucket, publication.object.key, author);
             app.names += 1;
         }
+    }
+
+    fn remember_name(
+        &mut self,
+        session: Ref<Session>,
+        bucket: u16,
+        key: InputKey<'_>,
+        author: (Ref<Object>, Author),
+    ) {
+        let mut text = AutoText::new();
+        let key = key_text(key, &mut text);
+        let of = &mut self.sessions[session];
+        let name = self.names.insert(of.id, bucket, key, author, &mut of.names);
+        self.objects[author.0].name = name;
     }
 
     /// Has an object's bucket hold it, where the bucket does so.
@@ -750,9 +581,15 @@ impl Tables {
         open: Ref<Invocation>,
         publication: &Publication<'_>,
     ) -> bool {
+        let Payload { region, root, .. } = publication.object.payload;
         app.is_at_limit() && {
-            let slot = publication.object.payload.region;
-            app.has_too_many_objects(slot) || self.lacks_name(app, open, publication)
+            // A forwarded object needs no memory, so nothing but this limit ends a loop of them.
+            let are_too_many = if root.is_some() {
+                app.is_out_of_objects()
+            } else {
+                app.has_too_many_objects(region)
+            };
+            are_too_many || self.lacks_name(app, open, publication)
         }
     }
 

@@ -36,6 +36,7 @@ mod request;
 mod rerun;
 mod respond;
 mod retain;
+mod send;
 mod serial;
 mod session;
 mod settle;
