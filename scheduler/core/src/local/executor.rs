@@ -518,11 +518,18 @@ impl Local {
         self.note_death(id.app, &last, reason.as_ref(), (death, detail));
         self.tell_trouble(id.app, sink);
         let was_killed = reason.is_some();
+        if !was_killed && self.apps[id.app].executor(id.slot).offer.is_some() {
+            // It has not begun, and has its turn before what was fired after it, which may start
+            // when the attempt has failed.
+            self.leave_offer(id, sink);
+        }
         if open.is_some() {
             self.attempt_died(open, id, reason, (death, detail), sink);
         }
-        let cause = || Cause::Died(death, detail.to_owned());
-        self.offer_died(id, was_killed, cause, sink);
+        if was_killed {
+            let cause = || Cause::Died(death, detail.to_owned());
+            self.offer_died(id, cause, sink);
+        }
         self.give_up_if_hopeless(id.app, sink);
         self.give(id.app, sink);
         self.mend_pool(id.app, sink);

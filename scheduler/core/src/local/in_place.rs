@@ -356,12 +356,11 @@ impl Local {
         }
     }
 
-    /// What was offered by an executor that is dead. `killed`: it was not heard to the end, and may
+    /// What was offered by an executor that was killed: it has not been heard to the end, and may
     /// have begun it.
     pub(super) fn offer_died<S: Sink>(
         &mut self,
         id: ExecutorId,
-        killed: bool,
         cause: impl FnOnce() -> Cause,
         sink: &mut S,
     ) {
@@ -370,7 +369,7 @@ impl Local {
         if offered.is_none() {
             return;
         }
-        if !killed || self.tables.invocations[offered].session.is_none() {
+        if self.tables.invocations[offered].session.is_none() {
             return self.leave_offer(id, sink);
         }
         app.forget_offer(id.slot);

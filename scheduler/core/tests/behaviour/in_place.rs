@@ -6,6 +6,7 @@ use pheromone_core::in_place::{InPlace, Successor};
 use pheromone_core::spec::{
     AppSpec, Keep, NameMatch, OnFailure, Pool, RerunSpec, Retain, SerialBy, TriggerKind,
 };
+use pheromone_core::{CoreConfig, SpinPolicy};
 use pheromone_shm::claim::GRANT_HOPS;
 use pheromone_shm::message::{Ending, Extent, FromExecutor, HeadersRef, Target};
 
@@ -256,6 +257,32 @@ fn after_a_death_the_ring_says_what_has_begun() {
     let id = world.running("walk");
     assert_eq!(world.opened(id).invocation, offered, "it is started once");
     world.done(id);
+    world.assert_empty();
+}
+
+#[test]
+fn after_a_death_what_it_had_offered_goes_before_what_it_fired_later() {
+    let mut spec = chain(2);
+    spec.functions[0].on_failure = OnFailure::Continue;
+    // The other executor sleeps, and is woken by the death.
+    let config = CoreConfig {
+        spin: SpinPolicy::Never,
+        ..CONFIG
+    };
+    let mut world = World::with_config(spec, config);
+    let call = world.call("walk");
+    let id = world.running("walk");
+    assert!(world.try_offer(id, Target::Next));
+    let offered = world.executor(id).offered.clone().expect("offered");
+    world.pass(1);
+    world.next_by(id);
+    world.sink.started.clear();
+    world.die(id, Death::Signaled(11));
+    assert_eq!(world.sink.started[0].invocation, offered.invocation);
+    while world.is_open(call) {
+        let next = world.running("walk");
+        world.done(next);
+    }
     world.assert_empty();
 }
 
