@@ -69,7 +69,7 @@ impl Continuation {
     }
 
     /// This function is loaded and initialized.
-    pub fn is_ready(&mut self, function: u16, entry: sdk::FunctionEntry) {
+    pub fn note_ready(&mut self, function: u16, entry: sdk::FunctionEntry) {
         let tables = [&mut self.functions, &mut self.next, &mut self.buckets];
         for step in tables.into_iter().flatten().flatten() {
             if step.function == function {

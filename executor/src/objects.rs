@@ -205,7 +205,7 @@ impl Objects {
     }
 
     /// One more object, of whatever content.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self) -> &Object {
         let number = self.used;
         let chunk = match self.chunks.get(number / CHUNK_OBJECTS) {
@@ -219,6 +219,7 @@ impl Objects {
     }
 
     #[cold]
+    #[inline(never)]
     fn grow(&mut self) -> NonNull<Chunk> {
         let chunk: Box<Chunk> = Box::new(std::array::from_fn(|_| Object::new(self.api)));
         let chunk = NonNull::from(Box::leak(chunk));

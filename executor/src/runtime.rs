@@ -567,7 +567,7 @@ impl Runtime {
         let function = usize::from(self.frame.function);
         if let CodeState::NotLoaded = self.code[function].state {
             self.code[function].state = match self.load(function) {
-                Ok((entry, None)) => self.is_ready(entry),
+                Ok((entry, None)) => self.note_ready(entry),
                 Ok((entry, Some(initializer))) => CodeState::Loaded(entry, initializer),
                 Err(error) => CodeState::Unusable(error),
             };
@@ -591,9 +591,9 @@ impl Runtime {
     }
 
     /// The frame's function is loaded and initialized.
-    fn is_ready(&mut self, entry: sdk::FunctionEntry) -> CodeState {
+    fn note_ready(&mut self, entry: sdk::FunctionEntry) -> CodeState {
         self.say(&FromExecutor::Loaded);
-        self.continuation.is_ready(self.frame.function, entry);
+        self.continuation.note_ready(self.frame.function, entry);
         CodeState::Ready(entry)
     }
 
@@ -642,7 +642,7 @@ impl Runtime {
             unreachable!("only a loaded function is initialized");
         };
         if status == sdk::OK {
-            self.code[function].state = self.is_ready(entry);
+            self.code[function].state = self.note_ready(entry);
             self.begin_attempt(false);
             self.begin_call();
             return Step::Run(entry);
@@ -752,6 +752,7 @@ impl Runtime {
         self.next.forget_offer();
     }
 
+    /// The same, of what the attempt has made.
     #[inline]
     pub fn forget_outputs(&mut self) {
         self.outputs.clear();

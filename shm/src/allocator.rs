@@ -4,7 +4,8 @@
 //! Free memory is in one of three places:
 //!
 //! - quick lists, one per exact length of short extents, last in, first out: what was used last
-//!   is in cache and in its consumers' page tables;
+//!   is in cache and in its consumers' page tables. Where one is empty, several extents are put
+//!   into it at once, so that an owner who lends one and has one back does not wait for it;
 //! - warm extents, coalesced, whose pages are populated;
 //! - cold extents, coalesced, whole pages that were never touched or have been given back.
 //!

@@ -135,7 +135,7 @@ impl SleepWord {
 
     /// Wakes the sleeper if it sleeps, after the caller has published what there is to find.
     /// `ended` is the caller's memory of the sleep that it has ended last, at first 0.
-    #[inline]
+    #[inline(always)]
     pub fn wake_if_asleep<S: Steps>(&self, ended: &AtomicU32) {
         if S::WAKER_FENCE {
             fence(Ordering::SeqCst);
