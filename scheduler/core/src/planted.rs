@@ -14,4 +14,10 @@ pub enum Planted {
     ClosesTooEarly,
     /// A session that has gathered from others keeps the first one waiting for ever.
     ContributorForgotten,
+    /// What an executor has offered is started elsewhere although it has been taken already.
+    TakenBackTooLate,
+    /// An invocation that its executor has gone on from gives its input back twice.
+    ReleasedTwice,
+    /// What a killed executor may have begun unheard is started again.
+    BegunUnheard,
 }

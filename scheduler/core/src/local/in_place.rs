@@ -242,6 +242,12 @@ impl Local {
         let session = self.tables.leave_session(app, finished);
         self.dispatch_ready(id.app, sink);
         let app = &mut self.apps[id.app];
+        #[cfg(feature = "planted-bugs")]
+        if self.tables.planted == Some(crate::planted::Planted::ReleasedTwice)
+            && let Some(&input) = self.tables.invocations[finished].held.first()
+        {
+            self.tables.drop_hold(app, input, sink);
+        }
         self.tables.finish(app, finished, sink);
         if let Some(session) = session {
             self.settle(session, sink);
@@ -331,7 +337,14 @@ impl Local {
     /// Takes back what an executor has offered, if it has not begun, and queues it.
     pub(super) fn take_back<S: Sink>(&mut self, id: ExecutorId, sink: &mut S) {
         let offered = self.apps[id.app].executor(id.slot).offer;
-        if offered.is_some() && sink.withdraw(id, self.tables.invocations[offered].id) {
+        if offered.is_none() {
+            return;
+        }
+        let is_withdrawn = sink.withdraw(id, self.tables.invocations[offered].id);
+        #[cfg(feature = "planted-bugs")]
+        let is_withdrawn =
+            is_withdrawn || self.tables.planted == Some(crate::planted::Planted::TakenBackTooLate);
+        if is_withdrawn {
             self.leave_offer(id, sink);
         }
     }
@@ -369,7 +382,11 @@ impl Local {
         if offered.is_none() {
             return;
         }
-        if self.tables.invocations[offered].session.is_none() {
+        let is_wanted = self.tables.invocations[offered].session.is_some();
+        #[cfg(feature = "planted-bugs")]
+        let is_wanted =
+            is_wanted && self.tables.planted != Some(crate::planted::Planted::BegunUnheard);
+        if !is_wanted {
             return self.leave_offer(id, sink);
         }
         app.forget_offer(id.slot);

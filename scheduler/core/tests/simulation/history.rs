@@ -9,6 +9,7 @@ use pheromone_core::event::{
     Ingress, Outcome, Part, Refusal, Request, RequestId, Response, Retry, SessionId, Sink, Ticket,
 };
 use pheromone_core::spec::AppSpec;
+use pheromone_shm::claim::Claim;
 use pheromone_shm::events::TriggerEvent;
 use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, Input, InputKey, Key, Target, ToExecutor,
@@ -102,6 +103,16 @@ pub enum Said {
     NeedCredit {
         bytes: u64,
     },
+    /// A new object, and its sender goes on with the invocation that it fires.
+    Offer {
+        target: Target,
+        ordinal: u32,
+        extent: Extent,
+        size_bytes: u64,
+        invocation: u64,
+    },
+    /// It has returned, and goes on.
+    Continue,
 }
 
 impl Said {
@@ -193,6 +204,20 @@ impl Said {
             Self::FetchInputs { first } => FromExecutor::FetchInputs { first },
             Self::FetchExtents { first } => FromExecutor::FetchExtents { first },
             Self::NeedCredit { bytes } => FromExecutor::NeedCredit { bytes },
+            Self::Offer {
+                target,
+                ordinal,
+                extent,
+                size_bytes,
+                invocation,
+            } => FromExecutor::Offer {
+                target,
+                extent,
+                size_bytes,
+                ordinal,
+                invocation,
+            },
+            Self::Continue => FromExecutor::Continue { discarded: 0 },
         }
     }
 }
@@ -443,6 +468,10 @@ pub enum Did {
     Credit(ExecutorId, u64),
     Spin(ExecutorId, bool),
     Cancel(ExecutorId, u64),
+    /// A block of invocations from this one on; 0: none.
+    Grant(ExecutorId, u64),
+    /// Whether an offer of this invocation could be taken back.
+    Withdraw(ExecutorId, u64, bool),
     Spawn(ExecutorId),
     Kill(ExecutorId, String),
     Accepted(RequestId, SessionId),
@@ -454,10 +483,19 @@ pub enum Did {
     Removed(AppId),
 }
 
-/// The sink: it writes down, and says no where a release ring is full.
+/// What an executor and the scheduler share beside rings.
+#[derive(Default)]
+pub struct Words {
+    /// The first of the invocations that the executor may start by itself now; 0: none.
+    pub grant: u64,
+    pub claim: Claim,
+}
+
+/// The sink: it writes down, and says no where a release ring is full or an offer has been taken.
 #[derive(Default)]
 pub struct Notes {
     pub dids: Vec<Did>,
+    pub words: BTreeMap<ExecutorId, Words>,
     /// Entries of each release ring that its owner has not taken.
     pub rings: BTreeMap<ExecutorId, usize>,
     pub ring_slots: usize,
@@ -527,6 +565,18 @@ impl Sink for Notes {
 
     fn cancel(&mut self, id: ExecutorId, invocation: u64) {
         self.dids.push(Did::Cancel(id, invocation));
+    }
+
+    fn grant(&mut self, id: ExecutorId, first: u64) {
+        self.words.entry(id).or_default().grant = first;
+        self.dids.push(Did::Grant(id, first));
+    }
+
+    fn withdraw(&mut self, id: ExecutorId, invocation: u64) -> bool {
+        let words = self.words.get(&id).expect("who has offered is there");
+        let is_withdrawn = words.claim.withdraw(invocation);
+        self.dids.push(Did::Withdraw(id, invocation, is_withdrawn));
+        is_withdrawn
     }
 
     fn spawn(&mut self, id: ExecutorId, _core: u16) {

@@ -1,6 +1,6 @@
 //! The core in a simulated world: virtual time, executors that crash, hang and answer late,
-//! messages under way, full release rings, full memory, apps removed; every step held against a
-//! naive model.
+//! messages under way, executors that go on in place ahead of what is heard of them, full release
+//! rings, full memory, apps removed; every step held against a naive model.
 //!
 //! A history comes from its seed and from nothing else, so a failing seed is all that is needed to
 //! see the failure again. `docs/testing.md` says how to run more of them, and how to replay one.
@@ -19,12 +19,14 @@ mod across;
 #[path = "../behaviour/common/app.rs"]
 mod app;
 mod history;
+mod in_place;
 mod model;
 mod plan;
 mod process;
 mod rng;
 mod rules;
 mod run;
+mod steady;
 mod upstream;
 mod world;
 
@@ -32,12 +34,14 @@ use std::ops::Range;
 
 use pheromone_core::Core;
 use plan::Plan;
-use run::{replay, run};
+use run::{replay, run, steady};
 
 /// Histories that every run of the tests lives through.
 const SEEDS: Range<u64> = 0..3_000;
 /// Seeds that are lived through twice.
 const REPLAYED: Range<u64> = 0..40;
+/// Seeds of work that is done with continuation in place and without.
+const STEADY: Range<u64> = 0..300;
 
 /// The seeds that `PHEROMONE_SEEDS` asks for, as in `0..100000`.
 fn seeds() -> Range<u64> {
@@ -66,12 +70,15 @@ fn every_history_does_what_the_naive_model_says() {
         panic!("{failure}\n{}", replay(failure.seed, sound).tail());
     }
     println!(
-        "{} histories, {} steps, {} firings",
-        done.histories, done.steps, done.fired
+        "{} histories, {} steps, {} firings, {:?}",
+        done.histories, done.steps, done.fired, done.in_place
     );
     assert_eq!(done.histories, seeds.end - seeds.start);
     // A simulation in which nothing happens would hold as well.
     assert!(done.fired > 10 * done.histories && done.steps > 100 * done.histories);
+    if done.histories >= SEEDS.end {
+        assert!(done.in_place.is_varied(), "{:?}", done.in_place);
+    }
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -84,6 +91,9 @@ fn every_planted_bug_is_found_within_a_thousand_seeds() {
         Planted::LeftAtSessionEnd,
         Planted::ClosesTooEarly,
         Planted::ContributorForgotten,
+        Planted::TakenBackTooLate,
+        Planted::ReleasedTwice,
+        Planted::BegunUnheard,
     ] {
         let failure = run(0..1000, |plan| {
             let mut core = sound(plan);
@@ -105,6 +115,20 @@ fn the_same_seed_is_the_same_history_byte_for_byte() {
         let (first, second) = (replay(seed, sound), replay(seed, sound));
         assert_eq!(first.lines, second.lines, "seed {seed}");
     }
+}
+
+#[test]
+fn with_and_without_continuation_the_same_comes_of_the_same_work() {
+    let mut continued = 0;
+    for seed in STEADY {
+        let of = |continues| steady(seed, continues).unwrap_or_else(|failure| panic!("{failure}"));
+        let ((with, with_outcomes), (without, without_outcomes)) = (of(true), of(false));
+        assert_eq!(with_outcomes, without_outcomes, "seed {seed}");
+        assert!(with_outcomes.count_begun() > 0, "seed {seed}");
+        assert_eq!(without.in_place.offered, 0, "seed {seed}");
+        continued += with.in_place.continued;
+    }
+    assert!(continued > STEADY.end - STEADY.start);
 }
 
 /// `PHEROMONE_SEED=N cargo test -p pheromone-core --test simulation one_seed -- --nocapture`

@@ -9,6 +9,7 @@ use pheromone_core::spec::{
 use pheromone_core::{CoreConfig, SpinPolicy};
 
 use crate::app;
+use crate::in_place::Program;
 use crate::rng::Rng;
 use crate::upstream::upstream;
 
@@ -58,6 +59,14 @@ pub struct Plan {
     pub actions: u64,
     /// The longest that a message is under way, either way.
     pub latency_ns: u64,
+    /// The longest that executors are heard late beside that, so that they run ahead.
+    pub behind_ns: u64,
+    /// What may be gone on with in place.
+    pub program: Program,
+    /// How often in a thousand an object is sent so that its sender may go on from it.
+    pub plain: u64,
+    /// Functions do little but to send the next object: chains are long, and grants run out.
+    pub walks: bool,
     /// Entries of a release ring.
     pub ring_slots: usize,
     /// The app is removed in the middle and deployed again under another id.
@@ -69,6 +78,11 @@ pub struct Plan {
 impl Plan {
     pub fn new(rng: &mut Rng) -> Self {
         let mut spec = a_spec(rng);
+        spec.continuation = rng.chance(750);
+        let walks = spec.continuation && rng.chance(60);
+        if walks || rng.chance(300) {
+            pave(rng, &mut spec);
+        }
         let is_tight = rng.chance(150);
         if is_tight {
             spec.memory_bytes = rng.range(24 << 10, 120 << 10);
@@ -91,6 +105,7 @@ impl Plan {
             misfortunes.spawn = 0;
             spec.session_timeout_ns.get_or_insert(20 * MS);
         }
+        let gathers = !walks && rng.chance(200) && gather_across(rng, &mut spec);
         Self {
             config: CoreConfig {
                 keeps_on_disk: false,
@@ -105,19 +120,41 @@ impl Plan {
                 ]),
             },
             misfortunes,
-            requests: rng.range(2, 12),
+            requests: if walks { 1 } else { rng.range(2, 12) },
             span_ns: *rng.pick(&[100 * US, 2 * MS, 20 * MS]),
-            actions: rng.range(20, 160),
+            actions: if walks { 400 } else { rng.range(20, 160) },
             latency_ns: *rng.pick(&[500, 5 * US, 300 * US]),
+            behind_ns: *rng.pick(&[0, 0, 20 * US, MS]),
+            program: Program::new(&spec),
+            plain: *rng.pick(&[0, 300, 900]),
+            walks,
             ring_slots,
             is_replaced: rng.chance(150),
-            gathers: {
-                let gathers = rng.chance(200);
-                gathers && gather_across(rng, &mut spec)
-            },
+            gathers,
             spec,
         }
     }
+}
+
+/// Makes it likely that there is something to go on with.
+fn pave(rng: &mut Rng, spec: &mut AppSpec) {
+    spec.keep_request = false;
+    for function in &mut spec.functions {
+        function.priority = 0;
+        if rng.chance(800) {
+            function.attempts = 1;
+            function.max_concurrency = None;
+        }
+    }
+    let functions = spec.functions.len();
+    for function in &mut spec.functions {
+        if function.next.is_empty() {
+            function.next.push(rng.index(functions) as u16);
+        }
+    }
+    let bucket = rng.index(spec.buckets.len());
+    let function = rng.index(functions) as u16;
+    spec.buckets[bucket].triggers = vec![app::immediate(&[function])];
 }
 
 /// Has triggers of the types that can do so gather across sessions. Whether there are any.

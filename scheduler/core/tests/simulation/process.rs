@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pheromone_core::event::SessionId;
 use pheromone_core::spec::{AppSpec, GroupClose, TriggerKind};
+use pheromone_shm::claim::Granted;
 use pheromone_shm::message::{Extent, REQUEST_OBJECT, Target};
 
 use crate::history::{GivenKey, Label, Seen, Start};
-use crate::plan::{GROUPS, KEYS, Misfortunes};
+use crate::plan::{GROUPS, KEYS, Plan};
 use crate::rng::Rng;
 
 /// What the ledger charges for an object beside its extent.
@@ -91,6 +92,38 @@ pub struct Sent {
     delay_ns: u64,
 }
 
+impl Sent {
+    /// Under an automatic key, in no group and at once.
+    pub fn plain(target: Target) -> Self {
+        Self {
+            target,
+            key: None,
+            group: "",
+            delay_ns: 0,
+        }
+    }
+
+    pub fn named(target: Target, key: &'static str) -> Self {
+        Self {
+            key: Some(key),
+            ..Self::plain(target)
+        }
+    }
+
+    pub fn of_group(target: Target, group: &'static str) -> Self {
+        Self {
+            group,
+            ..Self::plain(target)
+        }
+    }
+
+    /// Where to, if it is plain.
+    pub fn plain_target(&self) -> Option<Target> {
+        let is_plain = self.key.is_none() && self.group.is_empty() && self.delay_ns == 0;
+        is_plain.then_some(self.target)
+    }
+}
+
 /// How a function ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -120,6 +153,9 @@ pub struct Run {
     /// Memory was refused, and the function gives up.
     pub gives_up: bool,
     pub held: u32,
+    /// What its process goes on with once it has returned. An attempt offers once.
+    pub offered: Option<Start>,
+    pub has_offered: bool,
     directs: u32,
     automatic: BTreeMap<u16, u32>,
 }
@@ -134,9 +170,19 @@ impl Run {
             is_cancelled: false,
             is_stubborn,
             gives_up: false,
+            offered: None,
+            has_offered: false,
             directs: 0,
             automatic: BTreeMap::new(),
         }
+    }
+
+    /// Of a function that is there already, and does not fail to be loaded.
+    pub fn of_loaded(mut self) -> Self {
+        if self.finish == Finish::NotLoaded {
+            self.finish = Finish::Return(0);
+        }
+        self
     }
 
     /// The label of the next object, with the numbers that the SDK counts.
@@ -194,6 +240,10 @@ pub struct Process {
     pub told_ns: u64,
     /// The invocation that its cancel word names.
     pub cancel_word: u64,
+    /// Of the invocations granted to it, those it has used.
+    pub granted: Granted,
+    /// The first of the block from which it has offered last.
+    pub block: u64,
     pub is_dead: bool,
 }
 
@@ -212,6 +262,8 @@ impl Process {
             said_ns: 0,
             told_ns: 0,
             cancel_word: 0,
+            granted: Granted::default(),
+            block: 0,
             is_dead: false,
         }
     }
@@ -229,25 +281,21 @@ impl Process {
 }
 
 /// What a function does in an attempt that nobody has seen before.
-pub fn write_script(
-    rng: &mut Rng,
-    spec: &AppSpec,
-    start: &Start,
-    misfortunes: &Misfortunes,
-    actions_left: &mut u64,
-) -> Script {
-    let most = (*actions_left).min(7);
-    let count = rng.below(most + 1);
+pub fn write_script(rng: &mut Rng, plan: &Plan, start: &Start, actions_left: &mut u64) -> Script {
+    let (spec, misfortunes) = (&plan.spec, &plan.misfortunes);
+    let walks = plan.walks && rng.chance(950);
+    let most = (*actions_left).min(if walks { 1 } else { 7 });
+    let count = if walks { most } else { rng.below(most + 1) };
     *actions_left -= count;
     let function = &spec.functions[usize::from(start.function)];
     let mut actions: Vec<Action> = (0..count)
-        .filter_map(|_| an_action(rng, spec, start))
+        .filter_map(|_| an_action(rng, plan, start, walks))
         .collect();
-    if rng.chance(500) {
+    if rng.chance(if walks { 50 } else { 500 }) {
         let at = rng.index(actions.len() + 1);
         actions.insert(at, Action::Work(rng.duration(40_000)));
     }
-    if rng.chance(30) {
+    if rng.chance(if walks { 2 } else { 30 }) {
         // Long enough for every timer of the plan to fall into it.
         actions.push(Action::Work(rng.range(1_000_000, 4_000_000)));
     }
@@ -273,10 +321,14 @@ pub fn write_script(
     Script { actions, finish }
 }
 
-fn an_action(rng: &mut Rng, spec: &AppSpec, start: &Start) -> Option<Action> {
-    let action = match rng.below(20) {
+fn an_action(rng: &mut Rng, plan: &Plan, start: &Start, walks: bool) -> Option<Action> {
+    let spec = &plan.spec;
+    let action = match rng.below(if walks { 1 } else { 20 }) {
         0..10 => {
-            let sent = a_sent(rng, spec, start)?;
+            let sent = match plan.program.some_target(rng, spec, start.function) {
+                Some(target) if walks || rng.chance(plan.plain) => Sent::plain(target),
+                _ => a_sent(rng, spec, start)?,
+            };
             Action::Publish(sent, rng.duration(3_000))
         }
         10 | 11 => {

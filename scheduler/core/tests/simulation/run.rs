@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pheromone_core::Core;
 
 use crate::plan::Plan;
-use crate::world::{Summary, World};
+use crate::steady::Outcomes;
+use crate::world::{InPlace, Summary, World};
 
 /// Lines of a failed history that are shown.
 const LINES_SHOWN: usize = 60;
@@ -45,6 +46,7 @@ pub struct Done {
     pub histories: u64,
     pub steps: u64,
     pub fired: u64,
+    pub in_place: InPlace,
     /// The failure of the least seed that was found to fail.
     pub failure: Option<Failure>,
 }
@@ -80,6 +82,7 @@ pub fn run(seeds: Range<u64>, core: impl Fn(&Plan) -> Core + Sync) -> Done {
                     done.histories += 1;
                     done.steps += summary.steps;
                     done.fired += summary.fired;
+                    done.in_place.add(&summary.in_place);
                 }
                 Err(failure) => {
                     has_failed.store(true, Ordering::Relaxed);
@@ -102,6 +105,7 @@ fn add(mut sum: Done, part: Done) -> Done {
     sum.histories += part.histories;
     sum.steps += part.steps;
     sum.fired += part.fired;
+    sum.in_place.add(&part.in_place);
     let failures = [sum.failure.take(), part.failure].into_iter().flatten();
     sum.failure = failures.min_by_key(|failure| failure.seed);
     sum
@@ -119,9 +123,18 @@ fn live(
     core: impl FnOnce(&Plan) -> Core,
     trace: Option<&mut Vec<String>>,
 ) -> Result<Summary, Failure> {
+    caught(seed, || World::live(seed, core, trace))
+}
+
+/// Lives through a history of steady work.
+pub fn steady(seed: u64, continues: bool) -> Result<(Summary, Outcomes), Failure> {
+    caught(seed, || World::live_steadily(seed, continues))
+}
+
+fn caught<T>(seed: u64, live: impl FnOnce() -> T) -> Result<T, Failure> {
     silence_simulated_panics();
     IS_SIMULATING.set(true);
-    let lived = panic::catch_unwind(AssertUnwindSafe(|| World::live(seed, core, trace)));
+    let lived = panic::catch_unwind(AssertUnwindSafe(live));
     IS_SIMULATING.set(false);
     lived.map_err(|_| Failure {
         seed,

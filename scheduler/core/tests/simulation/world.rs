@@ -1,6 +1,10 @@
 //! The world around the core: a clock that jumps from one thing to the next, clients, a node, a
 //! network that delays, and executor processes. Everything in it comes from the seed.
 
+mod in_place;
+
+pub use in_place::InPlace;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pheromone_core::Core;
@@ -9,11 +13,12 @@ use pheromone_core::spec::{BucketSpec, Entry, TriggerKind, TriggerSpec};
 use pheromone_shm::message::{Ending, Extent};
 
 use crate::across::Across;
-use crate::history::{Asked, Did, Door, End, Happening, Notes, Said, Start};
+use crate::history::{Asked, Did, Door, End, Happening, Notes, Said, Start, Words};
 use crate::model::Model;
 use crate::plan::{GROUPS, KEYS, Plan};
 use crate::process::{Action, Allocator, Doing, Finish, Process, Run, Script, write_script};
 use crate::rng::Rng;
+use crate::steady::{Lineage, Outcomes};
 
 /// Steps after which a history is taken to go on for ever.
 const STEPS_MAX: u64 = 20_000;
@@ -95,6 +100,7 @@ pub struct Summary {
     pub steps: u64,
     pub fired: u64,
     pub sessions: u64,
+    pub in_place: InPlace,
 }
 
 /// The world.
@@ -120,12 +126,17 @@ pub struct World<'t> {
     starved: BTreeSet<ExecutorId>,
     /// What invocations that may run again have done.
     scripts: BTreeMap<u64, Script>,
+    /// Attempts that have begun, by their invocation and number.
+    begun: BTreeSet<(u64, u32)>,
     known_sessions: Vec<SessionId>,
     /// Dead letters that there have been.
     known_letters: BTreeSet<u64>,
     requests: u64,
     actions_left: u64,
     summary: Summary,
+    /// What decides what functions do, where that must not depend on order.
+    lineage: Option<Lineage>,
+    outcomes: Outcomes,
     trace: Option<&'t mut Vec<String>>,
 }
 
@@ -138,7 +149,28 @@ impl<'t> World<'t> {
     ) -> Summary {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng.split());
-        let mut world = Self {
+        let mut world = World::new(plan, rng, core, trace);
+        world.live_through();
+        world.summary
+    }
+
+    /// Lives through a history of steady work, with continuation in place or without.
+    pub fn live_steadily(seed: u64, continues: bool) -> (Summary, Outcomes) {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::steady(&mut rng.split()).with_continuation(continues);
+        let mut world = World::new(plan, rng, |plan| Core::new(plan.config), None);
+        world.lineage = Some(Lineage::new(seed));
+        world.live_through();
+        (world.summary, world.outcomes)
+    }
+
+    fn new(
+        plan: Plan,
+        rng: Rng,
+        core: impl FnOnce(&Plan) -> Core,
+        trace: Option<&'t mut Vec<String>>,
+    ) -> Self {
+        Self {
             core: core(&plan),
             notes: Notes {
                 ring_slots: plan.ring_slots,
@@ -162,30 +194,43 @@ impl<'t> World<'t> {
             released: BTreeMap::new(),
             starved: BTreeSet::new(),
             scripts: BTreeMap::new(),
+            begun: BTreeSet::new(),
             known_sessions: Vec::new(),
             known_letters: BTreeSet::new(),
             requests: 0,
             actions_left: plan.actions,
             summary: Summary::default(),
+            lineage: None,
+            outcomes: Outcomes::default(),
             trace,
             plan,
-        };
-        world.tell(|world| format!("{:#?}", world.plan));
-        world.begin();
-        world.go_on();
-        world.flush();
-        world.nobody_waits();
-        // An app that goes takes its letters along.
-        if world.rng.chance(700) {
-            world.step(Happening::DropLetters(world.app, None));
-            world.go_on();
-            world.nothing_is_left();
         }
-        world.step(Happening::Remove(world.app));
-        world.go_on();
-        world.must_be_gone();
-        world.summary.fired = world.judge.fired_total();
-        world.summary
+    }
+
+    fn live_through(&mut self) {
+        self.tell(|world| format!("{:#?}", world.plan));
+        self.begin();
+        self.go_on();
+        self.flush();
+        self.nobody_waits();
+        self.note_counters();
+        // An app that goes takes its letters along.
+        if self.rng.chance(700) {
+            self.step(Happening::DropLetters(self.app, None));
+            self.go_on();
+            self.nothing_is_left();
+        }
+        self.step(Happening::Remove(self.app));
+        self.go_on();
+        self.must_be_gone();
+        self.summary.fired = self.judge.fired_total();
+    }
+
+    fn note_counters(&mut self) {
+        let stats = self.core.stats(self.app).expect("the app is there");
+        self.outcomes.error_events = stats.error_events_total;
+        self.outcomes.dropped = stats.dropped_total;
+        self.outcomes.fired = self.judge.fired_total();
     }
 
     fn tell(&mut self, line: impl FnOnce(&Self) -> String) {
@@ -361,6 +406,9 @@ impl<'t> World<'t> {
             }
             Did::Accepted(request, session) => {
                 self.summary.sessions += 1;
+                if let Some(lineage) = &mut self.lineage {
+                    lineage.accepted(request, session);
+                }
                 self.bodies.remove(&request);
                 self.known_sessions.push(session);
                 if self.rng.chance(self.plan.misfortunes.cancel) {
@@ -375,7 +423,11 @@ impl<'t> World<'t> {
                     memory.expect("it has memory").release(extent);
                 }
             }
-            Did::Respond(request, session, _) => {
+            Did::Respond(request, session, parts) => {
+                if self.lineage.is_some() {
+                    let bytes = parts.iter().map(|part| part.size_bytes);
+                    self.outcomes.responds(request.0, bytes);
+                }
                 let after_ns = if self.rng.chance(self.plan.misfortunes.slow_client) {
                     self.rng.duration(30_000_000)
                 } else {
@@ -387,6 +439,7 @@ impl<'t> World<'t> {
                 self.ingress.remove(&app);
                 self.released.retain(|owner, _| owner.app != app);
                 self.notes.rings.retain(|owner, _| owner.app != app);
+                self.notes.words.retain(|owner, _| owner.app != app);
                 self.starved.retain(|owner| owner.app != app);
                 let of_app = |id: &ExecutorId| id.app == app;
                 assert!(
@@ -394,11 +447,20 @@ impl<'t> World<'t> {
                     "a process outlives its app"
                 );
             }
-            Did::Ended(_, End::Failed(_), _) => {
-                let after_ns = self.rng.duration(2_000_000);
-                self.schedule(after_ns, Later::Letters);
-            }
-            Did::Spin(..) | Did::Ended(..) | Did::ErrorEvent(..) | Did::WriteFailure => {}
+            Did::Ended(session, end, answered) => self.session_ended(session, end, answered),
+            Did::Withdraw(_, _, is_withdrawn) => self.summary.in_place.decide(is_withdrawn),
+            Did::Spin(..) | Did::Grant(..) | Did::ErrorEvent(..) | Did::WriteFailure => {}
+        }
+    }
+
+    fn session_ended(&mut self, session: SessionId, end: End, answered: bool) {
+        if let Some(lineage) = &self.lineage {
+            let request = lineage.request_of(session);
+            self.outcomes.ends(request, end, answered);
+        }
+        if matches!(end, End::Failed(_)) {
+            let after_ns = self.rng.duration(2_000_000);
+            self.schedule(after_ns, Later::Letters);
         }
     }
 
@@ -448,6 +510,7 @@ impl<'t> World<'t> {
                 // Its rings go with it, and what was put there before the core knew.
                 self.released.remove(&id);
                 self.notes.rings.remove(&id);
+                self.notes.words.remove(&id);
                 self.starved.remove(&id);
             }
         }
@@ -477,7 +540,16 @@ impl<'t> World<'t> {
                 .chance(150)
                 .then(|| self.rng.range(50_000, 5_000_000)),
         };
-        self.step(Happening::Request(asked));
+        self.step(Happening::Request(match &self.lineage {
+            Some(lineage) => Asked {
+                door: Door::Entry,
+                session: None,
+                has_caller: lineage.has_caller(id.0),
+                timeout_ns: None,
+                ..asked
+            },
+            None => asked,
+        }));
     }
 
     /// Somebody retries or drops a dead letter that there is, or has been.
@@ -602,6 +674,7 @@ impl<'t> World<'t> {
         *incarnation += 1;
         let incarnation = *incarnation;
         self.processes.insert(id, Process::new(incarnation));
+        self.notes.words.insert(id, Words::default());
         self.step(Happening::Started(id, incarnation));
         if self.rng.chance(self.plan.misfortunes.spawn) {
             let after_ns = self.latency();
@@ -617,7 +690,8 @@ impl<'t> World<'t> {
 
     /// A process says something, which arrives in its turn.
     fn say(&mut self, id: ExecutorId, said: Said) {
-        let at_ns = self.now_ns() + self.latency();
+        let behind_ns = self.rng.duration(self.plan.behind_ns);
+        let at_ns = self.now_ns() + self.latency() + behind_ns;
         let process = self.process(id);
         process.said_ns = process.said_ns.max(at_ns);
         let (at_ns, incarnation) = (process.said_ns, process.incarnation);
@@ -716,7 +790,18 @@ impl<'t> World<'t> {
         self.schedule(after_ns, Later::Act(id, incarnation));
     }
 
+    /// An attempt begins, which none has done before.
+    fn note_start(&mut self, start: &Start) {
+        let attempt = (start.invocation, start.attempt);
+        assert!(self.begun.insert(attempt), "{start:?} begins twice");
+        if let Some(lineage) = &self.lineage {
+            self.outcomes
+                .begins(lineage.request_of(start.session), start);
+        }
+    }
+
     fn begin_run(&mut self, id: ExecutorId, start: Start) {
+        self.note_start(&start);
         let script = self.script(&start);
         let is_stubborn = self.rng.chance(self.plan.misfortunes.stubborn);
         let process = self.process(id);
@@ -726,17 +811,14 @@ impl<'t> World<'t> {
         let word = process.cancel_word;
         let mut run = Run::new(start, script, is_stubborn);
         run.is_cancelled = run.start.invocation == word;
-        if run.finish == Finish::NotLoaded {
-            if is_new {
-                process.doing = Doing::Waiting;
-                process.loaded.remove(&run.start.function);
-                let ending = Ending::NotLoaded;
-                self.say(id, Said::Complete { status: -2, ending });
-                return;
-            }
-            run.finish = Finish::Return(0);
+        if run.finish == Finish::NotLoaded && is_new {
+            process.doing = Doing::Waiting;
+            process.loaded.remove(&run.start.function);
+            let ending = Ending::NotLoaded;
+            self.say(id, Said::Complete { status: -2, ending });
+            return;
         }
-        process.run = Some(run);
+        process.run = Some(run.of_loaded());
         if is_new {
             self.say(id, Said::Loaded);
         }
@@ -745,14 +827,11 @@ impl<'t> World<'t> {
 
     /// What an attempt does: mostly what the one before it has done, so that it repeats itself.
     fn script(&mut self, start: &Start) -> Script {
+        if let Some(lineage) = &mut self.lineage {
+            return lineage.script(start);
+        }
         let mut rng = self.rng.split();
-        let mut script = write_script(
-            &mut rng,
-            &self.plan.spec,
-            start,
-            &self.plan.misfortunes,
-            &mut self.actions_left,
-        );
+        let mut script = write_script(&mut rng, &self.plan, start, &mut self.actions_left);
         if let Some(before) = self.scripts.get(&start.invocation)
             && rng.chance(800)
         {
@@ -902,6 +981,11 @@ impl<'t> World<'t> {
 
     /// The message that goes with memory that has been filled.
     fn fill(&mut self, id: ExecutorId, action: &Action, extent: Extent, size_bytes: u64) -> Said {
+        if let Action::Publish(sent, _) = action
+            && let Some(offer) = self.offer(id, sent, extent, size_bytes)
+        {
+            return offer;
+        }
         let run = self.process(id).run.as_mut().expect("it runs something");
         match action {
             Action::Publish(sent, _) => Said::Publish {
@@ -919,6 +1003,9 @@ impl<'t> World<'t> {
     }
 
     fn finish(&mut self, id: ExecutorId, finish: Finish) {
+        if finish == Finish::Return(0) && self.continue_in_place(id) {
+            return;
+        }
         let process = self.process(id);
         let (status, ending) = match finish {
             Finish::Crash => return self.die(id, Death::Signaled(11)),

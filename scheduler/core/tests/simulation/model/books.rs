@@ -215,7 +215,8 @@ impl Model {
             }
         }
         let invocations = self.invocations.values().filter(|i| i.app == id);
-        expected.queued = invocations.filter(|i| i.place == Place::Queued).count() as u64;
+        let waits = |place| matches!(place, Place::Queued | Place::Offered(_));
+        expected.queued = invocations.filter(|i| waits(i.place)).count() as u64;
         let processes = self.processes.iter().filter(|(of, _)| of.app == id);
         expected.running = processes.filter(|(_, p)| p.running.is_some()).count() as u64;
         expected

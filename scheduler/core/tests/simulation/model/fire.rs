@@ -202,55 +202,46 @@ impl Model {
     ) {
         self.fired_total += 1;
         self.session(session).fired.insert(function);
-        let invocation = Invocation {
-            id: None,
-            app: self.sessions[&session].app,
-            session: Some(session),
-            function,
-            trigger,
-            attempt: 1,
-            inputs,
-            window,
-            place: Place::Queued,
-            order,
-            is_call: false,
-            got: Vec::new(),
-            request: None,
-            parts: Vec::new(),
-            join_keys: Vec::new(),
-            closes: Default::default(),
-            ever_closed: Default::default(),
-            sent: Default::default(),
-            steered: Default::default(),
-        };
+        let app = self.sessions[&session].app;
+        let fired = Invocation::fired(app, Some(session), function, trigger, inputs, window, order);
+        self.enter(fired);
+    }
+
+    pub(super) fn enter(&mut self, invocation: Invocation) {
         self.invocations_ever += 1;
         self.invocations.insert(self.invocations_ever, invocation);
     }
 
     // Starts.
 
-    /// Accounts for what the core has started in this step, as far as the model has come with it.
-    /// To be called before anything that is queued is taken away.
+    /// Accounts for what the core has started and taken back in this step, as far as the model has
+    /// come with it. To be called before anything that is queued is taken away.
     pub(super) fn sync(&mut self) {
-        while let Some((at, id, start)) = self.next_start() {
-            let process = self.processes.get(&id);
-            let cannot = process.is_none_or(|process| !process.can_start());
-            if cannot || self.is_at_limit(id.app, start.function) {
-                return;
+        while let Some(did) = self.dids.get(self.dids_seen).cloned() {
+            match did {
+                Did::Dispatch(id, start) => {
+                    let process = self.processes.get(&id);
+                    let cannot = process.is_none_or(|process| !process.can_start());
+                    if cannot || self.is_at_limit(id.app, start.function) {
+                        return;
+                    }
+                    let Some(number) = self.find_started(id, &start) else {
+                        return;
+                    };
+                    self.start(id, number, &start);
+                }
+                Did::Withdraw(id, invocation, true) => self.taken_back(id, invocation),
+                _ => {}
             }
-            let Some(number) = self.find_started(id, &start) else {
-                return;
-            };
-            self.dispatches_seen = at + 1;
-            self.start(id, number, &start);
+            self.dids_seen += 1;
         }
     }
 
     /// The first start of this step that is not accounted for.
-    pub(super) fn next_start(&self) -> Option<(usize, ExecutorId, Start)> {
-        let rest = self.dids.iter().enumerate().skip(self.dispatches_seen);
-        rest.into_iter().find_map(|(at, did)| match did {
-            Did::Dispatch(id, start) => Some((at, *id, start.clone())),
+    pub(super) fn next_start(&self) -> Option<(ExecutorId, Start)> {
+        let rest = self.dids.iter().skip(self.dids_seen);
+        rest.into_iter().find_map(|did| match did {
+            Did::Dispatch(id, start) => Some((*id, start.clone())),
             _ => None,
         })
     }
@@ -363,6 +354,41 @@ impl Model {
         let running = of_app.filter_map(|(_, process)| process.running);
         let alike = running.filter(|number| self.invocations[number].function == function);
         most.is_some_and(|most| alike.count() >= most as usize)
+    }
+}
+
+impl Invocation {
+    /// One that has just fired.
+    pub(super) fn fired(
+        app: AppId,
+        session: Option<SessionId>,
+        function: u16,
+        trigger: u16,
+        inputs: Vec<Item>,
+        window: Option<(u64, u64)>,
+        order: u64,
+    ) -> Self {
+        Self {
+            id: None,
+            app,
+            session,
+            function,
+            trigger,
+            attempt: 1,
+            inputs,
+            window,
+            place: Place::Queued,
+            order,
+            is_call: false,
+            got: Vec::new(),
+            request: None,
+            parts: Vec::new(),
+            join_keys: Vec::new(),
+            closes: Default::default(),
+            ever_closed: Default::default(),
+            sent: Default::default(),
+            steered: Default::default(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod books;
 mod fire;
+mod in_place;
 mod letters;
 mod said;
 mod settle;
@@ -99,6 +100,8 @@ struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Queued,
+    /// Its sender may start it by itself.
+    Offered(ExecutorId),
     Running,
     Backoff(u64),
 }
@@ -149,6 +152,8 @@ struct Process {
     /// When it must be killed.
     guard_ns: Option<u64>,
     credit_bytes: u64,
+    /// The first of the invocations that it was last granted.
+    block: u64,
 }
 
 impl Process {
@@ -213,9 +218,11 @@ pub struct Model {
     afterwards: VecDeque<Afterwards>,
     /// What the core has done in this step.
     dids: Vec<Did>,
-    /// Dispatches before this one have been accounted for.
-    dispatches_seen: usize,
+    /// Starts and withdrawals before this one have been accounted for.
+    dids_seen: usize,
     ends_seen: Vec<usize>,
+    /// The highest number of a block that was ever granted.
+    last_granted: u64,
     pub fired_total: u64,
 }
 
@@ -224,7 +231,7 @@ impl Model {
     pub fn step(&mut self, now_ns: u64, happening: &Happening, dids: Vec<Did>) {
         self.now_ns = now_ns;
         self.dids = dids;
-        self.dispatches_seen = 0;
+        self.dids_seen = 0;
         self.ends_seen.clear();
         self.note_processes(happening);
         self.fire_timers();
@@ -612,6 +619,13 @@ impl Model {
                         assert_ne!(before, permitted, "only changes are told");
                     }
                 }
+                Did::Grant(id, first) if first != 0 => {
+                    let is_new = first > self.last_granted;
+                    self.last_granted = self.last_granted.max(first);
+                    let process = self.processes.get_mut(&id).expect("it goes to the living");
+                    let again = std::mem::replace(&mut process.block, first) == first;
+                    assert!(is_new || again, "{first} is granted to two");
+                }
                 Did::ErrorEvent(session, ref text) => {
                     assert!(
                         !self.ended.contains(&session),
@@ -674,6 +688,11 @@ impl Model {
         if !process.is_ready || process.adopts.is_some() {
             self.start_failed(id.app);
         }
+        if !process.killed
+            && let Some(offered) = self.offered_by(id)
+        {
+            self.leave_offer(offered);
+        }
         if let Some(number) = process.running {
             if process.is_loading {
                 self.load_failed(id.app, number);
@@ -684,6 +703,9 @@ impl Model {
                 Why::Died
             };
             self.attempt_failed(number, why, false);
+        }
+        if let Some(offered) = self.offered_by(id) {
+            self.offer_died(offered);
         }
     }
 

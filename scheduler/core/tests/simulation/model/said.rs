@@ -19,6 +19,8 @@ impl Model {
         if self.processes.get(&id).is_none_or(|process| process.killed) {
             return;
         }
+        // What time has taken back in this step, and started, waits no more.
+        self.sync();
         match said {
             Said::Ready => self.ready(id),
             Said::Loaded => self.loaded(id),
@@ -67,10 +69,21 @@ impl Model {
             Said::FetchInputs { first } => self.fetch_inputs(id, *first),
             // Whether memory is granted, and when, is the core's to say.
             Said::NeedCredit { .. } => {}
+            Said::Offer {
+                target,
+                ordinal,
+                extent,
+                size_bytes,
+                invocation,
+            } => {
+                let numbers = (*ordinal, *invocation);
+                self.offered(id, *target, (*extent, *size_bytes), numbers);
+            }
+            Said::Continue => self.goes_on(id),
         }
     }
 
-    fn running(&self, id: ExecutorId) -> usize {
+    pub(super) fn running(&self, id: ExecutorId) -> usize {
         self.processes[&id]
             .running
             .expect("only who runs something says this")
@@ -264,12 +277,13 @@ impl Model {
     /// Whether the core has failed the session by `limits.objects`, which it may where the app has
     /// as many objects and remembered identities as it may with so many more, or as many
     /// invocations.
-    fn is_past_limit(&self, id: ExecutorId, session: SessionId, more: u64) -> bool {
+    pub(super) fn is_past_limit(&self, id: ExecutorId, session: SessionId, more: u64) -> bool {
         let failed = |did: &Did| match did {
             Did::Ended(of, end, _) => *of == session && *end == End::Failed(Why::Objects),
             _ => false,
         };
-        let queued = |i: &&Invocation| i.app == id.app && i.place == Place::Queued;
+        let waits = |place| matches!(place, Place::Queued | Place::Offered(_));
+        let queued = |i: &&Invocation| i.app == id.app && waits(i.place);
         let queued = self.invocations.values().filter(queued).count() as u64;
         let count = queued.max(self.count_identities(id.app) + more);
         let most = u64::from(self.apps[&id.app].spec.limits.objects);
@@ -449,6 +463,9 @@ impl Model {
     // Returns.
 
     fn complete(&mut self, id: ExecutorId, status: i32, ending: Ending) {
+        if let Some(offered) = self.offered_by(id) {
+            self.leave_offer(offered);
+        }
         let number = self.running(id);
         let function = self.invocations[&number].function;
         let has_run = !matches!(ending, Ending::NotLoaded | Ending::InitFailed);

@@ -280,11 +280,23 @@ impl Model {
 
     /// An invocation that nobody wants any more: it is gone, or goes when it returns.
     fn cancel(&mut self, number: usize) {
-        let invocation = self.invocations.get_mut(&number).expect("it is there");
-        if invocation.place != Place::Running {
-            self.invocations.remove(&number);
-            return;
+        let invocation = &self.invocations[&number];
+        match invocation.place {
+            Place::Running => self.tell_cancelled(number),
+            // Where it is too late it runs for nobody.
+            Place::Offered(by) if !self.is_withdrawn(by, invocation.id) => {
+                let invocation = self.invocations.get_mut(&number).expect("it is there");
+                invocation.session = None;
+            }
+            Place::Queued | Place::Offered(_) | Place::Backoff(_) => {
+                self.invocations.remove(&number);
+            }
         }
+    }
+
+    /// Who runs what nobody wants any more is told so, and has time to return.
+    pub(super) fn tell_cancelled(&mut self, number: usize) {
+        let invocation = self.invocations.get_mut(&number).expect("it is there");
         invocation.session = None;
         let (app, told) = (invocation.app, invocation.id);
         let grace_ns = self.apps[&app].spec.limits.cancel_grace_ns;
@@ -368,7 +380,7 @@ impl Model {
                 self.let_go(session);
             }
         }
-        if let Some((_, id, start)) = self.next_start() {
+        if let Some((id, start)) = self.next_start() {
             let queued = self.invocations.values().filter(|i| {
                 i.place == Place::Queued && i.app == id.app && i.function == start.function
             });
