@@ -452,7 +452,8 @@ struct Gate {
     removed: Vec<Sender<()>>,
 }
 
-/// A request that a scheduler has been told of.
+/// A request that a scheduler has been told of. There may be a million that wait, so what most do
+/// not have is boxed.
 struct Pending {
     app: u16,
     home: u8,
@@ -468,13 +469,13 @@ struct Pending {
     wait: bool,
     accepted: Option<u64>,
     answered: bool,
-    response: Option<Incoming>,
+    response: Option<Box<Incoming>>,
     /// Why its response cannot be given.
-    spoilt: Option<FailureCause>,
+    spoilt: Option<Box<FailureCause>>,
     /// Its session is durable.
-    durable: Option<Durable>,
+    durable: Option<Box<Durable>>,
     /// How its session ended, while the last lines of the executor at fault are fetched.
-    ended: Option<Ended>,
+    ended: Option<Box<Ended>>,
 }
 
 /// What is asked of other schedulers, should one refuse for want of room in its share.
@@ -551,7 +552,8 @@ struct Gateway {
     read_left_bytes: u64,
     apps: HashMap<u16, Gate>,
     routes: HashMap<String, u16>,
-    pending: HashMap<u64, Pending>,
+    /// Boxed, since a table that has just grown is half empty.
+    pending: HashMap<u64, Box<Pending>>,
     /// Requests that wait for the end of a session which another request opened.
     joined: HashMap<u64, Vec<u64>>,
     /// Open sessions that have written something durable.
@@ -1182,11 +1184,12 @@ impl Gateway {
                 pending.retries = request.to.letter();
                 pending.wait = request.wait;
                 if admitted.durable.is_some() {
-                    pending.durable = Some(self.write_call(id, request, admitted));
+                    let durable = self.write_call(id, request, admitted);
+                    pending.durable = Some(Box::new(durable));
                 } else {
                     self.ways[usize::from(admitted.home)].tell_bytes(&admitted.message);
                 }
-                self.pending.insert(id, pending);
+                self.pending.insert(id, Box::new(pending));
             }
             Err(reason) => reply(Reply::Refused(reason)),
         }
@@ -1457,7 +1460,7 @@ impl Gateway {
             return;
         };
         // From here on its memory is the scheduler's to release.
-        pending.extents.clear();
+        pending.extents = Vec::new();
         pending.again = None;
         if let Some(durable) = &mut pending.durable {
             durable.accepted();
@@ -1474,11 +1477,11 @@ impl Gateway {
     }
 
     fn refused(&mut self, request: u64, refusal: Refusal) {
-        let retries = |pending: &Pending| pending.retries.is_some();
         let may_be_elsewhere = match refusal {
             // A letter is where it is.
             Refusal::Sessions | Refusal::CallsWaiting | Refusal::Memory => {
-                !self.pending.get(&request).is_some_and(retries)
+                let pending = self.pending.get(&request);
+                pending.is_none_or(|pending| pending.retries.is_none())
             }
             Refusal::NoLetter => true,
             _ => false,
@@ -1548,7 +1551,7 @@ impl Gateway {
             }
             return;
         };
-        let response = response.get_or_insert(first);
+        let response = response.get_or_insert_with(|| Box::new(first));
         response.reading.add(parts, gate.version.spec.memory_bytes);
         if !more {
             response.reading.end();
@@ -1600,7 +1603,7 @@ impl Gateway {
         let Some(pending) = self.pending.get_mut(&request) else {
             return;
         };
-        let Some(response) = pending.response.take() else {
+        let Some(response) = pending.response.take().map(|it| *it) else {
             return;
         };
         let session = response.session;
@@ -1623,7 +1626,7 @@ impl Gateway {
                 self.give(request, session, reply);
             }
             Err(why) => {
-                pending.spoilt = Some(FailureCause::Limit { message: why });
+                pending.spoilt = Some(Box::new(FailureCause::Limit { message: why }));
                 self.tell_home(session, &ToScheduler::ResponseTaken { request, session });
             }
         }
@@ -1681,7 +1684,7 @@ impl Gateway {
         };
         for request in requests {
             if let Some(pending) = self.pending.get_mut(&request) {
-                pending.ended = Some(ended.clone());
+                pending.ended = Some(Box::new(ended.clone()));
             }
             match tail {
                 Some((slot, invocation)) => self.supervisor.tell(Order::Tail {
@@ -1859,7 +1862,7 @@ impl Gateway {
         if let Some(cause) = pending.spoilt.take() {
             let app = self.apps.get(&pending.app).map(|gate| gate.version.name());
             ended.outcome = Outcome::Failed(FailureReport {
-                cause,
+                cause: *cause,
                 ..FailureReport::of_node(app.unwrap_or_default(), String::new())
             });
             ended.answered = false;

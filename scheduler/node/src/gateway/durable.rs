@@ -210,7 +210,7 @@ impl Gateway {
         }
         let session = response.session;
         // Its session's end waits for it.
-        pending.response = Some(response);
+        pending.response = Some(Box::new(response));
         store.write_response(request, session, (&details, body), &self.handle);
     }
 
@@ -248,9 +248,9 @@ impl Gateway {
                 if let Some(durable) = durable {
                     durable.answer = None;
                 }
-                pending.spoilt = Some(FailureCause::NotWritten {
+                pending.spoilt = Some(Box::new(FailureCause::NotWritten {
                     message: why.clone(),
-                });
+                }));
                 self.event(app, session, OutputKind::Notice, why);
                 self.tell_home(session, &ToScheduler::Cancel { session });
                 self.tell_home(session, &ToScheduler::ResponseTaken { request, session });
@@ -446,8 +446,8 @@ impl Gateway {
         let mut pending = Pending::new(app, home, Box::new(|_| {}), extents);
         pending.wait = session.has_caller;
         pending.answered = session.answered_by != 0;
-        pending.durable = Some(durable);
-        self.pending.insert(request, pending);
+        pending.durable = Some(Box::new(durable));
+        self.pending.insert(request, Box::new(pending));
     }
 
     /// A scheduler has refused a durable session: one that goes on waits for room; of a new one

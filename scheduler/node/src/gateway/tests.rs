@@ -398,3 +398,11 @@ fn a_version_whose_letters_move_goes_once_its_scheduler_has_none_left() {
     let remove = ToScheduler::Remove { app: APP };
     world.until(|message| *message == remove);
 }
+
+/// What is kept of a request whose session is open, beside its caller's own: a line of the table,
+/// where half of them may be empty, and what it points to.
+#[test]
+fn a_request_that_waits_takes_little() {
+    let line = size_of::<(u64, Box<Pending>)>();
+    assert!(2 * line + size_of::<Pending>() <= 192);
+}
