@@ -117,6 +117,10 @@ impl<T: Default> Slab<T> {
     #[cold]
     fn grow(&mut self) -> Ref<T> {
         let slot = Ref::at(u32::try_from(self.slots.len()).expect("limits keep tables below 2^32"));
+        if self.slots.is_empty() {
+            // Most small tables, of which each session may have some, never have a second slot.
+            self.slots.reserve_exact(1);
+        }
         self.slots.push(Slot {
             generation: 1,
             next_free: Ref::NONE,

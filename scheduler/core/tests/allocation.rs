@@ -1,4 +1,5 @@
-//! In the steady state a step allocates nothing, and frees nothing: counted by the allocator.
+//! In the steady state a step allocates nothing, and frees nothing, and what is idle takes little
+//! memory: counted by the allocator.
 
 #[allow(dead_code)]
 #[path = "behaviour/common/app.rs"]
@@ -7,12 +8,12 @@ mod app;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use app::{app, bucket, by_key, by_set, immediate};
+use app::{app, bucket, by_key, by_set, immediate, trigger};
 use pheromone_core::event::{
     AppId, Destination, DurableObject, Event, ExecutorId, Failure, HandedLetter, Ingress, Outcome,
     Refusal, Request, RequestId, Response, SessionId, Sink, Ticket,
 };
-use pheromone_core::spec::{AppSpec, Keep, TriggerSpec};
+use pheromone_core::spec::{AppSpec, AtEnd, Keep, TriggerKind, TriggerSpec};
 use pheromone_core::{Core, CoreConfig, PeerMessage, SpinPolicy};
 use pheromone_shm::claim::Granted;
 use pheromone_shm::events::TriggerEvent;
@@ -24,6 +25,8 @@ const APP: AppId = AppId(0);
 
 thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
+    /// Allocated and not freed.
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -33,12 +36,15 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.set(CALLS.get() + 1);
+        BYTES.set(BYTES.get().wrapping_add(layout.size()));
         // SAFETY: the caller keeps the contract of `alloc`, which is the system's too.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         CALLS.set(CALLS.get() + 1);
+        // What another thread has allocated is freed here, too.
+        BYTES.set(BYTES.get().wrapping_sub(layout.size()));
         // SAFETY: the pointer came from `alloc` above, that is, from the system.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -448,4 +454,58 @@ fn an_object_among_ten_thousand_sets_of_other_keys_touches_its_own_alone() {
     };
     let this = among_ten_thousand(by_set(&["mine"], &[1]), others);
     fires_once_and_touches_one_of_ten_thousand(this, 1);
+}
+
+/// Sessions that are opened to see what one takes: a power of two, so that no table has room left.
+const IDLE_SESSIONS: u32 = 1 << 15;
+
+/// Bytes that the core keeps for a session with one object, which lies in this trigger.
+fn idle_session_bytes(trigger: TriggerSpec) -> usize {
+    let mut spec = app(&["source"]);
+    spec.executors.min = 0;
+    spec.limits.sessions = IDLE_SESSIONS;
+    spec.memory_bytes = 1 << 36;
+    spec.buckets = vec![bucket("b", Keep::UntilConsumed, vec![trigger])];
+    let mut this = Loop::new(spec, SpinPolicy::Never);
+    let mut offset_units = 64;
+    let mut open = |this: &mut Loop| {
+        offset_units += 1;
+        this.sink.free.push(Extent {
+            offset_units,
+            len_units: 1,
+        });
+        this.request(Destination::Bucket {
+            bucket: 0,
+            key: None,
+            group: b"",
+        });
+    };
+    let before = BYTES.get();
+    (0..IDLE_SESSIONS).for_each(|_| open(&mut this));
+    let totals = this.core.totals();
+    assert_eq!(totals.sessions, u64::from(IDLE_SESSIONS));
+    assert_eq!(totals.trigger_states, u64::from(IDLE_SESSIONS));
+    BYTES.get().wrapping_sub(before) / IDLE_SESSIONS as usize
+}
+
+#[test]
+fn an_idle_session_with_an_object_in_a_trigger_takes_this_much() {
+    let kept = |kind| TriggerSpec {
+        at_end: AtEnd::Wait,
+        ..trigger("kept", kind, &[0])
+    };
+    let hour_ns = 3_600_000_000_000;
+    let batch = idle_session_bytes(kept(TriggerKind::ByBatchSize {
+        count: 4,
+        linger_ns: Some(hour_ns),
+        per_group: false,
+    }));
+    let window = idle_session_bytes(kept(TriggerKind::ByTime {
+        window_ns: hour_ns,
+        slide_ns: hour_ns,
+        fire_empty: false,
+        per_group: false,
+    }));
+    assert!(batch <= 880, "{batch} bytes");
+    assert!(window <= 1040, "{window} bytes");
 }

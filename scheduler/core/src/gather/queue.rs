@@ -82,6 +82,10 @@ impl<E: Copy> Queues<E> {
                 pushed
             }
             None => {
+                if self.nodes.is_empty() {
+                    // Often there is no second one.
+                    self.nodes.reserve_exact(1);
+                }
                 self.nodes.push(node);
                 u32::try_from(self.nodes.len() - 1).expect("limits keep tables below 2^32")
             }
