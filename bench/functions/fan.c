@@ -1,7 +1,7 @@
 /*
  * One function starts many, and many start one. `spreads` sends as many direct objects as it is
- * told, to `branch` or to `part`; the parts' objects are gathered by a by_set trigger. Whoever comes
- * last answers.
+ * told, to `branch` or to `part`; the parts' objects are gathered by a by_set trigger. Whoever
+ * comes last answers.
  *
  * The log of a run of N branches: entry 0 is `spreads`, entry i is branch or part i, from 1, and
  * entry N + 1 is `gathers`.
@@ -41,8 +41,8 @@ PHR_FUNCTION(spreads)
     return PHR_OK;
 }
 
-/* Does nothing but notice the time. The last one answers: an answer wakes threads of the node's, which may share a
- * core with those that are measured. */
+/* Does nothing but notice the time. The last one answers: an answer wakes threads of the node's,
+ * which may share a core with those that are measured. */
 PHR_FUNCTION(branch)
 {
     uint64_t now = ticks();

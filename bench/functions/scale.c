@@ -52,8 +52,8 @@ PHR_FUNCTION(holds)
     return note(ctx, ticks(), &here);
 }
 
-/* One of many that wait behind it; starts `works_on`, whose entry lies so many entries behind as `reserved`
- * says. */
+/* One of many that wait behind it; starts `works_on`, whose entry lies so many entries behind as
+ * `reserved` says. */
 PHR_FUNCTION(joins)
 {
     uint64_t now = ticks();

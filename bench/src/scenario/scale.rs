@@ -309,8 +309,9 @@ fn measure(bed: &Bed, crowd: Crowd, options: &Options) -> Result<Measured> {
     })
 }
 
-/// Interactions in many sessions at the same time: what a hop takes of the time of all. They wait behind a
-/// function that keeps the one executor until all are there; where it did not, they are not counted.
+/// Interactions in many sessions at the same time: what a hop takes of the time of all. They wait
+/// behind a function that keeps the one executor until all are there; where it did not, they are
+/// not counted.
 fn measure_crowded(bed: &Bed, sessions: &[u64], random: &mut Random) -> Result<Distribution> {
     // Entry 0 is the function that holds; then there are two for each interaction.
     const LENGTH: u32 = 2 * CROWD;

@@ -126,9 +126,9 @@ impl Journal {
         self.send(Command::Expire { now_ns, done });
     }
 
-    /// Has `told` called after the answers of each batch, and after each answer that comes alone, on
-    /// the thread that has called them: so those who are told of many are woken once. Whoever is
-    /// there first stays.
+    /// Has `told` called after the answers of each batch, and after each answer that comes alone,
+    /// on the thread that has called them: so those who are told of many are woken once. Whoever
+    /// is there first stays.
     pub fn after_answers(&self, told: impl Fn() + Send + Sync + 'static) {
         let _ = self.shared.after_answers.set(Box::new(told));
     }

@@ -104,8 +104,8 @@ impl Ring {
 }
 
 /// Keeps the kernel's workers, which do the flushes, to the CPUs of the calling thread, by which
-/// whoever has started it keeps it away from others (the scheduler). Without it they are on any CPU.
-/// A preference: a kernel that does not know it goes on as before.
+/// whoever has started it keeps it away from others (the scheduler). Without it they are on any
+/// CPU. A preference: a kernel that does not know it goes on as before.
 fn settle(ring: &mut IoUring) {
     let nothing = opcode::Nop::new().build().user_data(NOTHING);
     // SAFETY: it reads and writes no memory of ours.

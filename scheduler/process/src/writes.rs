@@ -1,9 +1,9 @@
 //! Objects on their way to disk, and when the node is woken for them.
 //!
-//! The node writes all that waits with one flush of the disk, so what is sent while a flush is under way
-//! waits for its end in any case. It is in the link by then, and the node, which gets up for the
-//! answers, finds it there: it need not be woken for each. So the node is woken for the first, and
-//! again only when it has answered all that it was woken for.
+//! The node writes all that waits with one flush of the disk, so what is sent while a flush is under
+//! way waits for its end in any case. It is in the link by then, and the node, which gets up for
+//! the answers, finds it there: it need not be woken for each. So the node is woken for the first,
+//! and again only when it has answered all that it was woken for.
 
 /// Counts of one scheduler's.
 #[derive(Debug, Default)]
@@ -62,8 +62,8 @@ mod tests {
         assert!(!writes.are_due(), "nothing waits");
     }
 
-    /// Whatever is answered, and in which order, nothing stays in the link for ever: if the node sleeps
-    /// and is not woken, it still has to answer something that it has been woken for.
+    /// Whatever is answered, and in which order, nothing stays in the link for ever: if the node
+    /// sleeps and is not woken, it still has to answer something that it has been woken for.
     #[test]
     fn nothing_stays_behind() {
         for seed in 0..10_000u64 {

@@ -72,6 +72,8 @@ enum Op {
     /// Sends into the bucket or to `next`, offering to go on where it may.
     Send(usize, bool, bool),
     Return(usize, bool),
+    /// Sends one thing and returns, so often, and goes on in place as long as it may.
+    Walk(usize, bool, usize),
     Hear(usize, usize),
     Crash(usize),
     Cancel(usize),
@@ -126,7 +128,9 @@ fn an_op() -> impl Strategy<Value = Op> {
         16 => (who.clone(), any::<bool>(), prop::bool::weighted(0.85))
             .prop_map(|(who, direct, offers)| Op::Send(who, direct, offers)),
         20 => (who.clone(), prop::bool::weighted(0.97)).prop_map(|(w, ok)| Op::Return(w, ok)),
-        16 => (who.clone(), 1..8usize).prop_map(|(who, count)| Op::Hear(who, count)),
+        8 => (who.clone(), any::<bool>(), 1..12usize)
+            .prop_map(|(who, direct, hops)| Op::Walk(who, direct, hops)),
+        16 => (who.clone(), 1..24usize).prop_map(|(who, count)| Op::Hear(who, count)),
         1 => who.prop_map(Op::Crash),
         1 => (0..8usize).prop_map(Op::Cancel),
         4 => prop_oneof![0..1_000u64, 0..120_000u64].prop_map(Op::Pass),
@@ -292,6 +296,21 @@ impl Lagging {
         }
     }
 
+    fn walk(&mut self, id: ExecutorId, direct: bool, hops: usize) {
+        let runs = |world: &World| {
+            let executor = world.sink.executors.get(&id);
+            executor.is_some_and(|executor| executor.open.is_some())
+        };
+        for _ in 0..hops {
+            if runs(&self.world) {
+                self.send(id, direct, true);
+            }
+            if runs(&self.world) {
+                self.returns(id, true);
+            }
+        }
+    }
+
     fn apply(&mut self, op: &Op) {
         match *op {
             Op::Call(other) => {
@@ -306,6 +325,11 @@ impl Lagging {
             Op::Return(who, succeeds) => {
                 if let Some(id) = self.who(who) {
                     self.returns(id, succeeds);
+                }
+            }
+            Op::Walk(who, direct, hops) => {
+                if let Some(id) = self.who(who) {
+                    self.walk(id, direct, hops);
                 }
             }
             Op::Hear(who, count) => {
