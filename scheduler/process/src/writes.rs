@@ -1,9 +1,9 @@
 //! Objects on their way to disk, and when the node is woken for them.
 //!
-//! The node writes all that waits with one flush of the disk, so what is sent while a flush is under
-//! way waits for its end in any case. It is in the link by then, and the node, which gets up for
-//! the answers, finds it there: it need not be woken for each. So the node is woken for the first,
-//! and again only when it has answered all that it was woken for.
+//! The node writes all that waits with one flush of the disk, so what is sent while a flush is
+//! under way waits for its end in any case. It is in the link by then, and the node, which gets up
+//! for the answers, finds it there: it need not be woken for each. So the node is woken for the
+//! first, and again only when it has answered all that it was woken for.
 
 /// Counts of one scheduler's.
 #[derive(Debug, Default)]
