@@ -65,6 +65,15 @@ pub enum OpenError {
         /// What it should say.
         expected: u32,
     },
+    /// A segment or an entry has a number that no journal of ours reaches.
+    #[error(
+        "the journal counts up to {number}, which no journal reaches: a segment in it is not its \
+         own; copy the whole directory from where it was kept, or name an empty one"
+    )]
+    NumbersUsedUp {
+        /// The highest.
+        number: u64,
+    },
     /// A file of the journal cannot be read, written or removed.
     #[error("the journal's file {name} cannot be opened or mended: {source}; see to the disk")]
     File {

@@ -26,6 +26,8 @@ pub(crate) const RECORD_HEADER_BYTES: u64 = 40;
 pub(crate) const TRAILER_BYTES: u64 = 8;
 /// Numbers of segments and entries: from 1, and never so many that counting on overflows.
 const NUMBERS: RangeInclusive<u64> = 1..=u64::MAX / 2;
+/// Where a journal that is opened may go on counting at most, so that it never counts beyond those.
+pub(crate) const NEXT_NUMBER_MAX: u64 = u64::MAX / 4;
 /// Records begin at multiples of this.
 pub(crate) const ALIGNMENT: u64 = 8;
 

@@ -78,6 +78,10 @@ pub(crate) fn open(disk: &dyn Disk, checks_all_payloads: bool) -> Result<Opened,
         let is_last = file.header.last == last_number && file.header.length == 0;
         previous_end = recovery.segment(&file, (limit, before), is_last)?;
     }
+    let number = last_number.max(recovery.last_sequence);
+    if number >= format::NEXT_NUMBER_MAX {
+        return Err(OpenError::NumbersUsedUp { number });
+    }
     Ok(recovery.finish(disk, last_number, previous_end))
 }
 
@@ -205,6 +209,12 @@ impl Recovery {
     ) -> Result<u64, OpenError> {
         let segment = Arc::new(Segment::new(file.header, Arc::clone(&file.file), limit));
         segment.seal();
+        if limit < file.length {
+            // A write that failed has left it, whose sender was told so, and then the node died. It
+            // would be taken for a record once the segment that says where this one ends is
+            // compacted away.
+            self.cut(file, limit).map_err(at(&file.name))?;
+        }
         self.last_sequence = self.last_sequence.max(file.header.first_sequence - 1);
         let mut scanner = Scanner::new(
             &*file.file,

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -252,17 +253,32 @@ impl Rights {
         }
     }
 
-    /// A loopback name, or an address listened on; with or without a port.
+    /// A loopback name, or an address listened on, as RFC 3986 writes them (that of IPv6, and
+    /// nothing else, in brackets); with or without a port, without a user.
     fn is_own_host(&self, host: &str) -> bool {
-        let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split_once(']').map(|(address, _)| address),
-            None => Some(host.rsplit_once(':').map_or(host, |(name, _)| name)),
+        let Ok(authority) = host.parse::<Authority>() else {
+            return false;
         };
-        let Some(name) = name else { return false };
+        let name = authority.host();
+        // What is no port after it, or a user before it, makes it another's.
+        let is_port = |rest: &str| {
+            let port = rest.strip_prefix(':').unwrap_or(rest);
+            rest.is_empty() || port.len() < rest.len() && port.bytes().all(|b| b.is_ascii_digit())
+        };
+        if !host.strip_prefix(name).is_some_and(is_port) {
+            return false;
+        }
         if name.eq_ignore_ascii_case("localhost") {
             return true;
         }
-        name.parse::<IpAddr>().is_ok_and(|address| {
+        let bracketed = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
+        let address = match bracketed {
+            Some(address) => address.parse().map(IpAddr::V6),
+            None => name.parse().map(IpAddr::V4),
+        };
+        address.is_ok_and(|address| {
             let address = address.to_canonical();
             address.is_loopback() || self.listened.iter().any(|own| own.ip() == address)
         })
@@ -325,6 +341,13 @@ mod tests {
             "evil@localhost",
             "2130706433",
             ":7070",
+            "::1",
+            "::1:7070",
+            "[localhost]",
+            "[127.0.0.1]:7070",
+            "[::1].evil.example",
+            "[::1]7070",
+            "user@[::1]",
         ] {
             assert!(!rights.is_own_host(host), "{host}");
         }
