@@ -112,7 +112,9 @@ fn may_go_on(spec: &AppSpec) -> Vec<bool> {
     may
 }
 
-fn successor(bucket: &BucketSpec, first_trigger: u16) -> Option<Successor> {
+/// What each object with an automatic key in a bucket fires, where that is one function and nothing
+/// else looks at it. `first_trigger`: the bucket's first, counted over the app.
+pub(crate) fn successor(bucket: &BucketSpec, first_trigger: u16) -> Option<Successor> {
     let is_left_alone = !bucket.durable && bucket.retain == Retain::ForNs(0);
     match bucket.triggers.as_slice() {
         [only] if is_left_alone && only.kind == TriggerKind::Immediate => {

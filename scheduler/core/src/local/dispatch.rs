@@ -5,7 +5,7 @@
 //! data, that before one that is merely awake. While every awake executor is busy work waits for
 //! one of them, until `forward_delay` has passed: a wake costs more than most functions take.
 
-use pheromone_shm::message::{Dispatch, Ending, NO_DEADLINE};
+use pheromone_shm::message::{Dispatch, Ending, NO_DEADLINE, NO_TRIGGER};
 
 use crate::event::{AppId, ExecutorId, Sink};
 use crate::limits::SLEEPERS_LOOKED_AT;
@@ -15,8 +15,9 @@ use crate::local::executor::{ExecutorList, State};
 use crate::local::invocation::{Invocation, Place};
 use crate::local::judge::Fault;
 use crate::local::object::Object;
+use crate::local::session::Session;
 use crate::local::{Local, Tables, Timer};
-use crate::slab::Ref;
+use crate::slab::{Ref, Slab};
 use crate::timer::TimerId;
 
 /// How an attempt came back.
@@ -84,7 +85,8 @@ impl Local {
     ) {
         let app = &mut self.apps[id.app];
         if app.plan.in_place.is_used() {
-            self.grant(id, started, sink);
+            let invocation = &self.tables.invocations[started];
+            self.grant(id, (invocation.function, invocation.session), sink);
         }
         let app = &mut self.apps[id.app];
         self.tables.start(app, id.slot, started, sink);
@@ -312,30 +314,19 @@ impl Tables {
     #[inline]
     fn start<S: Sink>(&mut self, app: &mut App, slot: u16, started: Ref<Invocation>, sink: &mut S) {
         let id = app.executor_id(slot);
-        let invocation = &mut self.invocations[started];
+        let invocation = &self.invocations[started];
         let function = invocation.function;
         let session = &self.sessions[invocation.session];
-        let timeout_ns = app.plan.functions[usize::from(function)].timeout_ns;
-        let objects = &mut self.objects;
+        let objects = &self.objects;
         let dispatch = Dispatch {
-            function,
             trigger: invocation.trigger,
             attempt: invocation.attempt,
             invocation: invocation.id,
-            session: session.id.0,
-            deadline_ns: session.deadline_ns,
-            timeout_ns: timeout_ns.unwrap_or(NO_DEADLINE),
             input_count: invocation.input_count,
-            request: session
-                .request_object
-                .some()
-                .map(|request| objects[request].input()),
-            headers: session.headers,
-            parallelism: app.spec.executors.max,
-            has_caller: session.has_caller,
             window: invocation
                 .window
                 .map(|window| (window.start_ns, window.end_ns)),
+            ..dispatch_in(app, session, objects, function)
         };
         let inputs = invocation.held.iter().map(|&held| objects[held].input());
         sink.dispatch(id, &dispatch, inputs);
@@ -424,6 +415,34 @@ impl Tables {
         }
         app.functions[function].failed_loads = 0;
         Ok(())
+    }
+}
+
+/// What an executor is told of a function's first attempt with one input, of which it is still to
+/// be said what it is called and what has fired it.
+#[inline(always)]
+pub(super) fn dispatch_in<'a>(
+    app: &App,
+    session: &Session,
+    objects: &'a Slab<Object>,
+    function: u16,
+) -> Dispatch<'a> {
+    let timeout_ns = app.plan.functions[usize::from(function)].timeout_ns;
+    let request = session.request_object.some();
+    Dispatch {
+        function,
+        trigger: NO_TRIGGER,
+        attempt: 1,
+        invocation: 0,
+        session: session.id.0,
+        deadline_ns: session.deadline_ns,
+        timeout_ns: timeout_ns.unwrap_or(NO_DEADLINE),
+        input_count: 1,
+        request: request.map(|request| objects[request].input()),
+        headers: session.headers,
+        parallelism: app.spec.executors.max,
+        has_caller: session.has_caller,
+        window: None,
     }
 }
 

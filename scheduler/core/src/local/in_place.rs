@@ -21,7 +21,8 @@ use crate::local::attempt::Fate;
 use crate::local::executor::State;
 use crate::local::invocation::{Invocation, Place};
 use crate::local::judge::{Fault, judge_target};
-use crate::local::note::{Note, Noted, Offer};
+use crate::local::note::{Note, Noted, Plain};
+use crate::local::session::Session;
 use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
 use crate::timer::TimerId;
@@ -136,14 +137,13 @@ impl Local {
                 ordinal,
                 invocation,
             } => {
-                let offer = Offer {
+                let plain = Plain {
                     target,
                     extent,
                     size_bytes,
                     ordinal,
-                    invocation,
                 };
-                match self.tables.note_offer(app, id, offer, sink) {
+                match self.tables.note_offer(app, id, (plain, invocation), sink) {
                     Ok(Noted::Stays) => return self.tables.flush_any(app, id.slot, sink),
                     Ok(Noted::IsLookedAt) => self.enter_notes(),
                     Ok(Noted::IsInVain) => self.offer_in_vain(id, sink),
@@ -187,8 +187,8 @@ impl Local {
         let Some(note) = app.executor(id.slot).noted.take() else {
             return;
         };
-        if sink.withdraw(id, note.offer.invocation) {
-            let extent = note.offer.extent;
+        if sink.withdraw(id, note.invocation) {
+            let extent = note.plain.extent;
             self.tables.release_extent(app, id.slot, extent, sink);
         } else {
             self.tables.enter_orphan(app, id.slot, &note);
@@ -265,17 +265,16 @@ impl Local {
     pub(super) fn grant<S: Sink>(
         &mut self,
         id: ExecutorId,
-        started: Ref<Invocation>,
+        (function, session): (u16, Ref<Session>),
         sink: &mut S,
     ) {
         let app = &mut self.apps[id.app];
-        let invocation = &self.tables.invocations[started];
-        let may = app.plan.in_place.functions[usize::from(invocation.function)];
+        let may = app.plan.in_place.functions[usize::from(function)];
         let holds = app.executor(id.slot).grant.holds;
         if !may && !holds {
             return;
         }
-        let session = &self.tables.sessions[invocation.session];
+        let session = &self.tables.sessions[session];
         if may && session.durable.is_none() && session.request_object.is_none() {
             if !holds || app.executor(id.slot).grant.is_low() {
                 self.give_block(id, sink);
@@ -494,7 +493,7 @@ impl Tables {
         let publication = self.noted_publication(sender, slot, note);
         let input = self.create(app, &publication.object);
         let (entered, invocation) = self.invocations.take();
-        invocation.begin(note.offer.invocation, &note.firing(Ref::NONE, slot));
+        invocation.begin(note.invocation, &note.firing(Ref::NONE, slot));
         invocation.request = Ref::NONE;
         invocation.headers = Ref::NONE;
         invocation.session_previous = Ref::NONE;

@@ -17,6 +17,7 @@ mod durable;
 mod exchange;
 mod executor;
 mod fair;
+mod follower;
 mod handover;
 mod in_place;
 mod invocation;
@@ -59,6 +60,7 @@ use delayed::Delayed;
 use durable::Root;
 use executor::State;
 use fair::Fair;
+use follower::Follower;
 use invocation::Invocation;
 use load::Load;
 use name::Names;
@@ -76,7 +78,7 @@ use write::Write;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use pheromone_shm::message::FromExecutor;
+use pheromone_shm::message::{Ending, FromExecutor};
 
 use crate::CoreConfig;
 use crate::event::{AppId, DeadLetter, Event, ExecutorId, Part, Sink};
@@ -175,6 +177,8 @@ struct Tables {
     short_of_memory: Vec<AppId>,
     /// Executors whose offers are noted alone, in the order in which they were heard.
     noted: Vec<ExecutorId>,
+    /// A publication that waits for its sender's return.
+    follower: Option<Follower>,
     /// Left to be done at the end of the step.
     afterwards: VecDeque<Afterwards>,
     /// For coordinators and other local schedulers.
@@ -227,6 +231,7 @@ impl Local {
                 timers: Wheel::new(),
                 short_of_memory: Vec::new(),
                 noted: Vec::new(),
+                follower: None,
                 afterwards: VecDeque::new(),
                 outgoing: VecDeque::new(),
                 foreign: Foreign::default(),
@@ -255,11 +260,24 @@ impl Local {
         sink: &mut S,
     ) {
         self.pass_time(now_ns, sink);
-        match message {
+        match *message {
             FromExecutor::Offer { .. } | FromExecutor::Continue { .. } => {
+                if self.tables.follower.is_some() {
+                    self.enter_follower();
+                }
                 self.hear_in_place(executor, message, sink);
             }
-            other => self.message(executor, other, sink),
+            FromExecutor::Publish { .. } if self.hold_back(executor, message, sink) => {}
+            FromExecutor::Complete {
+                status: 0,
+                ending: Ending::Returned,
+                discarded,
+                ..
+            } => match self.tables.follower_of(executor) {
+                Some(follower) => self.follow(follower, discarded, sink),
+                None => self.message(executor, message, sink),
+            },
+            _ => self.message(executor, message, sink),
         }
         self.end_step(sink);
     }
@@ -340,7 +358,7 @@ impl Local {
         let processes = app.executors[..usize::from(app.pool_slots)].iter();
         let unreleased = app.regions.iter().map(|region| region.unreleased_count);
         let noted = self.tables.noted.iter().filter(|id| id.app == app.id);
-        let noted = noted.count();
+        let noted = noted.count() + usize::from(self.tables.has_follower(app.id));
         Some(AppStats {
             releases_pending: unreleased.map(u64::from).sum(),
             objects_live: app.stats.objects_live - app.lodgers(),
@@ -364,7 +382,8 @@ impl Local {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let noted = self.tables.noted.len() as u64;
+        let noted = self.tables.noted.len() + usize::from(self.tables.follower.is_some());
+        let noted = noted as u64;
         Totals {
             sessions: u64::from(self.tables.sessions.live()),
             objects: u64::from(self.tables.objects.live()) + noted,

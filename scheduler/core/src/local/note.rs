@@ -13,8 +13,11 @@
 //! taken away again is left alone. Wherever more than these two records is concerned the note is
 //! entered and the general way taken ([`Local::go_on`]); an event that does nothing, between any
 //! two, makes it so always, which is how tests compare the two.
+//!
+//! What goes through the scheduler is noted in the same way, where it can only wait for its own
+//! sender's return: see `follower.rs`.
 
-use pheromone_shm::message::{Extent, InputKey, Target};
+use pheromone_shm::message::{Extent, Input, InputKey, Target};
 
 use crate::event::{ExecutorId, SessionId, Sink};
 use crate::limits::OBJECT_CHARGE_BYTES;
@@ -27,21 +30,21 @@ use crate::local::session::Session;
 use crate::local::{Local, Tables};
 use crate::slab::Ref;
 
-/// What an offer says.
+/// An object with an automatic key and no group, published at once.
 #[derive(Clone, Copy)]
-pub(super) struct Offer {
+pub(super) struct Plain {
     pub(super) target: Target,
     pub(super) extent: Extent,
     pub(super) size_bytes: u64,
     pub(super) ordinal: u32,
-    pub(super) invocation: u64,
 }
 
-/// An offer that has been judged.
+/// A publication that has been judged, and charged, and fires one invocation.
 #[derive(Clone, Copy)]
 pub(super) struct Note {
-    pub(super) offer: Offer,
-    /// What its object fires, and by which trigger.
+    pub(super) plain: Plain,
+    /// What its object fires, under this id, and by which trigger.
+    pub(super) invocation: u64,
     pub(super) function: u16,
     pub(super) trigger: u16,
     pub(super) heard_ns: u64,
@@ -63,13 +66,12 @@ impl Note {
     /// Its object, in this session, sent by this invocation on this executor.
     #[inline(always)]
     fn object(&self, session: SessionId, invocation: u64, slot: u16) -> NewObject<'static> {
-        let Offer {
+        let Plain {
             target,
             extent,
             size_bytes,
             ordinal,
-            ..
-        } = self.offer;
+        } = self.plain;
         NewObject {
             session,
             payload: Payload {
@@ -88,6 +90,31 @@ impl Note {
         }
     }
 
+    /// Its object, as whoever starts what it fires is told of it.
+    #[inline(always)]
+    pub(super) fn input(&self, session: SessionId, invocation: u64, slot: u16) -> Input<'static> {
+        let Plain {
+            target,
+            extent,
+            size_bytes,
+            ordinal,
+        } = self.plain;
+        Input {
+            region: slot,
+            bucket: bucket_of(target),
+            offset_units: extent.offset_units,
+            size_bytes,
+            session: session.0,
+            arrival_ns: self.heard_ns,
+            key: InputKey::Auto {
+                invocation,
+                ordinal,
+            },
+            group: &[],
+            attached: 0,
+        }
+    }
+
     /// What it fires, in this session, on this executor.
     #[inline(always)]
     pub(super) fn firing(&self, session: Ref<Session>, slot: u16) -> Firing {
@@ -103,6 +130,9 @@ impl Local {
     /// Enters what is noted: somebody may look.
     #[inline(always)]
     pub(super) fn enter_notes(&mut self) {
+        if self.tables.follower.is_some() {
+            self.enter_follower();
+        }
         if !self.tables.noted.is_empty() {
             self.enter_all();
         }
@@ -114,7 +144,10 @@ impl Local {
             let id = self.tables.noted[at];
             let app = &mut self.apps[id.app];
             if let Some(note) = app.executor(id.slot).noted.take() {
-                self.tables.enter_note(app, id.slot, &note);
+                let sender = app.executor(id.slot).open;
+                let offered = self.tables.enter_note(app, sender, id.slot, &note);
+                self.tables
+                    .enter_offer(app, id.slot, offered, note.heard_ns);
             }
         }
         self.tables.noted.clear();
@@ -128,7 +161,7 @@ impl Tables {
         &mut self,
         app: &mut App,
         id: ExecutorId,
-        offer: Offer,
+        (plain, invocation): (Plain, u64),
         sink: &mut S,
     ) -> Result<Noted, Fault> {
         let executor = &app.executors[usize::from(id.slot)];
@@ -136,21 +169,22 @@ impl Tables {
         if executor.offer.is_some() || executor.noted.is_some() {
             return Err(Fault::OfferedTwice);
         }
-        executor.grant.judge(offer.invocation)?;
+        executor.grant.judge(invocation)?;
         let sender = &self.invocations[open];
         let session = sender.session.some().map(|of| &self.sessions[of]);
         if session.is_some_and(|session| session.durable.is_some()) {
             return Err(Fault::NotInPlace);
         }
-        app.judge_payload(id.slot, offer.extent, offer.size_bytes)?;
-        let (function, trigger) = app.judge_successor(sender.function, offer.target)?;
+        app.judge_payload(id.slot, plain.extent, plain.size_bytes)?;
+        let (function, trigger) = app.judge_successor(sender.function, plain.target)?;
 
         let executor = &mut app.executors[usize::from(id.slot)];
-        app.ledger.spend(&mut executor.credit, offer.extent)?;
+        app.ledger.spend(&mut executor.credit, plain.extent)?;
         let is_low = executor.credit.is_low();
-        executor.grant.take(offer.invocation);
+        executor.grant.take(invocation);
         executor.noted = Some(Note {
-            offer,
+            plain,
+            invocation,
             function,
             trigger,
             heard_ns: self.now_ns,
@@ -161,11 +195,11 @@ impl Tables {
         if app.is_at_limit() && self.is_past_limit_with(app, id.slot) {
             return Ok(Noted::IsPastLimit);
         }
-        app.charge_object(offer.extent.len_bytes() + OBJECT_CHARGE_BYTES);
+        app.charge_object(plain.extent.len_bytes() + OBJECT_CHARGE_BYTES);
         self.noted.push(id);
         // Nobody else counts by function, waits or looks things up in its session, no bucket keeps
         // the object, and there is somebody who looks after offers that take long.
-        let stays = session.is_plain() && !app.keeps(offer.target) && app.watches_offers();
+        let stays = session.is_plain() && !app.keeps(plain.target) && app.watches_offers();
         if is_low {
             app.top_up(id.slot, sink);
         }
@@ -198,26 +232,78 @@ impl Tables {
         let session = session.map(|session| self.sessions[session].id);
         Publication {
             object: note.object(session.unwrap_or_default(), sender.id, slot),
-            to: sender.delivery(note.offer.target, slot),
+            to: sender.delivery(note.plain.target, slot),
             author: sender.author(),
             is_durable: false,
         }
     }
 
-    fn enter_note(&mut self, app: &mut App, slot: u16, note: &Note) {
-        let sender = app.executor(slot).open;
+    /// Enters the object and the invocation that a note of this sender stands for.
+    pub(super) fn enter_note(
+        &mut self,
+        app: &mut App,
+        sender: Ref<Invocation>,
+        slot: u16,
+        note: &Note,
+    ) -> Ref<Invocation> {
         let session = self.invocations[sender].session;
         let publication = self.noted_publication(sender, slot, note);
         let created = self.make(app, &publication.object, note.heard_ns);
         let inputs = std::iter::once(created);
-        let id = note.offer.invocation;
-        let offered = self.enter(app, note.firing(session, slot), id, inputs);
-        self.enter_offer(app, slot, offered, note.heard_ns);
+        let entered = self.enter(app, note.firing(session, slot), note.invocation, inputs);
         self.enter_name(app, created, &publication);
-        if let Target::Bucket(bucket) = note.offer.target {
+        if let Target::Bucket(bucket) = note.plain.target {
             self.keep_in_bucket(app, created, bucket, session);
         }
         self.objects.pass_hold(created);
+        entered
+    }
+
+    /// The only input of an invocation that has returned, where the ends of both concern nothing
+    /// but their session and the input's memory.
+    #[inline(always)]
+    pub(super) fn ends_alone(&self, ended: Ref<Invocation>) -> Option<Ref<Object>> {
+        let invocation = &self.invocations[ended];
+        let &[input] = invocation.held.as_slice() else {
+            return None;
+        };
+        let is_alone = invocation.leaves_nothing() && self.objects[input].dies_alone();
+        is_alone.then_some(input)
+    }
+
+    /// An invocation [that ends alone](Self::ends_alone), and its input, turn into what is noted. It
+    /// has the same session, and holds that one's request and headers on, and one input. Answers
+    /// with the memory that is free.
+    #[inline(always)]
+    pub(super) fn turn_into(
+        &mut self,
+        app: &mut App,
+        slot: u16,
+        (turned, input): (Ref<Invocation>, Ref<Object>),
+        note: &Note,
+    ) -> (u16, Extent) {
+        let invocation = &mut self.invocations[turned];
+        let object = &mut self.objects[input];
+        let session = &self.sessions[invocation.session];
+        let freed = (object.region, object.extent);
+        let new = note.object(session.id, invocation.id, slot);
+        let is_first = session.invocations == turned;
+        invocation.begin(note.invocation, &note.firing(invocation.session, slot));
+        invocation.queued_ns = note.heard_ns;
+        invocation.input_count = 1;
+        if app.regions[usize::from(slot)].live == input {
+            object.become_new(&new, note.heard_ns);
+        } else {
+            self.unlink_from_region(app, input);
+            self.objects[input].become_new(&new, note.heard_ns);
+            self.link_into_region(app, input);
+        }
+        if !is_first {
+            self.move_to_front_of_session(turned);
+        }
+        app.refund_object(freed.1.len_bytes() + OBJECT_CHARGE_BYTES);
+        app.stats.invocations_total += 1;
+        freed
     }
 
     /// The invocation that an executor has open has returned and turns into what is noted, where
@@ -235,36 +321,16 @@ impl Tables {
         let Some(note) = executor.noted else {
             return Ok(false);
         };
-        let invocation = &mut self.invocations[open];
-        let &[input] = invocation.held.as_slice() else {
+        let Some(input) = self.ends_alone(open) else {
             return Ok(false);
         };
-        let object = &mut self.objects[input];
-        let is_alone = invocation.leaves_nothing() && object.dies_alone(id.slot);
-        if !is_alone || !app.ready.is_empty() || app.pool.has_failed() {
+        let is_own = self.objects[input].region == id.slot;
+        if !is_own || !app.ready.is_empty() || app.pool.has_failed() {
             return Ok(false);
         }
 
-        let (freed, before) = (object.extent, invocation.function);
-        let session = &mut self.sessions[invocation.session];
-        let new = note.object(session.id, invocation.id, id.slot);
-        object.become_new(&new, note.heard_ns);
-        app.refund_object(freed.len_bytes() + OBJECT_CHARGE_BYTES);
-        // It has the same session, and holds that one's headers on, and one input.
-        let is_first = session.invocations == open;
-        invocation.begin(
-            note.offer.invocation,
-            &note.firing(invocation.session, id.slot),
-        );
-        invocation.queued_ns = note.heard_ns;
-        invocation.input_count = 1;
-        if !is_first {
-            self.move_to_front_of_session(open);
-        }
-        if app.regions[usize::from(id.slot)].live != input {
-            self.move_to_front_of_region(app, input);
-        }
-
+        let before = self.invocations[open].function;
+        let (_, freed) = self.turn_into(app, id.slot, (open, input), &note);
         let executor = &mut app.executors[usize::from(id.slot)];
         executor.noted = None;
         executor.completed = executor.completed.saturating_add(1);
@@ -279,7 +345,6 @@ impl Tables {
         if let Some(limit_ns) = app.plan.functions[usize::from(note.function)].timeout_ns {
             self.limit_time(app, id.slot, limit_ns);
         }
-        app.stats.invocations_total += 1;
         app.stats.continued_total += 1;
         app.stats.discarded_total += u64::from(discarded);
 
@@ -297,13 +362,6 @@ impl Tables {
         } else {
             self.noted.retain(|&of| of != id);
         }
-    }
-
-    /// Puts an object before the others of its region, as if it had come just now.
-    #[cold]
-    fn move_to_front_of_region(&mut self, app: &mut App, moved: Ref<Object>) {
-        self.unlink_from_region(app, moved);
-        self.link_into_region(app, moved);
     }
 
     /// Puts an invocation before the others of its session, as if it had come just now.
@@ -335,7 +393,7 @@ impl App {
 
     /// Whether the bucket that an object is sent to holds it.
     #[inline(always)]
-    fn keeps(&self, target: Target) -> bool {
+    pub(super) fn keeps(&self, target: Target) -> bool {
         match target {
             Target::Bucket(bucket) => self.plan.buckets[usize::from(bucket)].keeps,
             Target::Next | Target::Function(_) => false,

@@ -255,12 +255,10 @@ impl Object {
         }
     }
 
-    /// Whether its end, when its only holder's hold ends, concerns nothing but its memory, in this
-    /// region.
+    /// Whether its end, when its only holder's hold ends, concerns nothing but its memory.
     #[inline(always)]
-    pub(super) fn dies_alone(&self, region: u16) -> bool {
+    pub(super) fn dies_alone(&self) -> bool {
         self.holds == 1
-            && self.region == region
             && self.home == Home::Here
             && self.attached == 0
             && self.root.is_none()

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::gather::Rule;
-use crate::in_place::InPlace;
+use crate::in_place::{InPlace, Successor, successor};
 use crate::local::upstream::{AfterPlan, afters};
 use crate::spec::{
     AppSpec, AtEnd, Backoff, BucketSpec, Keep, NameMatch, OnFailure, Retain, Scope, SerialBy,
@@ -61,6 +61,9 @@ pub(super) struct BucketPlan {
     pub(super) is_remembered: bool,
     /// Groups that wait for what one of its triggers may still fire.
     pub(super) feeds: Box<[u16]>,
+    /// The simple function that each object with an automatic key fires, and nothing else looks
+    /// at it.
+    pub(super) only: Option<Successor>,
     globs: GlobSet,
     glob_triggers: Vec<u16>,
     keys: HashMap<Box<[u8]>, SmallVec<[Match; 2]>, RandomState>,
@@ -94,6 +97,10 @@ pub(super) struct FunctionPlan {
     pub(super) reruns: Box<[u16]>,
     /// What a direct object for `next` fires, where that can be gone on with.
     pub(super) next_in_place: Option<u16>,
+    /// It has one attempt, and nobody watches it, counts its turns or writes down that it fires.
+    pub(super) is_simple: bool,
+    /// Whose direct object for `next` fires one simple function: that.
+    pub(super) only_next: Option<u16>,
 }
 
 impl FunctionPlan {
@@ -155,6 +162,15 @@ impl Plan {
             feeds.dedup();
             bucket.feeds = feeds.into();
         }
+        let is_simple = |function: u16| {
+            let is_watched = !watching(spec, function).is_empty();
+            let function = &spec.functions[usize::from(function)];
+            let is_alone = function.attempts == 1 && function.serial_by.is_none();
+            is_alone && !is_watched && !function.durable
+        };
+        for bucket in &mut buckets {
+            bucket.only = bucket.only.filter(|only| is_simple(only.function));
+        }
         let in_place = InPlace::new(spec);
         let functions = (0u16..)
             .zip(&spec.functions)
@@ -176,6 +192,11 @@ impl Plan {
                 reruns: watching(spec, index),
                 next_in_place: match *function.next {
                     [next] => in_place.of_function(index, next),
+                    _ => None,
+                },
+                is_simple: is_simple(index),
+                only_next: match *function.next {
+                    [next] => Some(next).filter(|&next| is_simple(next)),
                     _ => None,
                 },
             })
@@ -238,6 +259,7 @@ fn bucket_plan(
         every_gathers: false,
         is_remembered: false,
         feeds: Box::default(),
+        only: successor(bucket, triggers.len() as u16),
         globs: GlobSet::empty(),
         glob_triggers: Vec::new(),
         keys: HashMap::default(),

@@ -1,0 +1,335 @@
+//! Followers: what is published through the scheduler and can only wait for its own sender.
+//!
+//! In a chain every object fires one invocation, every executor is busy, and the first to come free
+//! is the one that has sent the object. To make the object and queue its invocation, then to end
+//! the one that has returned, its input and its place in the session, would again leave two records
+//! in place of two others. So such a publication is noted as well (`note.rs`): judged, charged, and
+//! *held back* while nothing else is heard. When the next thing heard is that its sender has
+//! returned, the message for the next function goes out first, made of the note, and then the two
+//! records [turn into](Tables::turn_into) what follows. Where others are queued already the records
+//! turn first and go to the end of the queue, whose head is started.
+//!
+//! There is one follower at a time, and nothing happens beside it: whatever else is heard or due
+//! has it [entered](Local::enter_notes) before. So all that is asked when it is noted holds when
+//! its sender returns.
+
+use pheromone_shm::message::{Dispatch, FromExecutor, Key, NO_TRIGGER, Target};
+
+use crate::event::{AppId, ExecutorId, Sink};
+use crate::limits::OBJECT_CHARGE_BYTES;
+use crate::local::app::App;
+use crate::local::dispatch::dispatch_in;
+use crate::local::executor::Disk;
+use crate::local::invocation::{Invocation, Place};
+use crate::local::note::{Note, Plain};
+use crate::local::object::Object;
+use crate::local::{Local, Tables};
+use crate::slab::Ref;
+
+/// What waits for its sender's return, and nothing else.
+pub(super) struct Follower {
+    /// The executor of its sender.
+    id: ExecutorId,
+    sender: Ref<Invocation>,
+    /// The sender's only input.
+    input: Ref<Object>,
+    note: Note,
+}
+
+impl App {
+    /// The simple function that a plain object of a simple sender fires, and by which trigger.
+    #[inline(always)]
+    fn only_successor(&self, sender: u16, target: Target) -> Option<(u16, u16)> {
+        let plan = &self.plan.functions[usize::from(sender)];
+        if !plan.is_simple {
+            return None;
+        }
+        match target {
+            Target::Next => plan.only_next.map(|next| (next, NO_TRIGGER)),
+            Target::Bucket(bucket) => {
+                let only = self.plan.buckets.get(usize::from(bucket))?.only?;
+                let may = plan.may_send(bucket) && !self.keeps(target);
+                may.then_some((only.function, only.trigger))
+            }
+            Target::Function(function) => {
+                let is_simple = self.plan.functions.get(usize::from(function))?.is_simple;
+                let may = is_simple && plan.may_call(function);
+                may.then_some((function, NO_TRIGGER))
+            }
+        }
+    }
+
+    /// Whether the executor of a slot, once its function has returned, takes what is queued first.
+    #[inline(always)]
+    fn takes_what_is_next(&self, slot: u16) -> bool {
+        let stays = !self.removing && !self.executors[usize::from(slot)].dying;
+        stays && self.pool.taken <= self.share.executors.max && !self.pool.has_failed()
+    }
+
+    /// Whether nothing goes before what a function's return has left to another.
+    #[inline(always)]
+    fn goes_first(&self, function: u16, returned: u16) -> bool {
+        let next = &self.functions[usize::from(function)];
+        let is_unlimited = |function: u16| {
+            let state = &self.functions[usize::from(function)];
+            state.running_max == u32::MAX
+        };
+        self.ready.is_empty()
+            && next.first.is_none()
+            && (function == returned || is_unlimited(function) && is_unlimited(returned))
+    }
+}
+
+impl Local {
+    /// `Publish`, as most are. False: it is none of those, and nothing has been done.
+    #[inline(never)]
+    pub(super) fn hold_back<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        message: &FromExecutor<'_>,
+        sink: &mut S,
+    ) -> bool {
+        let &FromExecutor::Publish {
+            target,
+            extent,
+            size_bytes,
+            key: Key::Auto(ordinal),
+            group: b"",
+            delay_ns: 0,
+            ..
+        } = message
+        else {
+            return false;
+        };
+        self.enter_notes();
+        if !self.fair.is_only(id.app) {
+            return false;
+        }
+        let Some(app) = self.apps.get_mut(id.app) else {
+            return false;
+        };
+        let plain = Plain {
+            target,
+            extent,
+            size_bytes,
+            ordinal,
+        };
+        let is_noted = self.tables.note_follower(app, id, plain);
+        if is_noted {
+            app.top_up(id.slot, sink);
+            self.tables.flush_any(app, id.slot, sink);
+        }
+        is_noted
+    }
+
+    /// The sender of the follower has returned with success, and its executor goes on with it, or
+    /// with what was queued before.
+    #[inline(never)]
+    pub(super) fn follow<S: Sink>(&mut self, follower: Follower, discarded: u32, sink: &mut S) {
+        let Follower {
+            id,
+            sender,
+            input,
+            note,
+        } = follower;
+        let app = &mut self.apps[id.app];
+        let invocation = &self.tables.invocations[sender];
+        let (returned, session) = (invocation.function, invocation.session);
+        app.stats.discarded_total += u64::from(discarded);
+        let executor = app.executor(id.slot);
+        self.tables.timers.cancel(&mut executor.timer);
+        executor.completed = executor.completed.saturating_add(1);
+        executor.set_loaded(returned);
+        let (region, freed) = if app.goes_first(note.function, returned) {
+            if app.plan.in_place.is_used() {
+                self.grant(id, (note.function, session), sink);
+            }
+            let app = &mut self.apps[id.app];
+            self.tables.send_follower(app, id, sender, &note, sink);
+            let freed = self.tables.turn_into(app, id.slot, (sender, input), &note);
+            self.tables.note_followed(app, id.slot, returned, &note);
+            self.tables.trim_credit(app, id.slot, sink);
+            let core = app.executor(id.slot).core;
+            self.use_core(id, core, sink);
+            freed
+        } else {
+            let freed = self.tables.turn_into(app, id.slot, (sender, input), &note);
+            executor_is_done(app, id.slot);
+            app.stopped_running(returned);
+            self.tables.queue_turned(app, sender, &note, sink);
+            self.tables.trim_credit(app, id.slot, sink);
+            self.take_next(id, sink);
+            freed
+        };
+        let app = &mut self.apps[id.app];
+        self.tables.look_at_waiters(app);
+        self.tables.release_extent(app, region, freed, sink);
+        self.dispatch_ready(id.app, sink);
+        let app = &mut self.apps[id.app];
+        self.tables.flush_any(app, id.slot, sink);
+    }
+
+    /// Somebody looks: the follower is made an object and an invocation, and queued.
+    #[cold]
+    pub(super) fn enter_follower(&mut self) {
+        if let Some(follower) = self.tables.follower.take() {
+            let Follower {
+                id, sender, note, ..
+            } = follower;
+            let app = &mut self.apps[id.app];
+            let entered = self.tables.enter_note(app, sender, id.slot, &note);
+            self.tables.queue(app, entered);
+            self.tables.invocations[entered].queued_ns = note.heard_ns;
+        }
+    }
+}
+
+/// An executor has nothing open.
+#[inline(always)]
+fn executor_is_done(app: &mut App, slot: u16) {
+    let executor = app.executor(slot);
+    executor.open = Ref::NONE;
+    executor.loading = false;
+}
+
+impl Tables {
+    /// The follower of what an executor has open, which is one no longer.
+    #[inline(always)]
+    pub(super) fn follower_of(&mut self, id: ExecutorId) -> Option<Follower> {
+        self.follower.take_if(|follower| follower.id == id)
+    }
+
+    /// Whether there is one of this app.
+    pub(super) fn has_follower(&self, app: AppId) -> bool {
+        let follower = self.follower.as_ref();
+        follower.is_some_and(|follower| follower.id.app == app)
+    }
+
+    /// Judges and charges a publication and holds it back, where it is a follower. False: it is
+    /// none, or wrong; nothing has been done.
+    #[inline(always)]
+    fn note_follower(&mut self, app: &mut App, id: ExecutorId, plain: Plain) -> bool {
+        let Some(executor) = app.executors.get(usize::from(id.slot)) else {
+            return false;
+        };
+        let Ok(sender) = executor.open("Publish") else {
+            return false;
+        };
+        debug_assert!(executor.disk == Disk::Idle);
+        if executor.offer.is_some() || !app.takes_what_is_next(id.slot) || !app.must_wait() {
+            return false;
+        }
+        let invocation = &self.invocations[sender];
+        let Some((function, trigger)) = app.only_successor(invocation.function, plain.target)
+        else {
+            return false;
+        };
+        let Some(session) = invocation.session.some() else {
+            return false;
+        };
+        let session = &self.sessions[session];
+        let holds = [session.request_object, session.headers_object];
+        if session.durable.is_some()
+            || !session.is_plain()
+            || [invocation.request, invocation.headers] != holds
+        {
+            return false;
+        }
+        let Some(input) = self.ends_alone(sender) else {
+            return false;
+        };
+        let is_owned = app.regions[usize::from(self.objects[input].region)].owned;
+        if !is_owned
+            || app.is_at_limit()
+            || app
+                .judge_payload(id.slot, plain.extent, plain.size_bytes)
+                .is_err()
+            || app.take_credit(id.slot, plain.extent).is_err()
+        {
+            return false;
+        }
+        app.charge_object(plain.extent.len_bytes() + OBJECT_CHARGE_BYTES);
+        self.last_invocation += 1;
+        self.follower = Some(Follower {
+            id,
+            sender,
+            input,
+            note: Note {
+                plain,
+                invocation: self.last_invocation,
+                function,
+                trigger,
+                heard_ns: self.now_ns,
+            },
+        });
+        true
+    }
+
+    /// Tells an executor to start what is noted.
+    #[inline(always)]
+    fn send_follower<S: Sink>(
+        &self,
+        app: &App,
+        id: ExecutorId,
+        sender: Ref<Invocation>,
+        note: &Note,
+        sink: &mut S,
+    ) {
+        let sender = &self.invocations[sender];
+        let session = &self.sessions[sender.session];
+        let dispatch = Dispatch {
+            invocation: note.invocation,
+            trigger: note.trigger,
+            ..dispatch_in(app, session, &self.objects, note.function)
+        };
+        let input = note.input(session.id, sender.id, id.slot);
+        sink.dispatch(id, &dispatch, std::iter::once(input));
+    }
+
+    /// The books of a follower that has been started where its sender has returned.
+    #[inline(always)]
+    fn note_followed(&mut self, app: &mut App, slot: u16, returned: u16, note: &Note) {
+        if note.function != returned {
+            app.functions[usize::from(returned)].running -= 1;
+            app.functions[usize::from(note.function)].running += 1;
+        }
+        if app.passed_over_ns.is_some() {
+            app.note_precedence(note.function, note.heard_ns, self.now_ns);
+        }
+        let executor = app.executor(slot);
+        let is_loading = !executor.has_loaded(note.function);
+        executor.loading = is_loading;
+        let plan = &app.plan.functions[usize::from(note.function)];
+        let limit_ns = if is_loading {
+            Some(plan.init_timeout_ns)
+        } else {
+            plan.timeout_ns
+        };
+        if let Some(limit_ns) = limit_ns {
+            self.limit_time(app, slot, limit_ns);
+        }
+    }
+
+    /// Queues what an invocation that has returned has turned into: it holds no request and no
+    /// headers until it is started.
+    #[inline(always)]
+    fn queue_turned<S: Sink>(
+        &mut self,
+        app: &mut App,
+        turned: Ref<Invocation>,
+        note: &Note,
+        sink: &mut S,
+    ) {
+        self.queue(app, turned);
+        let invocation = &mut self.invocations[turned];
+        debug_assert!(invocation.place == Place::Queued);
+        invocation.queued_ns = note.heard_ns;
+        let request = std::mem::take(&mut invocation.request);
+        let headers = std::mem::take(&mut invocation.headers);
+        for held in [request, headers] {
+            if held.is_some() {
+                self.drop_hold(app, held, sink);
+            }
+        }
+    }
+}
