@@ -183,7 +183,7 @@ impl Loop {
                 spin,
             }),
             sink: Numbers {
-                free: (0..64).map(extent).collect(),
+                free: (0..80).map(extent).collect(),
                 open: [false; 8],
                 spawns: Vec::with_capacity(8),
                 session: SessionId(0),
@@ -343,6 +343,26 @@ fn a_hop_to_the_next_function_allocates_nothing() {
         assert_eq!(allocations, 0);
         assert_eq!(this.sink.dispatched, 40_001);
         assert_eq!(this.core.totals().objects, 1);
+    }
+}
+
+#[test]
+fn a_hop_among_63_others_allocates_nothing() {
+    for spin in POLICIES {
+        let mut spec = chain(1);
+        spec.continuation = false;
+        let mut this = Loop::new(spec, spin);
+        this.request(Destination::Function(0));
+        let f = this.running();
+        (0..63).for_each(|_| this.publish(f, Target::Next, Key::Auto(0), b""));
+        let allocations = this.allocations(|this| {
+            let f = this.running();
+            this.publish(f, Target::Next, Key::Auto(0), b"");
+            this.done(f);
+        });
+        assert_eq!(allocations, 0);
+        assert_eq!(this.sink.dispatched, 40_001);
+        assert_eq!(this.core.totals().objects, 64);
     }
 }
 

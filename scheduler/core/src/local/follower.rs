@@ -13,18 +13,19 @@
 //! has it [entered](Local::enter_notes) before. So all that is asked when it is noted holds when
 //! its sender returns.
 
-use pheromone_shm::message::{Dispatch, FromExecutor, Key, NO_TRIGGER, Target};
+use pheromone_shm::message::{Dispatch, Ending, FromExecutor, Key, NO_TRIGGER, Target};
 
 use crate::event::{AppId, ExecutorId, Sink};
 use crate::limits::OBJECT_CHARGE_BYTES;
 use crate::local::app::App;
 use crate::local::dispatch::dispatch_in;
-use crate::local::executor::Disk;
-use crate::local::invocation::{Invocation, Place};
+use crate::local::executor::Executor;
+use crate::local::invocation::Invocation;
 use crate::local::note::{Note, Plain};
 use crate::local::object::Object;
-use crate::local::{Local, Tables};
+use crate::local::{Local, Tables, Timer};
 use crate::slab::Ref;
+use crate::timer::Wheel;
 
 /// What waits for its sender's return, and nothing else.
 pub(super) struct Follower {
@@ -59,11 +60,11 @@ impl App {
         }
     }
 
-    /// Whether the executor of a slot, once its function has returned, takes what is queued first.
+    /// Whether an executor whose function has returned takes what is queued first.
     #[inline(always)]
-    fn takes_what_is_next(&self, slot: u16) -> bool {
-        let stays = !self.removing && !self.executors[usize::from(slot)].dying;
-        stays && self.pool.taken <= self.share.executors.max && !self.pool.has_failed()
+    fn goes_on_alone(&self) -> bool {
+        let has_too_many = self.pool.taken > self.share.executors.max;
+        !self.removing && !has_too_many && !self.pool.has_failed()
     }
 
     /// Whether nothing goes before what a function's return has left to another.
@@ -81,9 +82,35 @@ impl App {
 }
 
 impl Local {
-    /// `Publish`, as most are. False: it is none of those, and nothing has been done.
+    /// A message that goes through the scheduler: of a hop, as most are, or any other.
     #[inline(never)]
-    pub(super) fn hold_back<S: Sink>(
+    pub(super) fn hear_through<S: Sink>(
+        &mut self,
+        id: ExecutorId,
+        message: &FromExecutor<'_>,
+        sink: &mut S,
+    ) {
+        match *message {
+            FromExecutor::Publish { .. } if self.hold_back(id, message, sink) => return,
+            FromExecutor::Complete {
+                status: 0,
+                ending: Ending::Returned,
+                discarded,
+                ..
+            } => {
+                let follower = self.tables.follower.take_if(|follower| follower.id == id);
+                if let Some(follower) = follower {
+                    return self.follow(&follower, discarded, sink);
+                }
+            }
+            _ => {}
+        }
+        self.message(id, message, sink);
+    }
+
+    /// `Publish`, as most are. False: it is none of those, and nothing has been done.
+    #[inline(always)]
+    fn hold_back<S: Sink>(
         &mut self,
         id: ExecutorId,
         message: &FromExecutor<'_>,
@@ -124,49 +151,62 @@ impl Local {
 
     /// The sender of the follower has returned with success, and its executor goes on with it, or
     /// with what was queued before.
-    #[inline(never)]
-    pub(super) fn follow<S: Sink>(&mut self, follower: Follower, discarded: u32, sink: &mut S) {
-        let Follower {
+    #[inline(always)]
+    fn follow<S: Sink>(&mut self, follower: &Follower, discarded: u32, sink: &mut S) {
+        let &Follower {
             id,
             sender,
             input,
-            note,
+            ref note,
         } = follower;
-        let app = &mut self.apps[id.app];
-        let invocation = &self.tables.invocations[sender];
+        let (app, tables) = (&mut self.apps[id.app], &mut self.tables);
+        let invocation = &tables.invocations[sender];
         let (returned, session) = (invocation.function, invocation.session);
+        if !app.goes_first(note.function, returned) {
+            return self.follow_others(follower, discarded, sink);
+        }
+        if app.plan.in_place.is_used() {
+            self.grant(id, (note.function, session), sink);
+        }
+        let (app, tables) = (&mut self.apps[id.app], &mut self.tables);
+        tables.send_follower(app, id, sender, note, sink);
+        let (region, freed) = tables.turn_into(app, id.slot, (sender, input), note);
+        let core = tables.note_followed(app, id.slot, returned, note);
         app.stats.discarded_total += u64::from(discarded);
+        tables.trim_credit(app, id.slot, sink);
+        tables.look_at_waiters(app);
+        tables.release_extent(app, region, freed, sink);
+        tables.flush_any(app, id.slot, sink);
+        self.use_core(id, core, sink);
+    }
+
+    /// The same where others are queued already, or may not start yet.
+    #[inline(never)]
+    fn follow_others<S: Sink>(&mut self, follower: &Follower, discarded: u32, sink: &mut S) {
+        let &Follower {
+            id,
+            sender,
+            input,
+            ref note,
+        } = follower;
+        let (app, tables) = (&mut self.apps[id.app], &mut self.tables);
+        let returned = tables.invocations[sender].function;
+        let (region, freed) = tables.turn_into(app, id.slot, (sender, input), note);
+        tables.queue_turned(app, sender, note, sink);
         let executor = app.executor(id.slot);
-        self.tables.timers.cancel(&mut executor.timer);
-        executor.completed = executor.completed.saturating_add(1);
-        executor.set_loaded(returned);
-        let (region, freed) = if app.goes_first(note.function, returned) {
-            if app.plan.in_place.is_used() {
-                self.grant(id, (note.function, session), sink);
-            }
-            let app = &mut self.apps[id.app];
-            self.tables.send_follower(app, id, sender, &note, sink);
-            let freed = self.tables.turn_into(app, id.slot, (sender, input), &note);
-            self.tables.note_followed(app, id.slot, returned, &note);
-            self.tables.trim_credit(app, id.slot, sink);
-            let core = app.executor(id.slot).core;
-            self.use_core(id, core, sink);
-            freed
-        } else {
-            let freed = self.tables.turn_into(app, id.slot, (sender, input), &note);
-            executor_is_done(app, id.slot);
-            app.stopped_running(returned);
-            self.tables.queue_turned(app, sender, &note, sink);
-            self.tables.trim_credit(app, id.slot, sink);
-            self.take_next(id, sink);
-            freed
-        };
-        let app = &mut self.apps[id.app];
-        self.tables.look_at_waiters(app);
-        self.tables.release_extent(app, region, freed, sink);
+        executor.open = Ref::NONE;
+        executor.loading = false;
+        executor.close(returned, &mut tables.timers);
+        app.stopped_running(returned);
+        app.stats.discarded_total += u64::from(discarded);
+        tables.trim_credit(app, id.slot, sink);
+        self.take_next(id, sink);
+        let (app, tables) = (&mut self.apps[id.app], &mut self.tables);
+        tables.look_at_waiters(app);
         self.dispatch_ready(id.app, sink);
-        let app = &mut self.apps[id.app];
-        self.tables.flush_any(app, id.slot, sink);
+        let (app, tables) = (&mut self.apps[id.app], &mut self.tables);
+        tables.release_extent(app, region, freed, sink);
+        tables.flush_any(app, id.slot, sink);
     }
 
     /// Somebody looks: the follower is made an object and an invocation, and queued.
@@ -184,21 +224,17 @@ impl Local {
     }
 }
 
-/// An executor has nothing open.
-#[inline(always)]
-fn executor_is_done(app: &mut App, slot: u16) {
-    let executor = app.executor(slot);
-    executor.open = Ref::NONE;
-    executor.loading = false;
+impl Executor {
+    /// What it had open, a function that is loaded, has returned.
+    #[inline(always)]
+    fn close(&mut self, function: u16, timers: &mut Wheel<Timer>) {
+        timers.cancel(&mut self.timer);
+        self.completed = self.completed.saturating_add(1);
+        self.set_loaded(function);
+    }
 }
 
 impl Tables {
-    /// The follower of what an executor has open, which is one no longer.
-    #[inline(always)]
-    pub(super) fn follower_of(&mut self, id: ExecutorId) -> Option<Follower> {
-        self.follower.take_if(|follower| follower.id == id)
-    }
-
     /// Whether there is one of this app.
     pub(super) fn has_follower(&self, app: AppId) -> bool {
         let follower = self.follower.as_ref();
@@ -215,16 +251,14 @@ impl Tables {
         let Ok(sender) = executor.open("Publish") else {
             return false;
         };
-        debug_assert!(executor.disk == Disk::Idle);
-        if executor.offer.is_some() || !app.takes_what_is_next(id.slot) || !app.must_wait() {
+        let stays = !executor.dying && executor.offer.is_none();
+        if !stays || !app.goes_on_alone() || !app.must_wait() {
             return false;
         }
         let invocation = &self.invocations[sender];
-        let Some((function, trigger)) = app.only_successor(invocation.function, plain.target)
+        let successor = app.only_successor(invocation.function, plain.target);
+        let (Some((function, trigger)), Some(session)) = (successor, invocation.session.some())
         else {
-            return false;
-        };
-        let Some(session) = invocation.session.some() else {
             return false;
         };
         let session = &self.sessions[session];
@@ -235,17 +269,16 @@ impl Tables {
         {
             return false;
         }
-        let Some(input) = self.ends_alone(sender) else {
+        let Some((input, region)) = self.ends_alone(invocation) else {
             return false;
         };
-        let is_owned = app.regions[usize::from(self.objects[input].region)].owned;
-        if !is_owned
-            || app.is_at_limit()
-            || app
+        let is_right = app.regions[usize::from(region)].owned
+            && !app.is_at_limit()
+            && app
                 .judge_payload(id.slot, plain.extent, plain.size_bytes)
-                .is_err()
-            || app.take_credit(id.slot, plain.extent).is_err()
-        {
+                .is_ok()
+            && app.take_credit(id.slot, plain.extent).is_ok();
+        if !is_right {
             return false;
         }
         app.charge_object(plain.extent.len_bytes() + OBJECT_CHARGE_BYTES);
@@ -286,28 +319,31 @@ impl Tables {
         sink.dispatch(id, &dispatch, std::iter::once(input));
     }
 
-    /// The books of a follower that has been started where its sender has returned.
+    /// The books of a follower that has been started where its sender has returned. Answers with
+    /// the core of its executor.
     #[inline(always)]
-    fn note_followed(&mut self, app: &mut App, slot: u16, returned: u16, note: &Note) {
+    fn note_followed(&mut self, app: &mut App, slot: u16, returned: u16, note: &Note) -> u16 {
+        let executor = &mut app.executors[usize::from(slot)];
+        executor.close(returned, &mut self.timers);
+        let core = executor.core;
+        let plan = &app.plan.functions[usize::from(note.function)];
+        let mut limit_ns = plan.timeout_ns;
+        executor.loading = false;
         if note.function != returned {
+            if !executor.has_loaded(note.function) {
+                executor.loading = true;
+                limit_ns = Some(plan.init_timeout_ns);
+            }
             app.functions[usize::from(returned)].running -= 1;
             app.functions[usize::from(note.function)].running += 1;
         }
         if app.passed_over_ns.is_some() {
             app.note_precedence(note.function, note.heard_ns, self.now_ns);
         }
-        let executor = app.executor(slot);
-        let is_loading = !executor.has_loaded(note.function);
-        executor.loading = is_loading;
-        let plan = &app.plan.functions[usize::from(note.function)];
-        let limit_ns = if is_loading {
-            Some(plan.init_timeout_ns)
-        } else {
-            plan.timeout_ns
-        };
         if let Some(limit_ns) = limit_ns {
             self.limit_time(app, slot, limit_ns);
         }
+        core
     }
 
     /// Queues what an invocation that has returned has turned into: it holds no request and no
@@ -322,7 +358,6 @@ impl Tables {
     ) {
         self.queue(app, turned);
         let invocation = &mut self.invocations[turned];
-        debug_assert!(invocation.place == Place::Queued);
         invocation.queued_ns = note.heard_ns;
         let request = std::mem::take(&mut invocation.request);
         let headers = std::mem::take(&mut invocation.headers);

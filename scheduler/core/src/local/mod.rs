@@ -78,7 +78,7 @@ use write::Write;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use pheromone_shm::message::{Ending, FromExecutor};
+use pheromone_shm::message::FromExecutor;
 
 use crate::CoreConfig;
 use crate::event::{AppId, DeadLetter, Event, ExecutorId, Part, Sink};
@@ -260,24 +260,14 @@ impl Local {
         sink: &mut S,
     ) {
         self.pass_time(now_ns, sink);
-        match *message {
+        match message {
             FromExecutor::Offer { .. } | FromExecutor::Continue { .. } => {
                 if self.tables.follower.is_some() {
                     self.enter_follower();
                 }
                 self.hear_in_place(executor, message, sink);
             }
-            FromExecutor::Publish { .. } if self.hold_back(executor, message, sink) => {}
-            FromExecutor::Complete {
-                status: 0,
-                ending: Ending::Returned,
-                discarded,
-                ..
-            } => match self.tables.follower_of(executor) {
-                Some(follower) => self.follow(follower, discarded, sink),
-                None => self.message(executor, message, sink),
-            },
-            _ => self.message(executor, message, sink),
+            through => self.hear_through(executor, through, sink),
         }
         self.end_step(sink);
     }

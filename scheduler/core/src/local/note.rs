@@ -259,16 +259,16 @@ impl Tables {
         entered
     }
 
-    /// The only input of an invocation that has returned, where the ends of both concern nothing
-    /// but their session and the input's memory.
+    /// The only input of an invocation, and whose memory that is, where the ends of both concern
+    /// nothing but their session and that memory.
     #[inline(always)]
-    pub(super) fn ends_alone(&self, ended: Ref<Invocation>) -> Option<Ref<Object>> {
-        let invocation = &self.invocations[ended];
+    pub(super) fn ends_alone(&self, invocation: &Invocation) -> Option<(Ref<Object>, u16)> {
         let &[input] = invocation.held.as_slice() else {
             return None;
         };
-        let is_alone = invocation.leaves_nothing() && self.objects[input].dies_alone();
-        is_alone.then_some(input)
+        let object = &self.objects[input];
+        let is_alone = invocation.leaves_nothing() && object.dies_alone();
+        is_alone.then_some((input, object.region))
     }
 
     /// An invocation [that ends alone](Self::ends_alone), and its input, turn into what is noted. It
@@ -321,15 +321,15 @@ impl Tables {
         let Some(note) = executor.noted else {
             return Ok(false);
         };
-        let Some(input) = self.ends_alone(open) else {
+        let invocation = &self.invocations[open];
+        let before = invocation.function;
+        let Some((input, region)) = self.ends_alone(invocation) else {
             return Ok(false);
         };
-        let is_own = self.objects[input].region == id.slot;
-        if !is_own || !app.ready.is_empty() || app.pool.has_failed() {
+        if region != id.slot || !app.ready.is_empty() || app.pool.has_failed() {
             return Ok(false);
         }
 
-        let before = self.invocations[open].function;
         let (_, freed) = self.turn_into(app, id.slot, (open, input), &note);
         let executor = &mut app.executors[usize::from(id.slot)];
         executor.noted = None;
