@@ -228,16 +228,18 @@ fn runtime_now<'a>() -> Option<&'a mut Runtime> {
 }
 
 /// The same, for a call that names its invocation.
-#[inline]
+#[inline(always)]
 fn runtime<'a>(ctx: *const sdk::Ctx) -> Option<&'a mut Runtime> {
     let is_current = !ctx.is_null() && std::ptr::eq(ctx, CURRENT.load(Ordering::Relaxed));
     if !is_current || !threads::runs_functions() {
         return None;
     }
-    // SAFETY: installed before the first invocation was opened, and never freed. One thread comes
-    // here, and leaves each call before it makes the next: no call runs user code while it holds
-    // the reference.
-    Some(unsafe { &mut *RUNTIME.load(Ordering::Relaxed) })
+    let runtime = RUNTIME.load(Ordering::Relaxed);
+    // SAFETY: installed before the first invocation was opened.
+    unsafe { std::hint::assert_unchecked(!runtime.is_null()) };
+    // SAFETY: it is never freed. One thread comes here, and leaves each call before it makes the
+    // next: no call runs user code while it holds the reference.
+    Some(unsafe { &mut *runtime })
 }
 
 /// What `PHR_INIT` may do is little.

@@ -183,7 +183,6 @@ impl Frame {
         input.bucket_name.set(output.bucket_name.get());
         input.attached.set(0);
         input.attached_here.set(None);
-        input.number.set(0);
         // This process has written it.
         input.populated.set(true);
     }
@@ -216,9 +215,7 @@ impl Frame {
             )));
         }
         let object = self.inputs.add();
-        hold(object, input, &mut self.strings, window, names)?;
-        object.number.set(number);
-        Ok(())
+        hold(object, input, &mut self.strings, window, names)
     }
 
     /// Takes over an object that `phr_get` has found, or one that is attached to another.
@@ -257,7 +254,7 @@ impl Frame {
     /// The input of this number; `None` when it is not here.
     #[inline]
     pub fn input(&self, number: usize) -> Option<&Object> {
-        (number < self.inputs.len()).then(|| self.inputs.at(number))
+        self.inputs.get(number)
     }
 
     /// The request, where the app keeps it.

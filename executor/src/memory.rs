@@ -7,11 +7,13 @@
 use pheromone_shm::allocator::{AllocError, Allocator};
 use pheromone_shm::control::ExecutorEnd;
 use pheromone_shm::limits::QUICK_UNITS_MAX;
-use pheromone_shm::message::Extent;
+use pheromone_shm::message::{Extent, UNIT_BYTES};
 use pheromone_shm::region::OwnRegion;
 
 /// What each object is charged beside its extent, bytes.
 pub const OBJECT_CHARGE_BYTES: u64 = 256;
+/// Payloads of up to so many bytes may be had by [`Memory::allocate_at_hand`].
+pub const AT_HAND_BYTES_MAX: u64 = QUICK_UNITS_MAX as u64 * UNIT_BYTES - 1;
 
 /// The region and what has been spent of the credit.
 pub struct Memory {
@@ -69,18 +71,17 @@ impl Memory {
 
     /// Takes an extent that is there without looking for what has come back, and charges it;
     /// `None` where there is none, or the credit does not reach.
-    #[inline]
+    #[inline(always)]
     pub fn allocate_at_hand(&mut self, units: u64, credit_bytes: u64) -> Option<Extent> {
-        // The first is known of all that is at hand, and keeps the sums below short.
-        let is_short = units <= u64::from(QUICK_UNITS_MAX);
-        if !is_short || self.lacking_bytes(units, credit_bytes) > 0 {
+        let spent_bytes = self.spent_bytes.checked_add(charge_bytes(units))?;
+        if spent_bytes > credit_bytes {
             return None;
         }
         let Store::Ready(allocator) = &mut self.store else {
             return None;
         };
         let extent = allocator.allocate_quick(units)?;
-        self.spent_bytes += charge_bytes(units);
+        self.spent_bytes = spent_bytes;
         Some(extent)
     }
 
@@ -148,9 +149,9 @@ impl Memory {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn charge_bytes(units: u64) -> u64 {
     units
-        .saturating_mul(pheromone_shm::message::UNIT_BYTES)
+        .saturating_mul(UNIT_BYTES)
         .saturating_add(OBJECT_CHARGE_BYTES)
 }

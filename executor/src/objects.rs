@@ -54,12 +54,18 @@ pub enum Label {
     Named(*const c_char, u8),
 }
 
-/// One object.
+/// One object: two cache lines, and what most functions ask for in the first.
 #[repr(C)]
 pub struct Object {
     head: sdk::Head,
     /// What may be done with it.
     pub state: Cell<State>,
+    /// The payload's pages have been faulted in, or need not be.
+    pub populated: Cell<bool>,
+    /// Bucket index, or [`NO_BUCKET`].
+    pub bucket: Cell<u16>,
+    /// Of a held object: its number in messages. Its place in its arena, where nobody says another.
+    pub number: Cell<u32>,
     /// The payload, zero byte included in the extent.
     pub data: Cell<*mut u8>,
     /// Payload bytes.
@@ -68,40 +74,39 @@ pub struct Object {
     pub label: Cell<Label>,
     /// The text of an automatic key, once someone asked; NULL before.
     pub auto_text: AtomicPtr<c_char>,
-    /// Zero-terminated.
-    pub group: Cell<*const c_char>,
     /// The session that published it.
     pub session: Cell<u64>,
     /// When it arrived; 0 for an output, [`ASKED`] where nobody has asked yet.
     pub arrival_ns: AtomicU64,
-    /// Bucket index, or [`NO_BUCKET`].
-    pub bucket: Cell<u16>,
-    /// Its name, zero-terminated.
+    /// Zero-terminated.
+    pub group: Cell<*const c_char>,
+    /// The bucket's name, zero-terminated.
     pub bucket_name: Cell<*const c_char>,
-    /// Of a held object: its number in messages.
-    pub number: Cell<u32>,
-    /// Of a held object: how many are attached to it.
-    pub attached: Cell<u32>,
-    /// Of them, those that are here: the first of these among what was found, and how many.
-    pub attached_here: Cell<Option<(u32, u32)>>,
     /// Of an output: its memory.
     pub extent: Cell<Extent>,
     /// Of an output: where to.
     pub target: Cell<Target>,
     /// Of an output: as `Publish` says it.
     pub ordinal: Cell<u32>,
-    /// The payload's pages have been faulted in, or need not be.
-    pub populated: Cell<bool>,
+    /// Of a held object: how many are attached to it.
+    pub attached: Cell<u32>,
+    /// Of them, those that are here: the first of these among what was found, and how many.
+    pub attached_here: Cell<Option<(u32, u32)>>,
 }
 
+const _: () = assert!(size_of::<Object>() == 128);
+
 impl Object {
-    fn new(api: *const sdk::Api) -> Self {
+    fn new(api: *const sdk::Api, number: u32) -> Self {
         Self {
             head: sdk::Head {
                 struct_size: size_of::<Self>(),
                 api,
             },
             state: Cell::new(State::Free),
+            populated: Cell::new(false),
+            bucket: Cell::new(NO_BUCKET),
+            number: Cell::new(number),
             data: Cell::new(std::ptr::null_mut()),
             size_bytes: Cell::new(0),
             label: Cell::new(Label::Auto {
@@ -109,18 +114,15 @@ impl Object {
                 ordinal: 0,
             }),
             auto_text: AtomicPtr::new(std::ptr::null_mut()),
-            group: Cell::new(c"".as_ptr()),
             session: Cell::new(0),
             arrival_ns: AtomicU64::new(0),
-            bucket: Cell::new(NO_BUCKET),
+            group: Cell::new(c"".as_ptr()),
             bucket_name: Cell::new(c"".as_ptr()),
-            number: Cell::new(0),
-            attached: Cell::new(0),
-            attached_here: Cell::new(None),
             extent: Cell::new(Extent::default()),
             target: Cell::new(Target::Next),
             ordinal: Cell::new(0),
-            populated: Cell::new(false),
+            attached: Cell::new(0),
+            attached_here: Cell::new(None),
         }
     }
 
@@ -128,6 +130,26 @@ impl Object {
     #[inline]
     pub fn handle(&self) -> *mut sdk::Object {
         std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Says where a new output lies. An output has no group, no arrival, and nothing attached: so
+    /// its struct was made.
+    #[inline(always)]
+    pub fn begin_output(&self, data: *mut u8, size: usize, extent: Extent, session: u64) {
+        self.data.set(data);
+        self.size_bytes.set(size as u64);
+        self.extent.set(extent);
+        self.session.set(session);
+        self.auto_text
+            .store(std::ptr::null_mut(), Ordering::Relaxed);
+    }
+
+    /// Says where a new output goes, and by what name; its bucket is for the caller to say.
+    #[inline(always)]
+    pub fn name_output(&self, target: Target, ordinal: u32, label: Label) {
+        self.target.set(target);
+        self.ordinal.set(ordinal);
+        self.label.set(label);
     }
 
     /// When it arrived, CLOCK_MONOTONIC.
@@ -171,7 +193,11 @@ type Chunk = [Object; CHUNK_OBJECTS];
 /// Objects numbered from 0, in chunks that do not move.
 pub struct Objects {
     api: *const sdk::Api,
+    /// The first object, where there is a chunk: most arenas have one at most.
+    first: NonNull<Object>,
     chunks: Vec<NonNull<Chunk>>,
+    /// Objects in all chunks.
+    room: usize,
     used: usize,
 }
 
@@ -180,7 +206,9 @@ impl Objects {
     pub fn new(api: *const sdk::Api) -> Self {
         Self {
             api,
+            first: NonNull::dangling(),
             chunks: Vec::new(),
+            room: 0,
             used: 0,
         }
     }
@@ -197,34 +225,75 @@ impl Objects {
     /// Past the end.
     #[inline]
     pub fn at(&self, number: usize) -> &Object {
-        assert!(number < self.used, "object {number} of {}", self.used);
-        // SAFETY: chunks are live until `clear` or `drop`, which take &mut self; nobody makes a
-        // `&mut` to a chunk in between.
-        let chunk = unsafe { self.chunks[number / CHUNK_OBJECTS].as_ref() };
-        &chunk[number % CHUNK_OBJECTS]
+        match self.get(number) {
+            Some(object) => object,
+            None => panic!("object {number} of {}", self.used),
+        }
+    }
+
+    /// The object of this number; `None` past the end.
+    #[inline(always)]
+    pub fn get(&self, number: usize) -> Option<&Object> {
+        (number < self.used).then(|| self.place(number))
+    }
+
+    /// The object after those in use, where there is room for it without a new chunk.
+    #[inline(always)]
+    pub fn fresh(&self) -> Option<&Object> {
+        (self.used < self.room).then(|| self.place(self.used))
+    }
+
+    /// The object that [`Objects::fresh`] gave is in use from here on.
+    #[inline(always)]
+    pub fn take_fresh(&mut self) {
+        debug_assert!(self.used < self.room);
+        self.used += 1;
     }
 
     /// One more object, of whatever content.
     #[inline(always)]
     pub fn add(&mut self) -> &Object {
-        let number = self.used;
-        let chunk = match self.chunks.get(number / CHUNK_OBJECTS) {
-            Some(chunk) => *chunk,
-            None => self.grow(),
-        };
+        if self.used == self.room {
+            self.grow();
+        }
         self.used += 1;
-        // SAFETY: as in `at`.
-        let chunk = unsafe { chunk.as_ref() };
+        self.place(self.used - 1)
+    }
+
+    /// Of one that there is room for.
+    #[inline(always)]
+    fn place(&self, number: usize) -> &Object {
+        debug_assert!(number < self.room);
+        if number < CHUNK_OBJECTS {
+            let place = self.first.as_ptr().wrapping_add(number);
+            // SAFETY: there is room for it, so there is a first chunk, and it is one of that. Chunks
+            // live until `clear` or `drop`, which take `&mut self`; nobody makes a `&mut` to a chunk
+            // in between.
+            unsafe { &*place }
+        } else {
+            self.place_beyond(number)
+        }
+    }
+
+    /// Of one that is not in the first chunk.
+    fn place_beyond(&self, number: usize) -> &Object {
+        // SAFETY: chunks live as long as `place` says.
+        let chunk = unsafe { self.chunks[number / CHUNK_OBJECTS].as_ref() };
         &chunk[number % CHUNK_OBJECTS]
     }
 
     #[cold]
     #[inline(never)]
-    fn grow(&mut self) -> NonNull<Chunk> {
-        let chunk: Box<Chunk> = Box::new(std::array::from_fn(|_| Object::new(self.api)));
+    fn grow(&mut self) {
+        let first = self.room as u32;
+        let objects = |at| Object::new(self.api, first + at as u32);
+        let chunk: Box<Chunk> = Box::new(std::array::from_fn(objects));
         let chunk = NonNull::from(Box::leak(chunk));
+        if self.chunks.is_empty() {
+            self.first = chunk.cast();
+        }
         self.chunks.push(chunk);
-        chunk
+        self.room += CHUNK_OBJECTS;
     }
 
     /// Takes all objects back, and gives memory back where there was much.
@@ -252,6 +321,7 @@ impl Objects {
             let Some(chunk) = self.chunks.pop() else {
                 return;
             };
+            self.room -= CHUNK_OBJECTS;
             // SAFETY: it came from a Box, was in the list once, and is in it no more.
             drop(unsafe { Box::from_raw(chunk.as_ptr()) });
         }
@@ -289,16 +359,36 @@ impl Outputs {
     #[inline]
     pub fn create(&mut self) -> &Object {
         self.unsent += 1;
-        let object = if self.gone.len() - self.reused > QUARANTINE {
+        let object = if self.has_old() {
             self.oldest_gone()
         } else {
-            let number = self.objects.len() as u32;
-            let object = self.objects.add();
-            object.number.set(number);
-            object
+            self.objects.add()
         };
         object.state.set(State::Unsent);
         object
+    }
+
+    /// What [`Outputs::create`] would give, where it has that at hand. It is created by
+    /// [`Outputs::take_fresh`].
+    #[inline(always)]
+    pub fn fresh(&self) -> Option<&Object> {
+        if self.has_old() {
+            return None;
+        }
+        self.objects.fresh()
+    }
+
+    /// What [`Outputs::fresh`] gave is unsent from here on.
+    #[inline(always)]
+    pub fn take_fresh(&mut self) {
+        self.unsent += 1;
+        self.objects.take_fresh();
+    }
+
+    /// So many are gone that the first of them is used again.
+    #[inline(always)]
+    fn has_old(&self) -> bool {
+        self.gone.len() - self.reused > QUARANTINE
     }
 
     /// The struct whose object has been gone for the longest time.
@@ -313,8 +403,14 @@ impl Outputs {
         self.objects.at(number)
     }
 
+    /// Whether an object can end without a look for memory.
+    #[inline(always)]
+    pub fn can_end(&self) -> bool {
+        self.gone.len() < self.gone.capacity()
+    }
+
     /// An unsent object is no longer its function's.
-    #[inline]
+    #[inline(always)]
     pub fn end(&mut self, object: &Object, state: State) {
         debug_assert_eq!(object.state.get(), State::Unsent);
         object.state.set(state);

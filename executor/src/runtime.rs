@@ -23,7 +23,7 @@ use crate::api;
 use crate::frame::{Broken, Frame, forget_auto_texts};
 use crate::in_place::Continuation;
 use crate::library::{LoadError, Loaded};
-use crate::memory::Memory;
+use crate::memory::{AT_HAND_BYTES_MAX, Memory};
 use crate::names::Names;
 use crate::objects::Outputs;
 use crate::output;
@@ -45,11 +45,13 @@ pub struct Runtime {
     /// The own region.
     pub memory: Memory,
     /// Where the own region begins.
-    own_base: *mut u8,
+    pub own_base: *mut u8,
     /// The app's names.
     pub names: Names,
     /// Largest object, bytes.
     pub object_size_max_bytes: u64,
+    /// Largest object whose memory may be at hand, bytes.
+    pub at_hand_bytes_max: u64,
     code: Vec<Code>,
     libraries: Vec<(String, Loaded)>,
     environments: Environments,
@@ -319,6 +321,7 @@ impl Runtime {
             own_base: own_base.as_ptr(),
             names: parts.names,
             object_size_max_bytes: program.object_size_max_bytes,
+            at_hand_bytes_max: program.object_size_max_bytes.min(AT_HAND_BYTES_MAX),
             code: program.functions.iter().map(code).collect(),
             libraries: Vec::new(),
             environments: Environments::new(program),

@@ -183,7 +183,6 @@ impl Runtime {
     }
 
     /// Memory for a payload, charged against the credit.
-    #[inline(always)]
     fn allocate(&mut self, size: usize) -> Call<Extent> {
         let size_bytes = size as u64;
         if size_bytes > self.object_size_max_bytes {
@@ -191,11 +190,13 @@ impl Runtime {
         }
         self.refuse_if_cancelled()?;
         let units = Extent::units_for(size_bytes);
-        let credit_bytes = self.end.credit_total_bytes();
-        match self.memory.allocate_at_hand(units, credit_bytes) {
-            Some(extent) => Ok(extent),
-            None => self.allocate_slowly(size_bytes, units),
+        if size_bytes <= self.at_hand_bytes_max {
+            let credit_bytes = self.end.credit_total_bytes();
+            if let Some(extent) = self.memory.allocate_at_hand(units, credit_bytes) {
+                return Ok(extent);
+            }
         }
+        self.allocate_slowly(size_bytes, units)
     }
 
     #[cold]
@@ -243,7 +244,6 @@ impl Runtime {
             .map_err(|error| out_of_memory(size_bytes, &error))
     }
 
-    #[inline(always)]
     fn create(
         &mut self,
         target: Target,
@@ -252,26 +252,19 @@ impl Runtime {
     ) -> Call<*mut sdk::Object> {
         let extent = self.allocate(size)?;
         let ordinal = self.next_ordinal(target, key.is_some());
-        let data = self.own_address(extent);
-        // An output has no group, no arrival, and nothing attached: so its struct was made.
-        let object = self.outputs.create();
-        object.data.set(data);
-        object.size_bytes.set(size as u64);
-        object.extent.set(extent);
-        object.target.set(target);
-        object.ordinal.set(ordinal);
-        object.session.set(self.frame.session);
-        object
-            .auto_text
-            .store(std::ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
-        object.label.set(match key {
+        let label = match key {
             // Keys have at most 255 bytes.
             Some(key) => Label::Named(self.frame.keep(key), key.len() as u8),
             None => Label::Auto {
                 invocation: self.frame.invocation,
                 ordinal,
             },
-        });
+        };
+        let data = self.own_address(extent);
+        let session = self.frame.session;
+        let object = self.outputs.create();
+        object.begin_output(data, size, extent, session);
+        object.name_output(target, ordinal, label);
         let (bucket, bucket_name) = match target {
             Target::Bucket(index) => (index, self.names.bucket(index).unwrap_or(c"".as_ptr())),
             Target::Next | Target::Function(_) => (NO_BUCKET, c"".as_ptr()),
@@ -279,6 +272,35 @@ impl Runtime {
         object.bucket.set(bucket);
         object.bucket_name.set(bucket_name);
         Ok(object.handle())
+    }
+
+    /// A direct object with an automatic key, where all that it takes is at hand; `None` otherwise,
+    /// and nothing has happened. Calls nothing, so that it costs its caller no register.
+    #[inline(always)]
+    fn create_at_hand(&mut self, size: usize) -> Option<*mut sdk::Object> {
+        let size_bytes = size as u64;
+        if size_bytes > self.at_hand_bytes_max || self.attempt.initializing || self.cancelled() {
+            return None;
+        }
+        let object = self.outputs.fresh()?;
+        let units = Extent::units_for(size_bytes);
+        let credit_bytes = self.end.credit_total_bytes();
+        let extent = self.memory.allocate_at_hand(units, credit_bytes)?;
+        let ordinal = self.attempt.direct_objects;
+        self.attempt.direct_objects = ordinal + 1;
+        let data = self.own_base.wrapping_add(extent.offset_bytes() as usize);
+        object.state.set(State::Unsent);
+        object.begin_output(data, size, extent, self.frame.session);
+        let label = Label::Auto {
+            invocation: self.frame.invocation,
+            ordinal,
+        };
+        object.name_output(Target::Next, ordinal, label);
+        object.bucket.set(NO_BUCKET);
+        object.bucket_name.set(c"".as_ptr());
+        let handle = object.handle();
+        self.outputs.take_fresh();
+        Some(handle)
     }
 
     fn truncate(&mut self, object: &Object, size: usize) -> Call<()> {
@@ -452,8 +474,26 @@ fn out_of_memory(size_bytes: u64, error: &AllocError) -> Fault {
     )
 }
 
+/// What is asked for most is at hand; anything else is asked for again from the start.
 pub(super) unsafe extern "C" fn create(
     ctx: *mut sdk::Ctx,
+    bucket: *const c_char,
+    key: *const c_char,
+    size: usize,
+) -> *mut sdk::Object {
+    if bucket.is_null()
+        && key.is_null()
+        && let Some(runtime) = runtime(ctx)
+        && let Some(object) = runtime.create_at_hand(size)
+    {
+        return object;
+    }
+    create_slowly(ctx, bucket, key, size)
+}
+
+#[inline(never)]
+fn create_slowly(
+    ctx: *const sdk::Ctx,
     bucket: *const c_char,
     key: *const c_char,
     size: usize,
