@@ -15,7 +15,7 @@ mod steering;
 use std::ffi::{c_char, c_int};
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use pheromone_sdk as sdk;
 use pheromone_shm::limits::down;
@@ -24,6 +24,7 @@ use pheromone_shm::message::{GROUP_BYTES_MAX, KEY_BYTES_MAX};
 
 use crate::fault::{Call, Fault};
 use crate::objects::{Object, State, why_not_unsent};
+use crate::output;
 use crate::runtime::Runtime;
 use crate::threads;
 
@@ -39,8 +40,6 @@ static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(std::ptr::null_mut());
 static CURRENT: AtomicPtr<sdk::Ctx> = AtomicPtr::new(std::ptr::null_mut());
 static OPENED: AtomicUsize = AtomicUsize::new(0);
 static CANCELLING: OnceLock<Mapping> = OnceLock::new();
-/// The invocation that runs; 0 between invocations.
-static INVOCATION: AtomicU64 = AtomicU64::new(0);
 
 struct Handles([sdk::Ctx; HANDLES]);
 
@@ -161,16 +160,16 @@ pub fn watch_cancelling(down: BorrowedFd<'_>) -> std::io::Result<()> {
 
 /// Whether the invocation that runs has been cancelled.
 fn cancelled_now() -> bool {
-    let invocation = INVOCATION.load(Ordering::Relaxed);
+    let runs = !CURRENT.load(Ordering::Relaxed).is_null();
     let word = CANCELLING
         .get()
         .map(|mapping| mapping.word(down::CANCELLED));
-    invocation != 0 && word.is_some_and(|word| word.load(Ordering::Relaxed) == invocation)
+    runs && word.is_some_and(|word| word.load(Ordering::Relaxed) == output::invocation())
 }
 
-/// Opens an invocation: the handle for its function.
-pub fn open(invocation: u64) -> *mut sdk::Ctx {
-    INVOCATION.store(invocation, Ordering::Relaxed);
+/// Opens the invocation that [`output::begin`] has named: the handle for its function.
+#[inline(always)]
+pub fn open() -> *mut sdk::Ctx {
     // One thread opens invocations, so this needs no atomic addition.
     let at = OPENED.load(Ordering::Relaxed);
     OPENED.store((at + 1) % HANDLES, Ordering::Relaxed);
@@ -180,8 +179,8 @@ pub fn open(invocation: u64) -> *mut sdk::Ctx {
 }
 
 /// Its function has returned: its handle is good for nothing.
+#[inline(always)]
 pub fn close() {
-    INVOCATION.store(0, Ordering::Relaxed);
     CURRENT.store(std::ptr::null_mut(), Ordering::Relaxed);
 }
 
@@ -432,7 +431,7 @@ impl Runtime {
     }
 
     /// The function that runs.
-    #[inline]
+    #[inline(always)]
     fn own(&self) -> &crate::names::Function {
         &self.names.functions[usize::from(self.frame.function)]
     }

@@ -16,7 +16,7 @@ use pheromone_shm::region::Window;
 use crate::in_place::Step;
 use crate::names::Names;
 use crate::objects::{
-    ASKED, AUTO_KEY_BYTES_MAX, Label, Object, Objects, State, parse_auto_key, write_auto_key,
+    AUTO_KEY_BYTES_MAX, Label, Object, Objects, State, parse_auto_key, write_auto_key,
 };
 use crate::populate;
 use crate::strings::Strings;
@@ -36,6 +36,15 @@ static AUTO_TEXTS_USED: AtomicBool = AtomicBool::new(false);
 #[error("the scheduler said something impossible: {0}")]
 pub struct Broken(pub String);
 
+impl Broken {
+    /// Ends the process.
+    #[cold]
+    #[inline(never)]
+    pub fn give_up(self) -> ! {
+        crate::runtime::give_up(&self.to_string())
+    }
+}
+
 /// One invocation.
 pub struct Frame {
     /// Which function.
@@ -46,30 +55,37 @@ pub struct Frame {
     pub attempt: u32,
     /// Its id.
     pub invocation: u64,
-    /// Its session.
-    pub session: u64,
+    /// What it has in common with what follows it in place.
+    pub chain: Chain,
     /// `NO_DEADLINE` for none: the session's, until the function is called.
     pub deadline_ns: u64,
-    /// Until then its session lives, whatever the attempt's timeout; `NO_DEADLINE` for ever.
-    session_deadline_ns: u64,
     /// `NO_DEADLINE` for none.
     timeout_ns: u64,
     /// How many inputs there are, fetched or not.
     pub input_count: u32,
-    /// What `phr_parallelism` gives.
-    pub parallelism: u16,
-    /// Somebody waits for a response.
-    pub has_caller: bool,
     /// Start and end of the window or batch that fired.
     pub window: Option<(u64, u64)>,
-    /// Request headers: name, NUL, value, NUL, repeated.
-    pub headers: Option<Headers>,
     inputs: Objects,
     found: Objects,
     request: Objects,
     strings: Strings,
     /// Open addressing over the inputs' keys: number + 1, or 0. Empty until it is asked for.
     index: Vec<u32>,
+}
+
+/// What invocations that follow each other in place have in common.
+#[derive(Clone, Copy)]
+pub struct Chain {
+    /// Their session.
+    pub session: u64,
+    /// Until then the session lives, whatever an attempt's timeout; `NO_DEADLINE` for ever.
+    deadline_ns: u64,
+    /// Request headers: name, NUL, value, NUL, repeated.
+    pub headers: Option<Headers>,
+    /// What `phr_parallelism` gives.
+    pub parallelism: u16,
+    /// Somebody waits for a response.
+    pub has_caller: bool,
 }
 
 /// A block of headers in the region of requests.
@@ -87,15 +103,17 @@ impl Frame {
             trigger: 0,
             attempt: 0,
             invocation: 0,
-            session: 0,
+            chain: Chain {
+                session: 0,
+                deadline_ns: 0,
+                headers: None,
+                parallelism: 0,
+                has_caller: false,
+            },
             deadline_ns: 0,
-            session_deadline_ns: 0,
             timeout_ns: 0,
             input_count: 0,
-            parallelism: 0,
-            has_caller: false,
             window: None,
-            headers: None,
             inputs: Objects::new(api),
             found: Objects::new(api),
             request: Objects::new(api),
@@ -104,36 +122,34 @@ impl Frame {
         }
     }
 
+    /// Takes over a dispatch as most are, with its one input, whose key is automatic.
+    ///
+    /// # Errors
+    /// When it points outside the window.
+    #[inline(always)]
+    pub fn begin_short(
+        &mut self,
+        dispatch: &Dispatch<'_>,
+        input: &Input<'_>,
+        window: &Window,
+        names: &Names,
+    ) -> Result<(), Broken> {
+        self.begin_numbers(dispatch, None, names)?;
+        let object = self.inputs.add();
+        hold_here(object, input, &mut self.strings, window, names)
+    }
+
     /// Takes over a dispatch; its inputs follow by [`Frame::hold_input`].
     ///
     /// # Errors
     /// When it points outside the window.
-    #[inline]
     pub fn begin(
         &mut self,
         dispatch: &Dispatch<'_>,
         window: &Window,
         names: &Names,
     ) -> Result<(), Broken> {
-        if usize::from(dispatch.function) >= names.functions.len() {
-            return Err(Broken(format!(
-                "there is no function number {}",
-                dispatch.function
-            )));
-        }
-        self.function = dispatch.function;
-        self.trigger = dispatch.trigger;
-        self.attempt = dispatch.attempt;
-        self.invocation = dispatch.invocation;
-        self.session = dispatch.session;
-        self.deadline_ns = dispatch.deadline_ns;
-        self.session_deadline_ns = dispatch.deadline_ns;
-        self.timeout_ns = dispatch.timeout_ns;
-        self.input_count = dispatch.input_count;
-        self.parallelism = dispatch.parallelism;
-        self.has_caller = dispatch.has_caller;
-        self.window = dispatch.window;
-        self.headers = match dispatch.headers {
+        let headers = match dispatch.headers {
             None => None,
             Some(block) => {
                 let size_bytes = u64::from(block.size_bytes);
@@ -144,6 +160,7 @@ impl Frame {
                 })
             }
         };
+        self.begin_numbers(dispatch, headers, names)?;
         if let Some(request) = &dispatch.request {
             let object = self.request.add();
             hold(object, request, &mut self.strings, window, names)?;
@@ -152,39 +169,59 @@ impl Frame {
         Ok(())
     }
 
-    /// Takes over what follows an invocation in place, with its one input, an output of that.
     #[inline(always)]
-    pub fn begin_after(&mut self, before: &Self, step: &Step, invocation: u64, output: &Object) {
+    fn begin_numbers(
+        &mut self,
+        dispatch: &Dispatch<'_>,
+        headers: Option<Headers>,
+        names: &Names,
+    ) -> Result<(), Broken> {
+        if usize::from(dispatch.function) >= names.functions.len() {
+            return Err(no_function(dispatch.function));
+        }
+        self.function = dispatch.function;
+        self.trigger = dispatch.trigger;
+        self.attempt = dispatch.attempt;
+        self.invocation = dispatch.invocation;
+        self.chain = Chain {
+            session: dispatch.session,
+            deadline_ns: dispatch.deadline_ns,
+            headers,
+            parallelism: dispatch.parallelism,
+            has_caller: dispatch.has_caller,
+        };
+        self.deadline_ns = dispatch.deadline_ns;
+        self.timeout_ns = dispatch.timeout_ns;
+        self.input_count = dispatch.input_count;
+        self.window = dispatch.window;
+        Ok(())
+    }
+
+    /// Where the only input of an invocation goes of which nothing is known yet, if there is room.
+    #[inline(always)]
+    pub fn first_input(&self) -> Option<&Object> {
+        self.inputs.first_fresh()
+    }
+
+    /// Makes a place for a first input, for the invocations after this one too.
+    pub fn make_room(&mut self) {
+        self.inputs.make_room();
+    }
+
+    /// Takes over what follows an invocation in place, whose one input is where
+    /// [`Frame::first_input`] says.
+    #[inline(always)]
+    pub fn begin_after(&mut self, before: &Self, step: &Step, invocation: u64) {
         self.function = step.function;
         self.trigger = step.trigger;
         self.attempt = 1;
         self.invocation = invocation;
-        self.session = before.session;
-        self.deadline_ns = before.session_deadline_ns;
-        self.session_deadline_ns = before.session_deadline_ns;
+        self.chain = before.chain;
+        self.deadline_ns = before.chain.deadline_ns;
         self.timeout_ns = step.timeout_ns;
         self.input_count = 1;
-        self.parallelism = before.parallelism;
-        self.has_caller = before.has_caller;
         self.window = None;
-        self.headers = before.headers;
-        let input = self.inputs.add();
-        input.state.set(State::Held);
-        input.data.set(output.data.get());
-        input.size_bytes.set(output.size_bytes.get());
-        input.label.set(output.label.get());
-        input
-            .auto_text
-            .store(std::ptr::null_mut(), Ordering::Relaxed);
-        input.group.set(c"".as_ptr());
-        input.session.set(before.session);
-        input.arrival_ns.store(ASKED, Ordering::Relaxed);
-        input.bucket.set(output.bucket.get());
-        input.bucket_name.set(output.bucket_name.get());
-        input.attached.set(0);
-        input.attached_here.set(None);
-        // This process has written it.
-        input.populated.set(true);
+        self.inputs.take_fresh();
     }
 
     /// The function is called now: its time begins.
@@ -319,8 +356,8 @@ impl Frame {
     pub fn clear(&mut self) {
         self.inputs.clear();
         // Most invocations have nothing else.
-        let others = self.found.len() | self.request.len() | self.index.len();
-        if others != 0 || !self.strings.is_empty() {
+        let others = self.found.len() | self.request.len() | self.index.len() | self.strings.len();
+        if others != 0 {
             self.clear_others();
         }
     }
@@ -354,7 +391,7 @@ fn clear_auto_texts() {
 }
 
 /// The address of a payload (or block) that has its bytes and one more in the window.
-#[inline]
+#[inline(always)]
 fn place(
     window: &Window,
     region: u16,
@@ -365,13 +402,42 @@ fn place(
     let fits = size_bytes < window.span_bytes().saturating_sub(start_bytes);
     match window.address(region, offset_units) {
         Some(address) if fits => Ok(address.as_ptr()),
-        _ => Err(Broken(format!(
-            "region {region} has no {size_bytes} bytes at unit {offset_units}"
-        ))),
+        _ => Err(no_place(region, offset_units, size_bytes)),
     }
 }
 
+#[cold]
+fn no_place(region: u16, offset_units: u32, size_bytes: u64) -> Broken {
+    Broken(format!(
+        "region {region} has no {size_bytes} bytes at unit {offset_units}"
+    ))
+}
+
+#[cold]
+fn no_function(function: u16) -> Broken {
+    Broken(format!("there is no function number {function}"))
+}
+
+#[cold]
+fn no_bucket(bucket: u16) -> Broken {
+    Broken(format!("there is no bucket number {bucket}"))
+}
+
+/// An object holds what an input says of it.
+#[inline(never)]
 fn hold(
+    object: &Object,
+    input: &Input<'_>,
+    strings: &mut Strings,
+    window: &Window,
+    names: &Names,
+) -> Result<(), Broken> {
+    hold_here(object, input, strings, window, names)
+}
+
+/// The same, compiled for the caller's inputs.
+#[inline(always)]
+fn hold_here(
     object: &Object,
     input: &Input<'_>,
     strings: &mut Strings,
@@ -380,10 +446,7 @@ fn hold(
 ) -> Result<(), Broken> {
     let data = place(window, input.region, input.offset_units, input.size_bytes)?;
     let Some(bucket_name) = names.bucket(input.bucket) else {
-        return Err(Broken(format!(
-            "there is no bucket number {}",
-            input.bucket
-        )));
+        return Err(no_bucket(input.bucket));
     };
     let label = match input.key {
         InputKey::Auto {

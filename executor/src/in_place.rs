@@ -7,7 +7,7 @@
 use pheromone_sdk as sdk;
 use pheromone_shm::message::{FromExecutor, NO_TRIGGER, Target};
 
-use crate::objects::{Label, Object};
+use crate::objects::Object;
 use crate::protocol::{Program, Successor};
 use crate::runtime::Runtime;
 
@@ -79,7 +79,7 @@ impl Continuation {
     }
 
     /// An attempt of this function begins.
-    #[inline]
+    #[inline(always)]
     pub fn begin(&mut self, function: u16) {
         self.is_open = matches!(self.functions.get(usize::from(function)), Some(Some(_)));
     }
@@ -90,7 +90,7 @@ impl Continuation {
     }
 
     /// What an object of this function for this target fires.
-    #[inline]
+    #[inline(always)]
     fn step(&self, sender: u16, target: Target) -> Option<&Step> {
         let (table, at) = match target {
             Target::Bucket(bucket) => (&self.buckets, bucket),
@@ -102,34 +102,34 @@ impl Continuation {
 }
 
 impl Runtime {
-    /// Publishes an object, without group or delay, so that this process goes on with what it
-    /// fires. False: nothing has been said, since that cannot be.
+    /// Whether the attempt may still make an offer, and something is granted.
     #[inline(always)]
-    pub fn offer(&mut self, object: &Object, target: Target) -> bool {
-        if !self.continuation.is_open || self.is_wanted_elsewhere() {
+    pub fn may_offer(&self) -> bool {
+        self.continuation.is_open && self.end.is_granted()
+    }
+
+    /// Publishes an object with an automatic key, without group or delay, so that this process goes
+    /// on with what it fires. False: nothing has been said, since that cannot be. The caller has
+    /// looked whether the invocation is cancelled and [may offer](Self::may_offer), and rings.
+    #[inline(always)]
+    pub fn offer(&mut self, object: &Object, target: Target, ordinal: u32) -> bool {
+        if self.has_other_work() {
             return false;
         }
         let Some(step) = self.continuation.step(self.frame.function, target) else {
             return false;
         };
-        let (Some(entry), Label::Auto { ordinal, .. }) = (step.entry, object.label.get()) else {
+        let (Some(entry), Some(input)) = (step.entry, self.next.frame.first_input()) else {
             return false;
         };
-        let Some(invocation) = self.end.next_offer() else {
+        let Some(offer) = self.end.next_offer() else {
             return false;
         };
-        self.end.offer(invocation);
-        self.end.send_in_place(&FromExecutor::Offer {
-            target,
-            extent: object.extent.get(),
-            size_bytes: object.size_bytes.get(),
-            ordinal,
-            invocation,
-        });
+        let (extent, size_bytes) = (object.extent.get(), object.size_bytes.get());
+        let invocation = offer.say(target, extent, size_bytes, ordinal);
         self.next.offered = Some(entry);
-        self.next
-            .frame
-            .begin_after(&self.frame, step, invocation, object);
+        input.continue_output(object, self.frame.chain.session);
+        self.next.frame.begin_after(&self.frame, step, invocation);
         self.continuation.is_open = false;
         true
     }
@@ -140,12 +140,16 @@ impl Runtime {
     #[inline(always)]
     pub fn go_on(&mut self) -> Option<sdk::FunctionEntry> {
         let entry = self.next.offered?;
-        if self.is_wanted_elsewhere() || !self.end.take_offer(self.next.frame.invocation) {
+        if self.has_other_work() || self.cancelled() {
             return None;
         }
-        let discarded = self.discard_unsent();
-        self.end
-            .send_in_place(&FromExecutor::Continue { discarded });
+        let discarded = self.outputs.unsent() as u32;
+        let room = self.end.take_offer(self.next.frame.invocation)?;
+        room.say(&FromExecutor::Continue { discarded });
+        self.end.ring();
+        if discarded > 0 {
+            self.discard_unsent();
+        }
         self.forget_outputs();
         self.frame.clear();
         std::mem::swap(&mut self.frame, &mut self.next.frame);

@@ -136,6 +136,7 @@ impl Names {
     }
 
     /// Its name; "" for [`NO_BUCKET`], `None` for an index without a meaning.
+    #[inline(always)]
     pub fn bucket(&self, index: u16) -> Option<*const c_char> {
         if index == NO_BUCKET {
             return Some(c"".as_ptr());

@@ -152,6 +152,26 @@ impl Object {
         self.label.set(label);
     }
 
+    /// An output of the invocation before, in the same session, becomes this one's input.
+    #[inline(always)]
+    pub fn continue_output(&self, output: &Self, session: u64) {
+        self.state.set(State::Held);
+        // This process has written it.
+        self.populated.set(true);
+        self.bucket.set(output.bucket.get());
+        self.data.set(output.data.get());
+        self.size_bytes.set(output.size_bytes.get());
+        self.label.set(output.label.get());
+        self.auto_text
+            .store(std::ptr::null_mut(), Ordering::Relaxed);
+        self.session.set(session);
+        self.arrival_ns.store(ASKED, Ordering::Relaxed);
+        self.group.set(c"".as_ptr());
+        self.bucket_name.set(output.bucket_name.get());
+        self.attached.set(0);
+        self.attached_here.set(None);
+    }
+
     /// When it arrived, CLOCK_MONOTONIC.
     pub fn arrival_ns(&self) -> u64 {
         let known_ns = self.arrival_ns.load(Ordering::Relaxed);
@@ -243,6 +263,21 @@ impl Objects {
         (self.used < self.room).then(|| self.place(self.used))
     }
 
+    /// As [`Objects::fresh`], where none is in use.
+    #[inline(always)]
+    pub fn first_fresh(&self) -> Option<&Object> {
+        debug_assert_eq!(self.used, 0);
+        (self.room > 0).then(|| self.place(0))
+    }
+
+    /// Makes room for one more.
+    #[inline(always)]
+    pub fn make_room(&mut self) {
+        if self.used == self.room {
+            self.grow();
+        }
+    }
+
     /// The object that [`Objects::fresh`] gave is in use from here on.
     #[inline(always)]
     pub fn take_fresh(&mut self) {
@@ -253,9 +288,7 @@ impl Objects {
     /// One more object, of whatever content.
     #[inline(always)]
     pub fn add(&mut self) -> &Object {
-        if self.used == self.room {
-            self.grow();
-        }
+        self.make_room();
         self.used += 1;
         self.place(self.used - 1)
     }
@@ -266,9 +299,9 @@ impl Objects {
         debug_assert!(number < self.room);
         if number < CHUNK_OBJECTS {
             let place = self.first.as_ptr().wrapping_add(number);
-            // SAFETY: there is room for it, so there is a first chunk, and it is one of that. Chunks
-            // live until `clear` or `drop`, which take `&mut self`; nobody makes a `&mut` to a chunk
-            // in between.
+            // SAFETY: there is room for it, so there is a first chunk, and it is one of that.
+            // Chunks live until `clear` or `drop`, which take `&mut self`; nobody makes a `&mut` to
+            // a chunk in between.
             unsafe { &*place }
         } else {
             self.place_beyond(number)
@@ -337,8 +370,9 @@ impl Drop for Objects {
 /// The outputs of one invocation: created, then sent, answered with, or given back.
 pub struct Outputs {
     objects: Objects,
-    /// Numbers of structs whose object is gone, in the order in which they went.
+    /// Numbers of structs whose object is gone, in the order in which they went, and room for more.
     gone: Vec<u32>,
+    gone_count: usize,
     /// How many of those, from the first on, are in use again.
     reused: usize,
     unsent: usize,
@@ -350,6 +384,7 @@ impl Outputs {
         Self {
             objects: Objects::new(api),
             gone: Vec::new(),
+            gone_count: 0,
             reused: 0,
             unsent: 0,
         }
@@ -388,7 +423,7 @@ impl Outputs {
     /// So many are gone that the first of them is used again.
     #[inline(always)]
     fn has_old(&self) -> bool {
-        self.gone.len() - self.reused > QUARANTINE
+        self.gone_count - self.reused > QUARANTINE
     }
 
     /// The struct whose object has been gone for the longest time.
@@ -397,24 +432,44 @@ impl Outputs {
         let number = self.gone[self.reused] as usize;
         self.reused += 1;
         if self.reused == QUARANTINE {
-            self.gone.drain(..self.reused);
+            self.gone.copy_within(self.reused..self.gone_count, 0);
+            self.gone_count -= self.reused;
             self.reused = 0;
         }
         self.objects.at(number)
     }
 
-    /// Whether an object can end without a look for memory.
+    /// Whether there is room to note that one more is gone.
     #[inline(always)]
-    pub fn can_end(&self) -> bool {
-        self.gone.len() < self.gone.capacity()
+    pub fn has_room(&self) -> bool {
+        self.gone_count < self.gone.len()
+    }
+
+    /// Makes that room.
+    pub fn make_room(&mut self) {
+        if !self.has_room() {
+            let len = CHUNK_OBJECTS.max(2 * self.gone_count);
+            self.gone.resize(len, 0);
+        }
     }
 
     /// An unsent object is no longer its function's.
-    #[inline(always)]
+    #[inline]
     pub fn end(&mut self, object: &Object, state: State) {
+        self.make_room();
+        self.end_at_once(object, state);
+    }
+
+    /// The same, where there is room for it.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[inline(always)]
+    pub fn end_at_once(&mut self, object: &Object, state: State) {
         debug_assert_eq!(object.state.get(), State::Unsent);
         object.state.set(state);
-        self.gone.push(object.number.get());
+        self.gone[self.gone_count] = object.number.get();
+        self.gone_count += 1;
         self.unsent -= 1;
     }
 
@@ -441,7 +496,7 @@ impl Outputs {
     #[inline]
     pub fn clear(&mut self) {
         self.objects.clear();
-        self.gone.clear();
+        self.gone_count = 0;
         self.reused = 0;
         self.unsent = 0;
     }
@@ -557,6 +612,49 @@ mod tests {
             outputs.objects.len()
         );
         assert_eq!(outputs.unsent(), 0);
+    }
+
+    #[test]
+    fn what_is_at_hand_is_what_would_be_created() {
+        let mut outputs = Outputs::new(api());
+        assert!(outputs.fresh().is_none(), "there is no memory yet");
+        for number in 0..3 * CHUNK_OBJECTS {
+            if number % CHUNK_OBJECTS == 0 {
+                assert!(outputs.fresh().is_none(), "a chunk is full");
+                assert_eq!(outputs.create().number.get() as usize, number);
+            } else {
+                let object = outputs.fresh().expect("the chunk has room");
+                object.state.set(State::Unsent);
+                assert_eq!(object.number.get() as usize, number);
+                outputs.take_fresh();
+            }
+            assert_eq!(outputs.unsent(), number + 1);
+        }
+        outputs.clear();
+        let mut ended = 0;
+        while let Some(object) = outputs.fresh() {
+            object.state.set(State::Unsent);
+            let handle = object.handle();
+            outputs.take_fresh();
+            if !outputs.has_room() {
+                outputs.make_room();
+            }
+            // SAFETY: the arena is alive.
+            let object = unsafe { Object::from_handle(handle, api()) }.expect("ours");
+            outputs.end_at_once(object, State::Sent);
+            ended += 1;
+        }
+        assert_eq!((ended, outputs.unsent()), (3 * CHUNK_OBJECTS, 0));
+        let mut used = ended;
+        while used <= QUARANTINE {
+            let handle = outputs.create().handle();
+            // SAFETY: the arena is alive.
+            let object = unsafe { Object::from_handle(handle, api()) }.expect("ours");
+            outputs.end(object, State::Sent);
+            used += 1;
+        }
+        assert!(outputs.fresh().is_none(), "an old one comes first");
+        assert_eq!(outputs.create().number.get(), 0);
     }
 
     #[test]

@@ -208,7 +208,7 @@ pub fn start(pipe: c_int, limit_bytes: u64) {
 }
 
 /// Text from here on is of this attempt.
-#[inline]
+#[inline(always)]
 pub fn begin(session: u64, invocation: u64, function: u16) {
     // One thread begins attempts, so this needs no atomic addition.
     let serial = SERIAL.load(Ordering::Relaxed).wrapping_add(1);
@@ -216,6 +216,11 @@ pub fn begin(session: u64, invocation: u64, function: u16) {
     SESSION.store(session, Ordering::Relaxed);
     INVOCATION.store(invocation, Ordering::Relaxed);
     FUNCTION.store(function, Ordering::Relaxed);
+}
+
+/// The invocation of the present attempt, or of the last.
+pub fn invocation() -> u64 {
+    INVOCATION.load(Ordering::Relaxed)
 }
 
 /// Writes text of one kind; text without a line's end waits for it, but for the log's.
@@ -227,7 +232,7 @@ pub fn write(kind: OutputKind, text: &[u8]) {
 }
 
 /// Sends unfinished lines: the attempt has returned, or the process leaves.
-#[inline]
+#[inline(always)]
 pub fn flush() {
     if PARTIAL.load(Ordering::Relaxed) {
         send_unfinished();

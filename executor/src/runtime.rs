@@ -68,9 +68,6 @@ pub struct Runtime {
     pub attempt: Attempt,
     /// Automatic keys made in this attempt, by bucket.
     pub ordinals: Ordinals,
-    last_error: Vec<u8>,
-    failure: Vec<u8>,
-    failure_status: i32,
     /// What it goes on with by itself.
     pub continuation: Continuation,
     /// What it decides about, where it is a custom trigger's process.
@@ -82,10 +79,13 @@ struct Code {
     library: String,
     library_origin: String,
     symbol: String,
+    /// What is called, once it is loaded and initialized.
+    ready: Option<sdk::FunctionEntry>,
     state: CodeState,
     local: Local,
 }
 
+/// How far a function is that is not ready.
 enum CodeState {
     NotLoaded,
     Unusable(LoadError),
@@ -93,7 +93,6 @@ enum CodeState {
     Loaded(sdk::FunctionEntry, sdk::FunctionEntry),
     /// Its initializer has failed: status and message.
     NotInitialized(i32, Vec<u8>),
-    Ready(sdk::FunctionEntry),
 }
 
 /// `phr_set_local`.
@@ -126,37 +125,84 @@ impl Local {
 pub struct Attempt {
     /// An initializer runs, not the function.
     pub initializing: bool,
+    /// Direct objects it has created.
+    pub direct_objects: u32,
+    /// The notes are not those of a new attempt.
+    is_noted: bool,
+    notes: Notes,
+}
+
+/// What most attempts leave as it is.
+pub struct Notes {
     /// Sessions that it has answered, or failed.
     pub answered: Vec<u64>,
     /// Of answers to come.
     pub http_status: u16,
     /// Of answers to come; empty for the default.
     pub content_type: Vec<u8>,
-    /// Direct objects it has created.
-    pub direct_objects: u32,
     /// Status of the last failed call.
     pub last_status: i32,
+    /// The sentence of that call, zero-terminated.
+    last_error: Vec<u8>,
+    /// Of `phr_fail`.
+    failure: Vec<u8>,
+    failure_status: i32,
 }
 
 impl Attempt {
     fn new() -> Self {
         Self {
             initializing: false,
-            answered: Vec::new(),
-            http_status: HTTP_STATUS_DEFAULT,
-            content_type: Vec::new(),
             direct_objects: 0,
-            last_status: sdk::OK,
+            is_noted: false,
+            notes: Notes {
+                answered: Vec::new(),
+                http_status: HTTP_STATUS_DEFAULT,
+                content_type: Vec::new(),
+                last_status: sdk::OK,
+                last_error: vec![0],
+                failure: Vec::new(),
+                failure_status: sdk::OK,
+            },
         }
     }
 
+    /// Its notes.
+    #[inline]
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Its notes, to be changed.
+    #[inline]
+    pub fn note(&mut self) -> &mut Notes {
+        self.is_noted = true;
+        &mut self.notes
+    }
+
+    #[inline(always)]
     fn begin(&mut self, initializing: bool) {
         self.initializing = initializing;
+        self.direct_objects = 0;
+        if self.is_noted {
+            self.is_noted = false;
+            self.notes.clear();
+        }
+    }
+}
+
+impl Notes {
+    #[cold]
+    #[inline(never)]
+    fn clear(&mut self) {
         self.answered.clear();
         self.http_status = HTTP_STATUS_DEFAULT;
         self.content_type.clear();
-        self.direct_objects = 0;
         self.last_status = sdk::OK;
+        self.last_error.clear();
+        self.last_error.push(0);
+        self.failure.clear();
+        self.failure_status = sdk::OK;
     }
 }
 
@@ -192,8 +238,12 @@ impl Ordinals {
 struct Environments {
     sets: Vec<Vec<(CString, CString)>>,
     of_function: Vec<usize>,
-    current: Option<usize>,
+    /// [`NO_SET`] where it is none of them.
+    current: usize,
 }
+
+/// No number of a set.
+const NO_SET: usize = usize::MAX;
 
 impl Environments {
     fn new(program: &Program) -> Self {
@@ -220,29 +270,29 @@ impl Environments {
         Self {
             sets,
             of_function,
-            current: None,
+            current: NO_SET,
         }
     }
 
     /// Makes the process's environment empty.
     fn clear(&mut self) {
-        self.current = None;
+        self.current = NO_SET;
         // SAFETY: as in `apply`.
         unsafe { libc::clearenv() };
     }
 
     /// Makes the process's environment this function's.
-    #[inline]
+    #[inline(always)]
     fn apply(&mut self, function: u16) {
         let wanted = self.of_function[usize::from(function)];
-        if self.current != Some(wanted) {
+        if self.current != wanted {
             self.change(wanted);
         }
     }
 
     #[cold]
     fn change(&mut self, wanted: usize) {
-        self.current = Some(wanted);
+        self.current = wanted;
         // SAFETY: no function runs, and one that left threads behind costs the process, so nobody
         // else reads the environment.
         unsafe { libc::clearenv() };
@@ -307,6 +357,7 @@ impl Runtime {
             library: function.library.clone(),
             library_origin: function.library_origin.clone(),
             symbol: function.symbol.clone(),
+            ready: None,
             state: CodeState::NotLoaded,
             local: Local::NONE,
         };
@@ -339,9 +390,6 @@ impl Runtime {
                 counts: vec![0; program.buckets.len()],
                 used: Vec::new(),
             },
-            last_error: vec![0],
-            failure: Vec::new(),
-            failure_status: sdk::OK,
             continuation: Continuation::new(program),
             decider: Decider::new(program),
         }
@@ -353,6 +401,7 @@ impl Runtime {
     }
 
     /// Waits for a dispatch, which it makes the present frame, or for the events of a call.
+    #[inline(always)]
     fn wait_for_work(&mut self) -> Work {
         loop {
             if self.next.waits {
@@ -362,6 +411,9 @@ impl Runtime {
             }
             if self.leaving {
                 return Work::Nothing;
+            }
+            if self.take_short_dispatch() {
+                return Work::Dispatch;
             }
             match self.take() {
                 Taken::Nothing => {
@@ -412,20 +464,29 @@ impl Runtime {
         }
     }
 
+    /// Takes a dispatch as most are straight into the present frame, if that is what comes next.
+    #[inline(always)]
+    fn take_short_dispatch(&mut self) -> bool {
+        let Some((dispatch, input)) = self.end.receive_short_dispatch(&self.buffer) else {
+            return false;
+        };
+        let (window, names) = (&self.window, &self.names);
+        if let Err(broken) = self.frame.begin_short(&dispatch, &input, window, names) {
+            broken.give_up();
+        }
+        true
+    }
+
     /// Takes one message out of the ring, its content into frames.
+    #[inline(never)]
     fn take(&mut self) -> Taken {
         match self.try_take() {
             Ok(taken) => taken,
-            Err(broken) => give_up(&broken.to_string()),
+            Err(broken) => broken.give_up(),
         }
     }
 
     fn try_take(&mut self) -> Result<Taken, Broken> {
-        if let Some((dispatch, input)) = self.end.receive_short_dispatch(&self.buffer) {
-            let (window, names) = (&self.window, &self.names);
-            self.next.hold(&dispatch, [input], window, names)?;
-            return Ok(Taken::Dispatch);
-        }
         let received = self.end.receive(&mut self.buffer);
         let Some(message) = received.map_err(|garbled| Broken(garbled.to_string()))? else {
             return Ok(Taken::Nothing);
@@ -515,52 +576,59 @@ impl Runtime {
     }
 
     /// The frame's function is to be called: what it prints, and its environment, are its own.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&mut self) {
         self.begin_attempt(false);
         let function = self.frame.function;
-        output::begin(self.frame.session, self.frame.invocation, function);
+        output::begin(self.frame.chain.session, self.frame.invocation, function);
         self.environments.apply(function);
     }
 
-    #[inline]
+    #[inline(always)]
     fn begin_attempt(&mut self, initializing: bool) {
-        if self.attempt.last_status != sdk::OK {
-            self.last_error.clear();
-            self.last_error.push(0);
-        }
         self.attempt.begin(initializing);
-        self.failure.clear();
     }
 
     /// Keeps the sentence of a failed call.
     pub fn note_failure(&mut self, call: &str, status: i32, sentence: &str) {
-        self.attempt.last_status = status;
-        self.last_error.clear();
-        self.last_error.extend_from_slice(call.as_bytes());
-        self.last_error.extend_from_slice(b": ");
-        self.last_error
-            .extend(sentence.bytes().filter(|byte| *byte != 0));
-        truncate_text(&mut self.last_error, MESSAGE_BYTES_MAX);
-        self.last_error.push(0);
+        let notes = self.attempt.note();
+        notes.last_status = status;
+        notes.last_error.clear();
+        notes.last_error.extend_from_slice(call.as_bytes());
+        notes.last_error.extend_from_slice(b": ");
+        let text = sentence.bytes().filter(|byte| *byte != 0);
+        notes.last_error.extend(text);
+        truncate_text(&mut notes.last_error, MESSAGE_BYTES_MAX);
+        notes.last_error.push(0);
     }
 
     /// The sentence of the last failed call, zero-terminated.
     pub fn last_error(&self) -> &[u8] {
-        &self.last_error
+        &self.attempt.notes.last_error
     }
 
     /// Keeps the message of `phr_fail`.
     pub fn note_message(&mut self, status: i32, message: &[u8]) {
-        self.failure_status = status;
-        self.failure.clear();
-        self.failure.extend_from_slice(message);
-        truncate_text(&mut self.failure, MESSAGE_BYTES_MAX);
+        let notes = self.attempt.note();
+        notes.failure_status = status;
+        notes.failure.clear();
+        notes.failure.extend_from_slice(message);
+        truncate_text(&mut notes.failure, MESSAGE_BYTES_MAX);
     }
 
     /// The running function's local pointer.
     pub fn local(&mut self) -> &mut Local {
         &mut self.code[usize::from(self.frame.function)].local
+    }
+
+    /// Makes the process ready for the frame's function, where that has been called before: what is
+    /// called. `None` otherwise, and nothing has happened.
+    #[inline(always)]
+    fn prepare_again(&mut self) -> Option<sdk::FunctionEntry> {
+        let entry = self.code[usize::from(self.frame.function)].ready?;
+        self.enter();
+        self.begin_call();
+        Some(entry)
     }
 
     /// Makes the process ready for the frame's function, as far as that needs no user code but
@@ -570,18 +638,13 @@ impl Runtime {
         let function = usize::from(self.frame.function);
         if let CodeState::NotLoaded = self.code[function].state {
             self.code[function].state = match self.load(function) {
-                Ok((entry, None)) => self.note_ready(entry),
+                Ok((entry, None)) => return self.ready(entry),
                 Ok((entry, Some(initializer))) => CodeState::Loaded(entry, initializer),
                 Err(error) => CodeState::Unusable(error),
             };
         }
         match &self.code[function].state {
             CodeState::NotLoaded => unreachable!("it has been loaded above, or is unusable"),
-            CodeState::Ready(entry) => {
-                let entry = *entry;
-                self.begin_call();
-                Step::Run(entry)
-            }
             CodeState::Loaded(_, initializer) => Step::Initialize(*initializer),
             CodeState::Unusable(error) => {
                 let message = error.to_string().into_bytes();
@@ -593,15 +656,19 @@ impl Runtime {
         }
     }
 
-    /// The frame's function is loaded and initialized.
-    fn note_ready(&mut self, entry: sdk::FunctionEntry) -> CodeState {
+    /// The frame's function is loaded and initialized, and is called now.
+    fn ready(&mut self, entry: sdk::FunctionEntry) -> Step {
+        let function = self.frame.function;
+        self.code[usize::from(function)].ready = Some(entry);
         self.say(&FromExecutor::Loaded);
-        self.continuation.note_ready(self.frame.function, entry);
-        CodeState::Ready(entry)
+        self.continuation.note_ready(function, entry);
+        self.begin_call();
+        Step::Run(entry)
     }
 
     /// The frame's function is called next. With an app that keeps its requests nothing is gone on
     /// with, since a request lives in one frame.
+    #[inline(always)]
     fn begin_call(&mut self) {
         if self.frame.request().is_none() {
             self.continuation.begin(self.frame.function);
@@ -645,10 +712,8 @@ impl Runtime {
             unreachable!("only a loaded function is initialized");
         };
         if status == sdk::OK {
-            self.code[function].state = self.note_ready(entry);
             self.begin_attempt(false);
-            self.begin_call();
-            return Step::Run(entry);
+            return self.ready(entry);
         }
         self.code[function].state = CodeState::NotInitialized(status, message.clone());
         Step::Fail(Ending::InitFailed, status, message)
@@ -656,16 +721,17 @@ impl Runtime {
 
     /// The status that a return value stands for, and the failure's message.
     fn judge(&mut self, returned: i32) -> (i32, &[u8]) {
-        let last_error = &self.last_error[..self.last_error.len() - 1];
+        let notes = self.attempt.note();
+        let last_error = &notes.last_error[..notes.last_error.len() - 1];
         match returned {
             sdk::OK => (sdk::OK, &[]),
-            status if self.failure_status == status && !self.failure.is_empty() => {
-                (status, &self.failure)
+            status if notes.failure_status == status && !notes.failure.is_empty() => {
+                (status, &notes.failure)
             }
-            status if self.attempt.last_status == status => (status, last_error),
-            1..=255 | 0x101..=0x1ff => (returned, &self.failure),
+            status if notes.last_status == status => (status, last_error),
+            1..=255 | 0x101..=0x1ff => (returned, &notes.failure),
             status => {
-                self.failure.clear();
+                notes.failure.clear();
                 let name = sdk::status_name(status);
                 let sentence = if status < 0 && name.starts_with("PHR_") {
                     format!("it returned {name} ({status})")
@@ -675,32 +741,56 @@ impl Runtime {
                          PHR_PERMANENT(1 to 255) and PHR_E... are"
                     )
                 };
-                self.failure.extend_from_slice(sentence.as_bytes());
+                notes.failure.extend_from_slice(sentence.as_bytes());
                 let known = status < 0 && name.starts_with("PHR_");
-                (if known { status } else { sdk::EINVAL }, &self.failure)
+                (if known { status } else { sdk::EINVAL }, &notes.failure)
             }
         }
     }
 
     /// The function has returned: gives back what it left and says how it ended. What is to be
     /// called next, where this process goes on by itself.
-    #[inline]
+    #[inline(always)]
     fn finish(&mut self, returned: i32) -> Option<sdk::FunctionEntry> {
         output::flush();
-        let strays = threads::strays();
-        if returned != sdk::OK || strays > 0 {
-            self.fail(returned, strays);
+        if (returned != sdk::OK || !threads::is_alone()) && self.has_failed(returned) {
             return None;
         }
         let next = self.go_on();
         if next.is_none() {
-            self.complete(Ending::Returned, sdk::OK, &[]);
+            self.succeed();
         }
         next
     }
 
-    /// The function has failed, or has left so many threads behind.
+    /// Ends the attempt of a function that has returned [`sdk::OK`], as
+    /// [`complete`](Self::complete) does.
+    #[inline(always)]
+    fn succeed(&mut self) {
+        let discarded = self.discard_unsent();
+        self.end.send_known(&FromExecutor::Complete {
+            status: sdk::OK,
+            ending: Ending::Returned,
+            discarded,
+            message: &[],
+        });
+        self.forget_attempt();
+    }
+
+    /// Ends the attempt of a function that has failed, or has left threads behind. False: it has
+    /// not.
     #[cold]
+    #[inline(never)]
+    fn has_failed(&mut self, returned: i32) -> bool {
+        let strays = threads::strays();
+        if returned == sdk::OK && strays == 0 {
+            return false;
+        }
+        self.fail(returned, strays);
+        true
+    }
+
+    /// The function has failed, or has left so many threads behind.
     fn fail(&mut self, returned: i32, strays: usize) {
         let (status, message) = self.judge(returned);
         let mut text = [0; MESSAGE_BYTES_MAX];
@@ -737,7 +827,7 @@ impl Runtime {
     }
 
     /// Gives back what the attempt has created and not sent. How many.
-    #[inline]
+    #[inline(always)]
     pub fn discard_unsent(&mut self) -> u32 {
         let discarded = self.outputs.unsent() as u32;
         if discarded > 0 {
@@ -749,6 +839,7 @@ impl Runtime {
     }
 
     /// The attempt is over: pointers given to its function are valid no more.
+    #[inline(always)]
     fn forget_attempt(&mut self) {
         self.forget_outputs();
         self.frame.clear();
@@ -756,17 +847,17 @@ impl Runtime {
     }
 
     /// The same, of what the attempt has made.
-    #[inline]
+    #[inline(always)]
     pub fn forget_outputs(&mut self) {
         self.outputs.clear();
         self.ordinals.clear();
         forget_auto_texts();
     }
 
-    /// Whether there is something else for this process to do, or its invocation is cancelled.
-    #[inline]
-    pub fn is_wanted_elsewhere(&self) -> bool {
-        self.next.waits || self.leaving || self.cancelled()
+    /// Whether there is something else for this process to do.
+    #[inline(always)]
+    pub fn has_other_work(&self) -> bool {
+        self.next.waits || self.leaving
     }
 }
 
@@ -850,40 +941,50 @@ pub fn serve(mut runtime: Box<Runtime>) -> ! {
 }
 
 /// One dispatch, from loading its function to its completion, and what is gone on with by itself.
+#[inline(always)]
 fn run(runtime: *mut Runtime) {
+    // SAFETY: as in `serve`.
+    let known = unsafe { &mut *runtime }.prepare_again();
+    let mut next = known.or_else(|| prepare_first(runtime));
+    while let Some(entry) = next {
+        let returned = call(entry);
+        // SAFETY: as in `serve`: the function has returned.
+        next = unsafe { &mut *runtime }.finish(returned);
+    }
+}
+
+/// What is called for a dispatch of a function that has not been called before. `None`: it cannot
+/// be, and the attempt is over.
+#[cold]
+#[inline(never)]
+fn prepare_first(runtime: *mut Runtime) -> Option<sdk::FunctionEntry> {
     // SAFETY: as in `serve`. The reference ends before user code runs that can call back: a
     // library's constructors have no invocation to call with.
     let mut step = unsafe { &mut *runtime }.prepare();
     if let Step::Initialize(initializer) = step {
         // SAFETY: as in `serve`.
         unsafe { &mut *runtime }.begin_attempt(true);
-        let returned = call(initializer, runtime);
+        let returned = call(initializer);
         // SAFETY: as in `serve`: the initializer has returned.
         step = unsafe { &mut *runtime }.initialized(returned);
     }
     match step {
-        Step::Run(entry) => {
-            let mut next = Some(entry);
-            while let Some(entry) = next {
-                let returned = call(entry, runtime);
-                // SAFETY: as in `serve`: the function has returned.
-                next = unsafe { &mut *runtime }.finish(returned);
-            }
-        }
+        Step::Run(entry) => Some(entry),
         Step::Fail(ending, status, message) => {
             output::flush();
             // SAFETY: as in `serve`.
             unsafe { &mut *runtime }.complete(ending, status, &message);
+            None
         }
         Step::Initialize(_) => unreachable!("an initializer runs once"),
     }
 }
 
-/// Calls user code with the frame's invocation.
-#[inline]
-fn call(entry: sdk::FunctionEntry, runtime: *const Runtime) -> i32 {
-    // SAFETY: as in `serve`; no reference to it is alive.
-    let ctx = api::open(unsafe { (*runtime).frame.invocation });
+/// Calls user code with the frame's invocation, which has been [entered](Runtime::enter). No
+/// reference to the runtime may be alive.
+#[inline(always)]
+fn call(entry: sdk::FunctionEntry) -> i32 {
+    let ctx = api::open();
     // SAFETY: the library says by its mark that this is the function's entry, and what it does is
     // its author's business. `ctx` is valid until it returns.
     let returned = unsafe { entry(ctx) };

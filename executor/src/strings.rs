@@ -14,6 +14,7 @@ pub struct Strings {
     chunks: Vec<Vec<u8>>,
     /// The chunk that is being filled; those after it are empty.
     current: usize,
+    count: usize,
 }
 
 impl Strings {
@@ -22,6 +23,7 @@ impl Strings {
         Self {
             chunks: Vec::new(),
             current: 0,
+            count: 0,
         }
     }
 
@@ -35,20 +37,23 @@ impl Strings {
         let start = chunk.len();
         chunk.extend_from_slice(text);
         chunk.push(0);
-        chunk.as_ptr().wrapping_add(start).cast()
+        let string = chunk.as_ptr().wrapping_add(start).cast();
+        self.count += 1;
+        string
     }
 
-    /// Whether there is none.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.chunks.first().is_none_or(Vec::is_empty)
+    /// How many there are.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.count
     }
 
     /// Forgets all strings, and gives memory back where there was much.
     pub fn clear(&mut self) {
-        if self.is_empty() {
+        if self.count == 0 {
             return;
         }
+        self.count = 0;
         self.chunks.truncate(CHUNKS_KEPT);
         for chunk in self.chunks.iter_mut().take(self.current + 1) {
             chunk.clear();

@@ -31,24 +31,24 @@ pub fn runs_functions() -> bool {
     RUNS_FUNCTIONS.get()
 }
 
-/// How many threads there are beside the calling one.
-#[inline]
-pub fn strays() -> usize {
+/// Whether the calling thread is known to be alone: if not, [`strays`] says.
+#[inline(always)]
+pub fn is_alone() -> bool {
     let symbol = SINGLE_THREADED.load(Ordering::Relaxed);
-    if !symbol.is_null() {
-        // SAFETY: glibc declares it as a char that it changes while other threads run, so it is
-        // read as an atomic of that size.
-        let single = unsafe { AtomicI8::from_ptr(symbol) };
-        if single.load(Ordering::Relaxed) != 0 {
-            return 0;
-        }
+    if symbol.is_null() {
+        return false;
     }
-    look_for_strays()
+    // SAFETY: glibc declares it as a char that it changes while other threads run, so it is read as
+    // an atomic of that size.
+    let single = unsafe { AtomicI8::from_ptr(symbol) };
+    single.load(Ordering::Relaxed) != 0
 }
 
-/// The same, where threads have been started.
-#[cold]
-fn look_for_strays() -> usize {
+/// How many threads there are beside the calling one. One that has just been joined is waited for.
+pub fn strays() -> usize {
+    if is_alone() {
+        return 0;
+    }
     let until = Instant::now() + LEAVING;
     loop {
         let others = count().saturating_sub(1);

@@ -183,7 +183,7 @@ pub struct Allocator<P: Pages> {
     pages: P,
     span_units: u32,
     /// Offsets of free extents, by length.
-    quick: [Vec<u32>; QUICK_UNITS_MAX as usize + 1],
+    quick: Box<[Vec<u32>; QUICK_UNITS_MAX as usize + 1]>,
     quick_units: u64,
     warm: FreeMap,
     /// Whole pages only.
@@ -210,7 +210,7 @@ impl<P: Pages> Allocator<P> {
         Self {
             pages,
             span_units: span_units / PAGE_UNITS * PAGE_UNITS,
-            quick: [const { Vec::new() }; QUICK_UNITS_MAX as usize + 1],
+            quick: Box::new([const { Vec::new() }; QUICK_UNITS_MAX as usize + 1]),
             quick_units: 0,
             warm: FreeMap::default(),
             cold: FreeMap::default(),

@@ -61,10 +61,20 @@ impl Claim {
 }
 
 /// What an executor has been granted: invocation ids, a block of [`GRANT_HOPS`] at a time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Granted {
     block: u64,
     used: u64,
+}
+
+impl Default for Granted {
+    /// Nothing: the block that the word for nothing names is used up.
+    fn default() -> Self {
+        Self {
+            block: 0,
+            used: GRANT_HOPS,
+        }
+    }
 }
 
 impl Granted {
@@ -81,7 +91,7 @@ impl Granted {
                 used: 0,
             };
         }
-        if word == 0 || self.used == GRANT_HOPS {
+        if self.used == GRANT_HOPS {
             return None;
         }
         self.used += 1;

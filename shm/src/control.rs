@@ -26,7 +26,7 @@ use crate::limits::{
     RELEASE_SLOTS_AT_ONCE, RELEASES_PER_SLOT, down, up,
 };
 use crate::mapping::{Area, MappedSlots, Mapping, One, Shared};
-use crate::message::{Dispatch, Extent, FromExecutor, Input, ToExecutor};
+use crate::message::{Dispatch, Extent, FromExecutor, Input, Target, ToExecutor};
 use crate::ring::{Consumer, Producer, RingFull, SLOT_BYTES, SlotData};
 use crate::sync::{AtomicU32, AtomicU64, FutexWord, Ordering};
 pub use crate::wire::Garbled;
@@ -636,29 +636,55 @@ impl ExecutorEnd {
     /// sizes and lists before they get here.
     #[inline]
     pub fn send(&mut self, message: &FromExecutor<'_>) {
-        self.send_slot(wire::short_from_executor(message), message);
+        self.say_slot(wire::short_from_executor(message), message);
+        self.ring();
     }
 
-    /// As [`send`](Self::send), of an offer or of what follows from it. What breaks its own form is
+    /// As [`send`](Self::send), of what executors say most: an object with an automatic key and
+    /// neither group nor delay, a success, and what they say in place. What breaks its own form is
     /// noticed here in builds with debug assertions only; the scheduler ends whoever says it.
     ///
     /// # Panics
     /// As [`send`](Self::send), then.
     #[inline(always)]
-    pub fn send_in_place(&mut self, message: &FromExecutor<'_>) {
-        self.send_slot(wire::short_in_place(message), message);
+    pub fn send_known(&mut self, message: &FromExecutor<'_>) {
+        self.say_known(message);
+        self.ring();
+    }
+
+    /// As [`send_known`](Self::send_known), but for the ringing.
+    #[inline(always)]
+    pub fn say_known(&mut self, message: &FromExecutor<'_>) {
+        self.say_slot(wire::short_known(message), message);
+    }
+
+    /// Room for one message of one slot, where some is known of without a look at what the
+    /// scheduler has read.
+    #[inline(always)]
+    pub fn room(&mut self) -> Option<Room<'_>> {
+        self.publish.is_known_free(1).then_some(Room(self))
+    }
+
+    /// Looks what the scheduler has read, where there is not much room without that.
+    pub fn look_for_room(&mut self) {
+        self.is_heard();
+    }
+
+    /// Wakes the scheduler if it sleeps, after something was said without that.
+    #[inline(always)]
+    pub fn ring(&self) {
+        self.bell.ring_if_asleep();
     }
 
     #[inline(always)]
-    fn send_slot(&mut self, slot: Option<SlotData>, message: &FromExecutor<'_>) {
-        let is_sent = match slot {
+    fn say_slot(&mut self, slot: Option<SlotData>, message: &FromExecutor<'_>) {
+        let is_said = match slot {
             Some(slot) => self.publish.push_one(slot, &self.publish_consumed).is_ok(),
             None => false,
         };
-        if !is_sent {
+        if !is_said {
             self.send_copy(*message);
         }
-        self.bell.ring_if_asleep();
     }
 
     /// As [`send_any`](Self::send_any). A copy, so that nobody else's message need be in memory.
@@ -717,7 +743,7 @@ impl ExecutorEnd {
     /// Takes the scheduler's next message if it is a dispatch as most are, of one slot and with one
     /// input: it needs no private memory but registers. Anything else is left for
     /// [`receive`](Self::receive), which is given the same `buffer`.
-    #[inline]
+    #[inline(always)]
     pub fn receive_short_dispatch(
         &mut self,
         buffer: &MessageBuffer,
@@ -813,14 +839,16 @@ impl ExecutorEnd {
             let index = &self.release_consumed;
             let count = self.release.claim_plain(&mut self.released, index);
             for slot in &self.released[..count] {
-                let punched = slot[0] == wire::extent_word(PUNCHED);
-                let extents = slot[usize::from(punched)..].iter();
-                // A slot is filled from its start: no extent is the end of it.
-                for extent in extents.map(|word| wire::word_extent(*word)) {
-                    if extent.len_units == 0 {
-                        break;
+                if slot[0] == wire::extent_word(PUNCHED) {
+                    for extent in released(&slot[1..]) {
+                        let punched = true;
+                        take(Released { extent, punched });
                     }
-                    take(Released { extent, punched });
+                } else {
+                    for extent in released(slot) {
+                        let punched = false;
+                        take(Released { extent, punched });
+                    }
                 }
             }
             if count < self.released.len() {
@@ -829,35 +857,42 @@ impl ExecutorEnd {
         }
     }
 
-    /// The next invocation that this executor may offer to start by itself. None is granted, or the
-    /// scheduler has so much to read that it should not be left further behind.
+    /// Whether this executor may offer invocations at all.
     #[inline(always)]
-    pub fn next_offer(&mut self) -> Option<u64> {
-        let word = self.grant.load(Ordering::Relaxed);
-        if word == 0 || !self.is_heard() {
+    pub fn is_granted(&self) -> bool {
+        self.grant.load(Ordering::Relaxed) != 0
+    }
+
+    /// The next invocation that this executor may offer to start by itself, and room to say so.
+    /// `None`: nothing is granted, or the scheduler has so much to read, as far as is known, that
+    /// it should not be left further behind.
+    #[inline(always)]
+    pub fn next_offer(&mut self) -> Option<Offer<'_>> {
+        if !self.publish.is_known_free(HEARD_SLOTS) {
             return None;
         }
-        self.granted.next(word)
+        let invocation = self.granted.next(self.grant.load(Ordering::Relaxed))?;
+        Some(Offer {
+            end: self,
+            invocation,
+        })
     }
 
     /// A quarter of the publish ring is free.
     #[inline(always)]
     fn is_heard(&mut self) -> bool {
-        let consumed = &self.publish_consumed;
-        self.publish.has_room(PUBLISH_SLOTS / 4, consumed)
+        self.publish.has_room(HEARD_SLOTS, &self.publish_consumed)
     }
 
-    /// Offers an invocation, just before the message that says so.
-    #[inline]
-    pub fn offer(&mut self, invocation: u64) {
-        self.claim.offer(invocation);
-    }
-
-    /// Takes what was offered; the message that says so is to follow before anything is done about
-    /// it. False: it is not this executor's.
-    #[inline]
-    pub fn take_offer(&mut self, invocation: u64) -> bool {
-        self.is_heard() && self.claim.take(invocation)
+    /// Takes what was offered, and gives room to say so, which is to be used before anything is
+    /// done about it. `None`: it is not this executor's.
+    #[inline(always)]
+    pub fn take_offer(&mut self, invocation: u64) -> Option<Room<'_>> {
+        if self.is_heard() && self.claim.take(invocation) {
+            Some(Room(self))
+        } else {
+            None
+        }
     }
 
     /// Bytes of credit ever granted to this process.
@@ -870,6 +905,57 @@ impl ExecutorEnd {
     #[inline(always)]
     pub fn cancelled_invocation(&self) -> u64 {
         self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// The extents of a slot of the release ring. It is filled from its start: no extent is their end.
+#[inline(always)]
+fn released(words: &[u64]) -> impl Iterator<Item = Extent> {
+    let extents = words.iter().map(|word| wire::word_extent(*word));
+    extents.take_while(|extent| extent.len_units > 0)
+}
+
+/// Free slots of the publish ring with which an executor goes on by itself.
+const HEARD_SLOTS: usize = PUBLISH_SLOTS / 4;
+
+/// Room for one message of one slot. Whoever uses it [rings](ExecutorEnd::ring) soon.
+#[derive(Debug)]
+pub struct Room<'e>(&'e mut ExecutorEnd);
+
+impl Room<'_> {
+    /// Says something, as [`ExecutorEnd::send_known`] but for the ringing.
+    ///
+    /// # Panics
+    /// Of a message that is none of those.
+    #[inline(always)]
+    pub fn say(self, message: &FromExecutor<'_>) {
+        let slot = wire::short_known(message).expect("what is known of has one slot");
+        self.0.publish.put_one(slot);
+    }
+}
+
+/// An invocation that may be offered.
+#[derive(Debug)]
+pub struct Offer<'e> {
+    end: &'e mut ExecutorEnd,
+    invocation: u64,
+}
+
+impl Offer<'_> {
+    /// Offers it, as what this object fires, and says so. Which it is. The caller
+    /// [rings](ExecutorEnd::ring) soon.
+    #[inline(always)]
+    pub fn say(self, target: Target, extent: Extent, size_bytes: u64, ordinal: u32) -> u64 {
+        let Self { end, invocation } = self;
+        end.claim.offer(invocation);
+        Room(end).say(&FromExecutor::Offer {
+            target,
+            extent,
+            size_bytes,
+            ordinal,
+            invocation,
+        });
+        invocation
     }
 }
 

@@ -141,15 +141,22 @@ impl SleepWord {
             fence(Ordering::SeqCst);
         }
         let seen = self.0.value().load(Ordering::Relaxed);
-        if seen & 1 == 1 && seen != ended.load(Ordering::Relaxed) {
-            self.wake::<S>(seen);
-            ended.store(seen, Ordering::Relaxed);
+        if seen & 1 == 1 {
+            self.wake::<S>(seen, ended);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn wake<S: Steps>(&self, seen: u32) {
+    fn wake<S: Steps>(&self, seen: u32, ended: &AtomicU32) {
+        if seen != ended.load(Ordering::Relaxed) {
+            self.wake_from::<S>(seen);
+            ended.store(seen, Ordering::Relaxed);
+        }
+    }
+
+    /// Wakes the sleeper from this sleep.
+    fn wake_from<S: Steps>(&self, seen: u32) {
         for tries in 0..WAKES_MAX {
             if self.0.wake_all() > 0 || !S::AGAIN {
                 return;

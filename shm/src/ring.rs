@@ -122,11 +122,17 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
     /// Whether `count` slots are free now.
     #[inline(always)]
     pub fn has_room(&mut self, count: usize, consumer_index: &AtomicU64) -> bool {
-        let capacity = self.slots.len() as u64;
-        if self.position + count as u64 - self.consumed <= capacity {
+        if self.is_known_free(count) {
             return true;
         }
-        self.look(consumer_index) + capacity >= self.position + count as u64
+        self.look(consumer_index);
+        self.is_known_free(count)
+    }
+
+    /// Whether `count` slots are free as far as has been read.
+    #[inline(always)]
+    pub fn is_known_free(&self, count: usize) -> bool {
+        self.position + count as u64 - self.consumed <= self.slots.len() as u64
     }
 
     /// Whether the consumer has taken everything before this position.
@@ -171,13 +177,22 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Producer<S, O> {
     /// # Errors
     /// [`RingFull`]; nothing has been written.
     #[inline(always)]
-    pub fn push_one(
-        &mut self,
-        mut data: SlotData,
-        consumer_index: &AtomicU64,
-    ) -> Result<(), RingFull> {
+    pub fn push_one(&mut self, data: SlotData, consumer_index: &AtomicU64) -> Result<(), RingFull> {
+        if !self.has_room(1, consumer_index) {
+            return Err(RingFull);
+        }
+        self.put_one(data);
+        Ok(())
+    }
+
+    /// As [`Producer::push_one`], where a slot [is free](Producer::is_known_free): otherwise it
+    /// overwrites what has not been read.
+    #[inline(always)]
+    pub fn put_one(&mut self, mut data: SlotData) {
+        debug_assert!(self.is_known_free(1));
         data[0] = with_count(data[0], 1);
-        self.push_plain(&data, consumer_index)
+        self.write(0, &data, O::PUBLISH);
+        self.position += 1;
     }
 
     /// Writes one message of `data.len()` slots (1 to 10; the ring writes that count into byte 1 of
@@ -308,7 +323,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
 
     /// Takes the next message if it has one slot and that is one of those wanted. Anything else,
     /// right or wrong, is left for [`Consumer::pop`].
-    #[inline]
+    #[inline(always)]
     pub fn pop_one_if(&mut self, wanted: impl FnOnce(&SlotData) -> bool) -> Option<SlotData> {
         let (slot, expected) = self.slot(0);
         if slot.words[0].load(O::TAKE) != expected {
@@ -316,7 +331,7 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         }
         let mut out = [0; SLOT_DATA_WORDS];
         copy(slot, expected, &mut out).ok()?;
-        if out[0] != with_count(out[0], 1) || !wanted(&out) {
+        if out[0] >> 8 & 0xff != 1 || !wanted(&out) {
             return None;
         }
         self.position += 1;

@@ -590,12 +590,35 @@ pub(crate) fn short_from_executor(message: &FromExecutor<'_>) -> Option<SlotData
     }
 }
 
-/// The one slot of an offer, and of going on with it: as [`short_from_executor`], which has no time
-/// for them. Its form is the caller's word, and the scheduler's to judge.
+/// The same, and that of an offer and of going on with it, of those who know what they say: its
+/// form is the caller's word, and the scheduler's to judge.
 #[inline(always)]
-pub(crate) fn short_in_place(message: &FromExecutor<'_>) -> Option<SlotData> {
+pub(crate) fn short_known(message: &FromExecutor<'_>) -> Option<SlotData> {
     debug_assert!(Form::of(message).is_ok(), "{message:?}");
     match *message {
+        FromExecutor::Publish {
+            target,
+            extent,
+            size_bytes,
+            key: Key::Auto(_),
+            ordinal,
+            group: [],
+            delay_ns: 0,
+        } => {
+            let (to, number) = known_target_parts(target);
+            let first = head(from_kind::PUBLISH, to | AUTO_KEY, 0, 0, number);
+            let (place, ordinal) = (extent_word(extent), u64::from(ordinal));
+            Some([first, place, size_bytes, ordinal, 0, 0, 0])
+        }
+        FromExecutor::Complete {
+            status,
+            ending: Ending::Returned,
+            discarded,
+            message: [],
+        } => {
+            let first = head(from_kind::COMPLETE, 0, Ending::Returned as u8, 0, 0);
+            Some([first, pair(status as u32, discarded), 0, 0, 0, 0, 0])
+        }
         FromExecutor::Offer {
             target,
             extent,
@@ -603,11 +626,7 @@ pub(crate) fn short_in_place(message: &FromExecutor<'_>) -> Option<SlotData> {
             ordinal,
             invocation,
         } => {
-            let (to, number) = match target {
-                Target::Bucket(bucket) => (TARGET_BUCKET, bucket),
-                Target::Next => (TARGET_NEXT, 0),
-                Target::Function(function) => (TARGET_FUNCTION, function),
-            };
+            let (to, number) = known_target_parts(target);
             let first = head(from_kind::OFFER, to, 0, 0, number);
             let (place, ordinal) = (extent_word(extent), u64::from(ordinal));
             Some([first, place, size_bytes, ordinal, invocation, 0, 0])
@@ -617,6 +636,16 @@ pub(crate) fn short_in_place(message: &FromExecutor<'_>) -> Option<SlotData> {
             Some([first, u64::from(discarded), 0, 0, 0, 0, 0])
         }
         _ => None,
+    }
+}
+
+/// As [`target_parts`], of a bucket that there is.
+#[inline(always)]
+fn known_target_parts(target: Target) -> (u8, u16) {
+    match target {
+        Target::Bucket(bucket) => (TARGET_BUCKET, bucket),
+        Target::Next => (TARGET_NEXT, 0),
+        Target::Function(function) => (TARGET_FUNCTION, function),
     }
 }
 

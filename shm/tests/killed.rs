@@ -11,6 +11,7 @@ use common::{Child, Control, extent, in_child};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
+use pheromone_shm::control::ExecutorEnd;
 use pheromone_shm::file::create_sealed;
 use pheromone_shm::mapping::{MappedSlots, Mapping};
 use pheromone_shm::message::{Ending, FromExecutor, Target};
@@ -200,16 +201,20 @@ const FAILED: FromExecutor<'static> = FromExecutor::Complete {
 fn go_on_once(control: &Control, begun: &Arc<Mapping>) {
     let mut end = control.executor();
     raise(Signal::SIGSTOP).expect("a signal");
-    let invocation = end.next_offer().expect("it is granted");
-    end.offer(invocation);
-    end.send(&offer(invocation));
-    assert!(end.take_offer(invocation));
-    end.send(&FromExecutor::Continue { discarded: 0 });
+    let invocation = say_offer(&mut end);
+    let room = end.take_offer(invocation).expect("nobody withdraws it");
+    room.say(&FromExecutor::Continue { discarded: 0 });
+    end.ring();
     begun.word(0).store(invocation, Ordering::Relaxed);
-    let invocation = end.next_offer().expect("it is granted");
-    end.offer(invocation);
-    end.send(&offer(invocation));
+    say_offer(&mut end);
     end.send(&FAILED);
+}
+
+fn say_offer(end: &mut ExecutorEnd) -> u64 {
+    let offer = end.next_offer().expect("it is granted");
+    let invocation = offer.say(Target::Next, extent(0, 1), 8, 0);
+    end.ring();
+    invocation
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 
 use common::{Control, extent};
 use pheromone_shm::events::{EVENTS_ALWAYS_FIT, EventList, TriggerEvent};
+use pheromone_shm::limits::PUBLISH_SLOTS;
 use pheromone_shm::message::{
     CONTENT_TYPE_BYTES_MAX, Dispatch, Ending, Extent, FromExecutor, HeadersRef, Input, InputKey,
     Key, MESSAGE_BYTES_MAX, NO_BUCKET, NO_DEADLINE, NO_TRIGGER, Target, ToExecutor,
@@ -749,6 +750,89 @@ fn offer(target: Target, extent: Extent, size_bytes: u64) -> FromExecutor<'stati
         ordinal: 0,
         invocation: 1,
     }
+}
+
+#[test]
+fn what_is_said_in_known_room_arrives_as_what_is_sent() {
+    let control = Control::new(3, 7);
+    let (mut scheduler, mut executor) = (control.scheduler(), control.executor());
+    let mut buffer = MessageBuffer::default();
+    let publish = |target| FromExecutor::Publish {
+        target,
+        extent: extent(7, 2),
+        size_bytes: 127,
+        key: Key::Auto(u32::MAX),
+        ordinal: u32::MAX,
+        group: &[],
+        delay_ns: 0,
+    };
+    let complete = |discarded| FromExecutor::Complete {
+        status: 0,
+        ending: Ending::Returned,
+        discarded,
+        message: &[],
+    };
+    let messages = [
+        publish(Target::Bucket(9)),
+        publish(Target::Next),
+        publish(Target::Function(u16::MAX)),
+        complete(0),
+        complete(u32::MAX),
+        FromExecutor::Continue { discarded: 3 },
+    ];
+    for message in messages {
+        executor.send(&message);
+        executor.send_known(&message);
+        executor.room().expect("the ring is empty").say(&message);
+        for _ in 0..3 {
+            assert_eq!(scheduler.receive(&mut buffer), Ok(Some(message)));
+        }
+        assert_eq!(scheduler.receive(&mut buffer), Ok(None));
+        scheduler.publish_consumed();
+    }
+}
+
+#[test]
+fn room_is_what_is_known_and_looking_finds_more() {
+    let control = Control::new(0, 1);
+    let (mut scheduler, mut executor) = (control.scheduler(), control.executor());
+    let mut buffer = MessageBuffer::default();
+    let said = FromExecutor::Continue { discarded: 0 };
+    let mut count = 0;
+    while let Some(room) = executor.room() {
+        room.say(&said);
+        count += 1;
+    }
+    assert_eq!(count, PUBLISH_SLOTS);
+    scheduler.grant(1);
+    assert!(executor.next_offer().is_none(), "there is no room for it");
+    while let Some(message) = scheduler.receive(&mut buffer).expect("no nonsense") {
+        assert_eq!(message, said);
+        count -= 1;
+    }
+    assert_eq!(count, 0);
+    executor.look_for_room();
+    assert!(executor.room().is_none(), "nothing is told to be free yet");
+    scheduler.publish_consumed();
+    assert!(executor.room().is_none(), "nobody has looked");
+    executor.look_for_room();
+    let offer = executor.next_offer().expect("there is room, and a grant");
+    assert_eq!(offer.say(Target::Next, extent(0, 1), 8, 5), 1);
+    assert_eq!(
+        scheduler.receive(&mut buffer),
+        Ok(Some(FromExecutor::Offer {
+            target: Target::Next,
+            extent: extent(0, 1),
+            size_bytes: 8,
+            ordinal: 5,
+            invocation: 1,
+        }))
+    );
+    assert!(executor.take_offer(2).is_none(), "another is offered");
+    let room = executor.take_offer(1).expect("nobody has withdrawn it");
+    room.say(&said);
+    assert!(executor.take_offer(1).is_none(), "it is taken");
+    assert_eq!(scheduler.receive(&mut buffer), Ok(Some(said)));
 }
 
 /// Messages of these words, read as one that fills its slot and as one that does not.

@@ -49,7 +49,7 @@ pub(super) unsafe extern "C" fn config(ctx: *const sdk::Ctx, name: *const c_char
 }
 
 pub(super) unsafe extern "C" fn session(ctx: *const sdk::Ctx) -> u64 {
-    runtime(ctx).map_or(0, |runtime| runtime.frame.session)
+    runtime(ctx).map_or(0, |runtime| runtime.frame.chain.session)
 }
 
 pub(super) unsafe extern "C" fn invocation(ctx: *const sdk::Ctx) -> u64 {
@@ -89,7 +89,7 @@ pub(super) unsafe extern "C" fn attempt(ctx: *const sdk::Ctx) -> u32 {
 }
 
 pub(super) unsafe extern "C" fn parallelism(ctx: *const sdk::Ctx) -> u32 {
-    runtime(ctx).map_or(0, |runtime| u32::from(runtime.frame.parallelism))
+    runtime(ctx).map_or(0, |runtime| u32::from(runtime.frame.chain.parallelism))
 }
 
 pub(super) unsafe extern "C" fn parent_count(ctx: *const sdk::Ctx) -> usize {
@@ -171,7 +171,7 @@ pub(super) unsafe extern "C" fn fail_text(
 }
 
 pub(super) unsafe extern "C" fn last_status(ctx: *const sdk::Ctx) -> c_int {
-    runtime(ctx).map_or(sdk::EPERM, |runtime| runtime.attempt.last_status)
+    runtime(ctx).map_or(sdk::EPERM, |runtime| runtime.attempt.notes().last_status)
 }
 
 pub(super) unsafe extern "C" fn last_error(ctx: *const sdk::Ctx) -> *const c_char {

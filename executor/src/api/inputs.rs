@@ -184,7 +184,7 @@ impl Runtime {
     }
 
     fn header(&self, name: &[u8]) -> Call<*mut c_char> {
-        let headers: Option<Headers> = self.frame.headers;
+        let headers: Option<Headers> = self.frame.chain.headers;
         let found = headers.and_then(|headers| headers.find(name));
         found.map(<*const c_char>::cast_mut).ok_or_else(|| {
             Fault::new(
@@ -246,7 +246,7 @@ pub(super) unsafe extern "C" fn request_header_of(
 ) -> *const c_char {
     pointer(ctx, "phr_request_header_of", |runtime| {
         let name = required_text(name, "the header's name")?;
-        if object(input)?.session.get() != runtime.frame.session {
+        if object(input)?.session.get() != runtime.frame.chain.session {
             return Err(Fault::not_in_this_build(
                 "headers of another session's call",
             ));

@@ -7,7 +7,8 @@ use pheromone_shm::allocator::AllocError;
 use pheromone_shm::message::{Extent, FromExecutor, Key, NO_BUCKET, Target};
 
 use super::{
-    group, new_key, noted, object, pointer, required_text, runtime, runtime_now, status, unsent,
+    group, judged, known_object, new_key, noted, object, pointer, required_text, runtime,
+    runtime_now, status, unsent,
 };
 use crate::fault::{Call, Fault};
 use crate::frame::label_bytes;
@@ -261,7 +262,7 @@ impl Runtime {
             },
         };
         let data = self.own_address(extent);
-        let session = self.frame.session;
+        let session = self.frame.chain.session;
         let object = self.outputs.create();
         object.begin_output(data, size, extent, session);
         object.name_output(target, ordinal, label);
@@ -290,7 +291,7 @@ impl Runtime {
         self.attempt.direct_objects = ordinal + 1;
         let data = self.own_base.wrapping_add(extent.offset_bytes() as usize);
         object.state.set(State::Unsent);
-        object.begin_output(data, size, extent, self.frame.session);
+        object.begin_output(data, size, extent, self.frame.chain.session);
         let label = Label::Auto {
             invocation: self.frame.invocation,
             ordinal,
@@ -322,23 +323,68 @@ impl Runtime {
         Ok(())
     }
 
-    /// Sends an object without options. What this process goes on with by itself comes first:
-    /// whatever else could be refused is not offered.
-    #[inline]
-    fn send(&mut self, object: &Object) -> Call<()> {
-        seal(object);
-        if !self.offer(object, object.target.get()) {
-            return self.send_with(object, &Options::default());
+    /// Sends an object with an automatic key and without options. `None`: something about it is
+    /// unusual, and nothing has happened. Calls nothing but at its end, so that it costs its caller
+    /// no register.
+    #[inline(always)]
+    fn send_at_once(&mut self, object: &Object) -> Option<c_int> {
+        let Label::Auto { ordinal, .. } = object.label.get() else {
+            return None;
+        };
+        if object.state.get() != State::Unsent || self.cancelled() || !self.outputs.has_room() {
+            return None;
         }
-        self.outputs.end(object, State::Sent);
-        Ok(())
+        let target = object.target.get();
+        seal(object);
+        if self.may_offer() {
+            return Some(self.send_in_place(object, target, ordinal));
+        }
+        if target == Target::Next && self.own().next.is_empty() {
+            return None;
+        }
+        let room = self.end.room()?;
+        room.say(&published(object, target, ordinal));
+        self.outputs.end_at_once(object, State::Sent);
+        self.end.ring();
+        Some(sdk::OK)
     }
 
+    /// Sends it so that this process goes on with what it fires, if that can be.
     #[inline(never)]
+    fn send_in_place(&mut self, object: &Object, target: Target, ordinal: u32) -> c_int {
+        if !self.offer(object, target, ordinal) {
+            return self.send_judged(object);
+        }
+        self.outputs.end_at_once(object, State::Sent);
+        self.end.ring();
+        sdk::OK
+    }
+
+    /// Sends it in the way that is always possible.
+    #[inline(never)]
+    fn send_judged(&mut self, object: &Object) -> c_int {
+        let sent = judged(self, "phr_send", |runtime| {
+            runtime.send_with(object, &Options::default())
+        });
+        sent.map_or_else(|status| status, |()| sdk::OK)
+    }
+
+    /// Sends an object with options, or in the way that is always possible.
     fn send_with(&mut self, object: &Object, options: &Options<'_>) -> Call<()> {
         let target = self.final_target(object.target.get(), options)?;
         self.refuse_if_cancelled()?;
         seal(object);
+        let is_plain = options.group.is_empty() && options.delay_ns == 0 && !options.is_durable;
+        if is_plain && let Label::Auto { ordinal, .. } = object.label.get() {
+            self.end.look_for_room();
+            self.next.frame.make_room();
+            if !self.may_offer() || !self.offer(object, target, ordinal) {
+                self.end.say_known(&published(object, target, ordinal));
+            }
+            self.outputs.end(object, State::Sent);
+            self.end.ring();
+            return Ok(());
+        }
         let ordinal = object.ordinal.get();
         let key = match object.label.get() {
             Label::Auto { .. } => Key::Auto(ordinal),
@@ -353,10 +399,9 @@ impl Runtime {
             group: options.group,
             delay_ns: options.delay_ns,
         };
-        let is_plain = options.group.is_empty() && options.delay_ns == 0;
         if options.is_durable {
             self.persist(target, &message)?;
-        } else if !is_plain || !self.offer(object, target) {
+        } else {
             self.say(&message);
         }
         self.outputs.end(object, State::Sent);
@@ -437,6 +482,20 @@ impl Runtime {
             self.memory.give_back(object.extent.get());
             self.outputs.end(object, State::Discarded);
         }
+    }
+}
+
+/// What is said of an object with an automatic key and without options.
+#[inline(always)]
+fn published(object: &Object, target: Target, ordinal: u32) -> FromExecutor<'static> {
+    FromExecutor::Publish {
+        target,
+        extent: object.extent.get(),
+        size_bytes: object.size_bytes.get(),
+        key: Key::Auto(ordinal),
+        ordinal,
+        group: &[],
+        delay_ns: 0,
     }
 }
 
@@ -537,17 +596,30 @@ pub(super) unsafe extern "C" fn truncate(handle: *mut sdk::Object, size: usize) 
     }
 }
 
+/// What is sent most goes at once; anything else is looked at again from the start.
 pub(super) unsafe extern "C" fn send(
     ctx: *mut sdk::Ctx,
     handle: *mut sdk::Object,
     options: *const sdk::SendOptions,
 ) -> c_int {
+    if options.is_null()
+        && let Some(runtime) = runtime(ctx)
+        && let Some(object) = known_object(handle)
+        && let Some(status) = runtime.send_at_once(object)
+    {
+        return status;
+    }
+    send_slowly(ctx, handle, options)
+}
+
+#[inline(never)]
+fn send_slowly(
+    ctx: *const sdk::Ctx,
+    handle: *const sdk::Object,
+    options: *const sdk::SendOptions,
+) -> c_int {
     status(ctx, "phr_send", |runtime| {
-        let object = unsent(handle)?;
-        if options.is_null() {
-            return runtime.send(object);
-        }
-        runtime.send_with(object, &Options::of(options)?)
+        runtime.send_with(unsent(handle)?, &Options::of(options)?)
     })
 }
 

@@ -18,7 +18,7 @@ impl Runtime {
     /// Whether a session may be answered now, as far as it is known here.
     fn refuse_answer(&self, session: u64) -> Call<()> {
         self.refuse_if_cancelled()?;
-        if session == self.frame.session && !self.frame.has_caller {
+        if session == self.frame.chain.session && !self.frame.chain.has_caller {
             return Err(Fault::new(
                 sdk::ENOENT,
                 "nobody waits for a response: the session was opened without a caller",
@@ -28,7 +28,7 @@ impl Runtime {
     }
 
     fn refuse_second_answer(&self, session: u64) -> Call<()> {
-        if self.attempt.answered.contains(&session) {
+        if self.attempt.notes().answered.contains(&session) {
             return Err(Fault::new(
                 sdk::EEXIST,
                 "this attempt has answered the session before, and a session has one answer",
@@ -39,7 +39,7 @@ impl Runtime {
 
     /// The number of a session in a message.
     fn addressed_session(&self, session: u64) -> u64 {
-        if session == self.frame.session {
+        if session == self.frame.chain.session {
             0
         } else {
             session
@@ -51,17 +51,17 @@ impl Runtime {
         let object = unsent(handle)?;
         seal(object);
         // The type is lent to the message, and comes back.
-        let content_type = std::mem::take(&mut self.attempt.content_type);
+        let content_type = std::mem::take(&mut self.attempt.note().content_type);
         self.say(&FromExecutor::Respond {
             session: self.addressed_session(session),
             extent: object.extent.get(),
             size_bytes: object.size_bytes.get(),
-            http_status: self.attempt.http_status,
+            http_status: self.attempt.notes().http_status,
             content_type: &content_type,
         });
-        self.attempt.content_type = content_type;
+        self.attempt.note().content_type = content_type;
         self.outputs.end(object, State::Sent);
-        self.attempt.answered.push(session);
+        self.attempt.note().answered.push(session);
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl Runtime {
             status: failed,
             message,
         });
-        self.attempt.answered.push(session);
+        self.attempt.note().answered.push(session);
         Ok(())
     }
 
@@ -92,11 +92,11 @@ impl Runtime {
     }
 
     fn respond_parts(&mut self, handles: &[*const sdk::Object]) -> Call<()> {
-        self.refuse_answer(self.frame.session)?;
+        self.refuse_answer(self.frame.chain.session)?;
         for handle in handles {
             self.held(*handle)?;
         }
-        let content_type = std::mem::take(&mut self.attempt.content_type);
+        let content_type = std::mem::take(&mut self.attempt.note().content_type);
         let mut pieces = handles.chunks(PARTS_PER_MESSAGE).peekable();
         loop {
             let piece = pieces.next().unwrap_or_default();
@@ -107,7 +107,7 @@ impl Runtime {
             let more = pieces.peek().is_some();
             self.say(&FromExecutor::RespondParts {
                 more,
-                http_status: self.attempt.http_status,
+                http_status: self.attempt.notes().http_status,
                 content_type: if more { &[] } else { &content_type },
                 objects: &objects,
             });
@@ -115,15 +115,15 @@ impl Runtime {
                 break;
             }
         }
-        self.attempt.content_type = content_type;
-        self.attempt.answered.push(self.frame.session);
+        self.attempt.note().content_type = content_type;
+        self.attempt.note().answered.push(self.frame.chain.session);
         Ok(())
     }
 }
 
 pub(super) unsafe extern "C" fn respond(ctx: *mut sdk::Ctx, handle: *mut sdk::Object) -> c_int {
     status(ctx, "phr_respond", |runtime| {
-        runtime.respond(runtime.frame.session, handle)
+        runtime.respond(runtime.frame.chain.session, handle)
     })
 }
 
@@ -177,7 +177,7 @@ pub(super) unsafe extern "C" fn respond_data(
 ) -> c_int {
     status(ctx, "phr_respond_data", |runtime| {
         // Before memory is taken.
-        let session = runtime.frame.session;
+        let session = runtime.frame.chain.session;
         runtime.refuse_answer(session)?;
         let handle = runtime.create_copy(Target::Next, None, data, size)?;
         let given = runtime.respond(session, handle);
@@ -215,8 +215,9 @@ pub(super) unsafe extern "C" fn set_response_type(
                 "a content type is made of visible ASCII characters",
             ));
         }
-        runtime.attempt.content_type.clear();
-        runtime.attempt.content_type.extend_from_slice(wanted);
+        let notes = runtime.attempt.note();
+        notes.content_type.clear();
+        notes.content_type.extend_from_slice(wanted);
         Ok(())
     })
 }
@@ -227,7 +228,7 @@ pub(super) unsafe extern "C" fn set_response_status(ctx: *mut sdk::Ctx, http: c_
         "phr_set_response_status",
         |runtime| match u16::try_from(http) {
             Ok(http @ 200..=599) => {
-                runtime.attempt.http_status = http;
+                runtime.attempt.note().http_status = http;
                 Ok(())
             }
             _ => Err(Fault::invalid(format!(
