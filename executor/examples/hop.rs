@@ -80,7 +80,11 @@ impl Scheduler {
     fn turn(&mut self) {
         let mut published = None;
         while self.end.has_message() {
-            match self.end.receive(&mut self.buffer) {
+            let received = match self.end.receive_plain() {
+                Some(message) => Ok(Some(message)),
+                None => self.end.receive(&mut self.buffer),
+            };
+            match received {
                 Ok(Some(FromExecutor::Publish { extent, target, .. })) => {
                     assert_eq!(target, Target::Next);
                     published = Some(extent);

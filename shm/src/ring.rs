@@ -338,6 +338,27 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
         Some(out)
     }
 
+    /// Takes the next message if it has one slot and that can be read so. Anything else, right or
+    /// wrong, is left for [`Consumer::pop`].
+    #[inline(always)]
+    pub fn pop_one_as<T>(&mut self, read: impl FnOnce(&SlotData) -> Option<T>) -> Option<T> {
+        let mut message = None;
+        self.pop_one_if(|slot| {
+            message = read(slot);
+            message.is_some()
+        })?;
+        message
+    }
+
+    /// Has the next slot fetched into this core's cache while something else is done. For who is
+    /// going to look at it in any case: a slot that is fetched before it is written has to come
+    /// twice, and its writer waits for it as well.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        let (slot, _) = self.slot(0);
+        prefetch(slot);
+    }
+
     /// Takes one slot of a ring that carries nothing but plain slots. False where there is none,
     /// or what is there was changed while it was read.
     #[inline]
@@ -389,6 +410,20 @@ impl<S: Deref<Target = [Slot]>, O: Orders> Consumer<S, O> {
     pub fn position(&self) -> u64 {
         self.position
     }
+}
+
+/// Asks for a slot's cache line where the machine can be asked.
+#[inline(always)]
+fn prefetch(slot: &Slot) {
+    #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint: it reads nothing as far as the program can tell, and never
+        // faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(slot).cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom), not(miri))))]
+    let _ = slot;
 }
 
 /// Copies a slot's data and makes sure that nobody changed it meanwhile.

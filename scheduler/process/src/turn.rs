@@ -41,12 +41,18 @@ const MESSAGES_PER_NEIGHBOUR: usize = 32;
 const SWEEP_BUSY_TURNS: u32 = 1 << 16;
 /// Empty turns between two looks at executors that have nothing open.
 const SWEEP_TURNS: u32 = 512;
-/// Empty turns between two looks at the clock and the timers, a power of two. A look costs some
-/// 25 ns, so it is taken where nobody waits for it: after the work of a turn, and while there is
-/// none. What comes in is stamped with the last look, so many polls back at most (half a
-/// microsecond).
+/// Between two looks at the clock and the timers lies as much as so many empty turns, which take 8
+/// to 20 ns each. A look costs some 25 ns and waits for every load before it, so it is taken where
+/// nobody waits for it: while there is nothing to do.
 const CLOCK_TURNS: u32 = 64;
-const _: () = assert!(SWEEP_TURNS.is_multiple_of(CLOCK_TURNS));
+/// As many empty turns as a message of an executor takes the time of, or more.
+const CLOCK_TURNS_PER_MESSAGE: u32 = 16;
+/// A look that is due waits for so many empty turns in a row: whoever has sent an object mostly
+/// returns within them, and the next function waits for that.
+const CLOCK_QUIET_TURNS: u32 = 4;
+/// It waits no longer than this. What comes in is stamped with the last look, hence so many empty
+/// turns back at most, or a turn and the eight messages before it: one or two microseconds.
+const CLOCK_TURNS_MAX: u32 = 2 * CLOCK_TURNS;
 /// How long the loop polls without work before it sleeps (adaptive).
 const SPIN_BEFORE_SLEEP_NS: u64 = 50_000;
 /// A sleep ends so long before the next timer, and the rest is polled: a machine may take as long
@@ -79,8 +85,12 @@ pub struct Scheduler {
     adopted: Vec<u8>,
     /// Pieces of a durable session that goes on here.
     restored: Vec<u8>,
+    /// The clock at the last look.
     now_ns: u64,
+    /// What has been done since, in empty turns.
+    since_look: u32,
     last_work_ns: u64,
+    /// Since there was work, or since the last sweep.
     empty_turns: u32,
     busy_turns: u32,
     missed_wakes: u64,
@@ -113,6 +123,7 @@ impl Scheduler {
             adopted: Vec::new(),
             restored: Vec::new(),
             now_ns,
+            since_look: 0,
             last_work_ns: now_ns,
             empty_turns: 0,
             busy_turns: 0,
@@ -127,13 +138,9 @@ impl Scheduler {
         self.outbox.tell(&ToNode::Ready);
         self.outbox.flush();
         loop {
-            match self.turn() {
-                Ok(true) => self.note_work(),
-                Ok(false) => self.rest(),
-                Err(reason) => {
-                    eprintln!("pheromone: scheduler: {reason}");
-                    return ExitCode::from(70);
-                }
+            if let Err(reason) = self.turn() {
+                eprintln!("pheromone: scheduler: {reason}");
+                return ExitCode::from(70);
             }
             // Another scheduler may have left already, and takes nothing any more.
             if self.leaving && !self.outbox.has_unsent_to_node() {
@@ -142,15 +149,32 @@ impl Scheduler {
         }
     }
 
-    /// One turn. True when there was anything to do.
-    fn turn(&mut self) -> Result<bool, String> {
+    /// One turn, which may be a sleep where there is nothing to do. [`run`](Self::run) does the
+    /// same again and again.
+    ///
+    /// # Errors
+    /// A sentence about the process that cannot be understood; the loop cannot go on.
+    pub fn turn(&mut self) -> Result<(), String> {
+        if self.work()? {
+            self.note_work();
+        } else {
+            self.rest();
+        }
+        Ok(())
+    }
+
+    /// Does what there is to do. True when there was anything.
+    #[inline(always)]
+    fn work(&mut self) -> Result<bool, String> {
         let mut worked = false;
         if self.outbox.neighbours.any_message() {
             self.take_from_neighbours()?;
+            self.since_look = CLOCK_TURNS_MAX;
             worked = true;
         }
         if self.outbox.link_has_message() {
             self.take_from_node()?;
+            self.since_look = CLOCK_TURNS_MAX;
             worked = true;
         }
         let mut at = 0;
@@ -172,14 +196,17 @@ impl Scheduler {
         }
         if worked {
             self.outbox.flush();
-            self.now_ns = monotonic_ns();
-            self.pass_time();
+            if self.since_look >= CLOCK_TURNS_MAX {
+                self.look_at_clock();
+            }
         }
         Ok(worked)
     }
 
     /// Fires the timers that are due; whether there were any.
-    fn pass_time(&mut self) -> bool {
+    fn look_at_clock(&mut self) -> bool {
+        self.now_ns = monotonic_ns();
+        self.since_look = 0;
         self.bell.count_turn();
         if !self.outbox.reclaim.is_idle() {
             self.outbox.reclaim(self.now_ns);
@@ -205,18 +232,19 @@ impl Scheduler {
     /// An empty turn: now and then look at what is not polled, then sleep if that is allowed.
     fn rest(&mut self) {
         std::hint::spin_loop();
-        self.empty_turns = self.empty_turns.wrapping_add(1);
-        if !self.empty_turns.is_multiple_of(CLOCK_TURNS) && !self.sleeps_at_once() {
+        self.empty_turns += 1;
+        self.since_look += 1;
+        if !self.must_look() {
             return;
         }
-        self.now_ns = monotonic_ns();
-        if self.pass_time() {
+        if self.look_at_clock() {
             self.note_work();
             return;
         }
-        if !self.empty_turns.is_multiple_of(SWEEP_TURNS) && !self.sleeps_at_once() {
+        if self.empty_turns < SWEEP_TURNS && !self.sleeps_at_once() {
             return;
         }
+        self.empty_turns = 0;
         if self.sweep() {
             self.note_work();
             return;
@@ -225,6 +253,12 @@ impl Scheduler {
         if !self.config.never_sleeps && (self.sleeps_at_once() || idle_ns >= SPIN_BEFORE_SLEEP_NS) {
             self.sleep();
         }
+    }
+
+    /// Whether an empty turn is to look at the clock.
+    fn must_look(&self) -> bool {
+        let is_due = self.since_look >= CLOCK_TURNS && self.empty_turns >= CLOCK_QUIET_TURNS;
+        is_due || self.since_look >= CLOCK_TURNS_MAX || self.sleeps_at_once()
     }
 
     /// With one core, nobody spins.
@@ -291,6 +325,7 @@ impl Scheduler {
             self.missed_wakes += 1;
         }
         self.now_ns = monotonic_ns();
+        self.since_look = 0;
         // Poll for a while: whoever woke us is likely to have more to say.
         self.last_work_ns = self.now_ns;
     }
@@ -305,8 +340,19 @@ impl Scheduler {
             let Some(peer) = self.outbox.peers.get(executor) else {
                 return;
             };
+            if let Some(message) = peer.end.receive_plain() {
+                self.since_look += CLOCK_TURNS_PER_MESSAGE;
+                if let FromExecutor::Complete { .. } = message {
+                    peer.completed();
+                }
+                let event = Event::Message { executor, message };
+                self.core.step(event, self.now_ns, &mut self.outbox);
+                continue;
+            }
             match peer.end.receive(&mut self.buffer) {
                 Ok(Some(message)) => {
+                    // What is not plain may take any time.
+                    self.since_look = CLOCK_TURNS_MAX;
                     match message {
                         FromExecutor::Complete { .. } => peer.completed(),
                         FromExecutor::Ready => peer.ready(),
