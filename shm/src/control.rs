@@ -25,7 +25,7 @@ use crate::limits::{
     COLOURS, DISPATCH_SLOTS, IDLE_POLLS, POLL_BEFORE_SLEEP_NS, PUBLISH_SLOTS, RELEASE_SLOTS,
     RELEASE_SLOTS_AT_ONCE, RELEASES_PER_SLOT, down, up,
 };
-use crate::mapping::{Area, MappedSlots, Mapping, One, Shared};
+use crate::mapping::{Area, MappedSlots, Mapping, One};
 use crate::message::{Dispatch, Extent, FromExecutor, Input, Target, ToExecutor};
 use crate::ring::{Consumer, Producer, RingFull, SLOT_BYTES, SlotData};
 use crate::sync::{AtomicU32, AtomicU64, FutexWord, Ordering};
@@ -107,22 +107,23 @@ pub struct SchedulerEnd {
     publish: Consumer<MappedSlots>,
     dispatch: Producer<MappedSlots>,
     release: Producer<MappedSlots>,
-    publish_consumed: Shared<AtomicU64>,
-    dispatch_consumed: Shared<AtomicU64>,
-    release_consumed: Shared<AtomicU64>,
-    asleep: Shared<AtomicU32>,
-    wakes: Shared<FutexWord>,
-    credit: Shared<AtomicU64>,
-    cancelled: Shared<AtomicU64>,
-    spin: Shared<AtomicU32>,
-    grant: Shared<AtomicU64>,
-    claim: Shared<Claim>,
+    publish_consumed: One<AtomicU64>,
+    dispatch_consumed: One<AtomicU64>,
+    release_consumed: One<AtomicU64>,
+    asleep: One<AtomicU32>,
+    wakes: One<FutexWord>,
+    credit: One<AtomicU64>,
+    cancelled: One<AtomicU64>,
+    spin: One<AtomicU32>,
+    grant: One<AtomicU64>,
+    claim: One<Claim>,
     up_area: Area,
     down_area: Area,
     /// Position behind the last message in `down_area`.
     area_taken_until: u64,
-    /// Extents given back but not yet in the release ring, which has room for them.
-    releases: [Extent; RELEASES_PER_SLOT],
+    /// Extents given back but not yet in the release ring, which has room for them: the slot that
+    /// they will be.
+    releases: SlotData,
     releases_waiting: usize,
     /// Where messages are encoded.
     out: Box<Slots>,
@@ -162,20 +163,20 @@ impl SchedulerEnd {
             publish: Consumer::new(places.publish, generation),
             dispatch: Producer::new(places.dispatch, generation),
             release: Producer::new(places.release, generation),
-            publish_consumed: down.place(down::PUBLISH_CONSUMED, 1),
-            dispatch_consumed: up.place(up::DISPATCH_CONSUMED, 1),
-            release_consumed: up.place(up::RELEASE_CONSUMED, 1),
-            asleep: up.place(up::ASLEEP, 1),
-            wakes: down.place(down::WAKES, 1),
-            credit: down.place(down::CREDIT, 1),
-            cancelled: down.place(down::CANCELLED, 1),
-            spin: down.place(down::SPIN, 1),
-            grant: down.place(down::GRANT, 1),
-            claim: up.place(up::CLAIM, 1),
+            publish_consumed: down.one(down::PUBLISH_CONSUMED),
+            dispatch_consumed: up.one(up::DISPATCH_CONSUMED),
+            release_consumed: up.one(up::RELEASE_CONSUMED),
+            asleep: up.one(up::ASLEEP),
+            wakes: down.one(down::WAKES),
+            credit: down.one(down::CREDIT),
+            cancelled: down.one(down::CANCELLED),
+            spin: down.one(down::SPIN),
+            grant: down.one(down::GRANT),
+            claim: up.one(up::CLAIM),
             up_area: up.area(up::ARGS, ARGS_BYTES),
             down_area: down.area(down::ARGS, ARGS_BYTES),
             area_taken_until: 0,
-            releases: [Extent::default(); RELEASES_PER_SLOT],
+            releases: [0; RELEASES_PER_SLOT],
             releases_waiting: 0,
             out: Slots::new(),
             request_out: Slots::new(),
@@ -251,7 +252,7 @@ impl SchedulerEnd {
         if position == self.told {
             return;
         }
-        self.publish.publish_index(&self.publish_consumed[0]);
+        self.publish.publish_index(&self.publish_consumed);
         // `doorbell` says why every half of a ring is often enough for a full one.
         let half = PUBLISH_SLOTS as u64 / 2;
         let passed_half = position / half != self.told / half;
@@ -259,7 +260,7 @@ impl SchedulerEnd {
         if passed_half || self.area_read {
             self.area_read = false;
             let why = Some(ASLEEP_FOR_ROOM);
-            doorbell::wake_if_asleep::<Sound>(&self.asleep[0], &self.wakes[0], why);
+            doorbell::wake_if_asleep::<Sound>(&self.asleep, &self.wakes, why);
         }
     }
 
@@ -299,7 +300,7 @@ impl SchedulerEnd {
 
     #[inline(always)]
     fn push(&mut self, len: usize) -> Result<(), RingFull> {
-        let consumed = &self.dispatch_consumed[0];
+        let consumed = &self.dispatch_consumed;
         self.dispatch.push(self.out.of_len(len), consumed)
     }
 
@@ -320,7 +321,7 @@ impl SchedulerEnd {
         if let Some(input) = &first
             && let Some(slot) = wire::short_dispatch(dispatch, input)
         {
-            return self.dispatch.push_one(slot, &self.dispatch_consumed[0]);
+            return self.dispatch.push_one(slot, &self.dispatch_consumed);
         }
         self.send_long_dispatch(dispatch, first.into_iter().chain(inputs))
     }
@@ -341,7 +342,7 @@ impl SchedulerEnd {
     /// The request of a dispatch that has no room for it, as a message before it.
     #[cold]
     fn push_request(&mut self, encoded: &wire::EncodedDispatch) -> Result<(), RingFull> {
-        let consumed = &self.dispatch_consumed[0];
+        let consumed = &self.dispatch_consumed;
         let request = self.request_out.of_len(encoded.request_len);
         let slots = request.len() + self.out.of_len(encoded.len).len();
         if !self.dispatch.has_room(slots, consumed) {
@@ -430,7 +431,7 @@ impl SchedulerEnd {
 
     /// The area holds one message at a time.
     fn claim_area(&mut self) -> Result<(), RingFull> {
-        let consumed = &self.dispatch_consumed[0];
+        let consumed = &self.dispatch_consumed;
         if self.dispatch.is_consumed(self.area_taken_until, consumed)
             && self.dispatch.has_room(1, consumed)
         {
@@ -454,11 +455,11 @@ impl SchedulerEnd {
     /// [`flush_releases`](Self::flush_releases). False: no room; it is still the caller's.
     #[inline]
     pub fn release(&mut self, extent: Extent) -> bool {
-        let consumed = &self.release_consumed[0];
+        let consumed = &self.release_consumed;
         if self.releases_waiting == 0 && !self.release.has_room(1, consumed) {
             return false;
         }
-        self.releases[self.releases_waiting] = extent;
+        self.releases[self.releases_waiting] = wire::extent_word(extent);
         self.releases_waiting += 1;
         if self.releases_waiting == RELEASES_PER_SLOT {
             self.flush_releases();
@@ -477,7 +478,7 @@ impl SchedulerEnd {
         for (word, extent) in slot[1..].iter_mut().zip(extents) {
             *word = wire::extent_word(*extent);
         }
-        let pushed = self.release.push_plain(&slot, &self.release_consumed[0]);
+        let pushed = self.release.push_plain(&slot, &self.release_consumed);
         pushed.is_ok()
     }
 
@@ -485,7 +486,7 @@ impl SchedulerEnd {
     /// others.
     pub fn releases_taken(&mut self) -> (u64, bool) {
         let end = self.release.position();
-        let taken = self.release_consumed[0].load(Ordering::Relaxed);
+        let taken = self.release_consumed.load(Ordering::Relaxed);
         (taken, taken != end || self.releases_waiting > 0)
     }
 
@@ -494,7 +495,7 @@ impl SchedulerEnd {
     /// executor takes some in this moment, or lies about how much it has taken.
     pub fn withdraw_releases(&mut self, whole: &mut Vec<Extent>, punched: &mut Vec<Extent>) {
         self.flush_releases();
-        for position in self.release.withdraw(&self.release_consumed[0]) {
+        for position in self.release.withdraw(&self.release_consumed) {
             let slot = self.release.written(position);
             let extents = slot.map(wire::word_extent);
             let (into, extents) = match extents.split_first() {
@@ -511,34 +512,30 @@ impl SchedulerEnd {
         if self.releases_waiting == 0 {
             return;
         }
-        let mut slot: SlotData = [0; RELEASES_PER_SLOT];
-        let waiting = &self.releases[..self.releases_waiting];
-        for (word, extent) in slot.iter_mut().zip(waiting) {
-            *word = wire::extent_word(*extent);
-        }
+        let slot = std::mem::take(&mut self.releases);
         self.releases_waiting = 0;
-        let pushed = self.release.push_plain(&slot, &self.release_consumed[0]);
+        let pushed = self.release.push_plain(&slot, &self.release_consumed);
         debug_assert!(pushed.is_ok(), "the batch was begun when there was room");
     }
 
     /// Raises the credit word: bytes ever granted to this process.
     #[inline]
     pub fn set_credit(&mut self, total_bytes: u64) {
-        self.credit[0].store(total_bytes, Ordering::Release);
+        self.credit.store(total_bytes, Ordering::Release);
     }
 
     /// Permits the executor to spin while idle, or not. Does not wake: follow a permission by
     /// [`wake_if_asleep`](Self::wake_if_asleep), after which further wakes cost nothing.
     #[inline]
     pub fn permit_spin(&mut self, permitted: bool) {
-        self.spin[0].store(u32::from(permitted), Ordering::Release);
+        self.spin.store(u32::from(permitted), Ordering::Release);
         self.permitted = permitted;
         self.spins = false;
     }
 
     /// Tells the executor that this invocation is cancelled; 0: none.
     pub fn cancel(&mut self, invocation: u64) {
-        self.cancelled[0].store(invocation, Ordering::Release);
+        self.cancelled.store(invocation, Ordering::Release);
     }
 
     /// Lets the executor start this invocation and those after it by itself, [`GRANT_HOPS`] in all;
@@ -547,13 +544,13 @@ impl SchedulerEnd {
     /// [`GRANT_HOPS`]: crate::claim::GRANT_HOPS
     #[inline]
     pub fn grant(&mut self, first: u64) {
-        self.grant[0].store(first, Ordering::Release);
+        self.grant.store(first, Ordering::Release);
     }
 
     /// Takes back what the executor has offered. False: what it says next tells whether it has
     /// taken it.
     pub fn withdraw(&mut self, invocation: u64) -> bool {
-        self.claim[0].withdraw(invocation)
+        self.claim.withdraw(invocation)
     }
 
     /// Wakes the executor if it sleeps, after something was put where it looks. An executor that
@@ -563,7 +560,7 @@ impl SchedulerEnd {
         if self.spins {
             return;
         }
-        doorbell::wake_if_asleep::<Sound>(&self.asleep[0], &self.wakes[0], None);
+        doorbell::wake_if_asleep::<Sound>(&self.asleep, &self.wakes, None);
         self.spins = self.permitted;
     }
 }

@@ -145,6 +145,67 @@ fn a_hundred_thousand_rounds_of_sleeping_on_both_sides_lose_no_wake() {
     executor.wait_ok();
 }
 
+/// What is said, and whether hops are made of it.
+fn said() -> [(FromExecutor<'static>, bool); 8] {
+    let offer = FromExecutor::Offer {
+        target: Target::Function(3),
+        extent: extent(7, 2),
+        size_bytes: 65,
+        ordinal: 4,
+        invocation: 1 << 60,
+    };
+    let named = FromExecutor::Publish {
+        target: Target::Bucket(2),
+        extent: extent(9, 1),
+        size_bytes: 1,
+        key: Key::Named(b"a key"),
+        ordinal: 0,
+        group: b"a group",
+        delay_ns: 0,
+    };
+    [
+        (FromExecutor::Ready, false),
+        (publish(1), true),
+        (complete(0, b""), true),
+        (named, false),
+        (
+            complete(
+                -5,
+                b"a sentence longer than a slot: so it takes two of them",
+            ),
+            false,
+        ),
+        (offer, true),
+        (FromExecutor::Continue { discarded: 6 }, true),
+        (FromExecutor::Loaded, false),
+    ]
+}
+
+#[test]
+fn what_hops_are_made_of_is_taken_without_a_buffer_and_all_else_is_left_for_one() {
+    let control = Control::new(3, 4);
+    let (mut end, mut executor) = (control.scheduler(), control.executor());
+    let mut buffer = MessageBuffer::default();
+    let mut random = Random(9);
+    for round in 0..2000 {
+        assert_eq!(end.receive_plain(), None, "nothing has been said");
+        let said = said();
+        let all: Vec<_> = (0..random.below(9)).map(|_| random.below(8)).collect();
+        for &at in &all {
+            executor.send(&said[at as usize].0);
+        }
+        for &at in &all {
+            let (message, is_plain) = said[at as usize];
+            let plain = end.receive_plain();
+            assert_eq!(plain, is_plain.then_some(message), "round {round}");
+            if plain.is_none() {
+                assert_eq!(end.receive(&mut buffer), Ok(Some(message)), "round {round}");
+            }
+        }
+        end.publish_consumed();
+    }
+}
+
 #[test]
 fn a_permission_to_spin_comes_and_goes_without_a_lost_wake() {
     let control = Control::new(5, 2);

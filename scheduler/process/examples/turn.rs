@@ -29,7 +29,7 @@ use pheromone_scheduler::protocol::{
 };
 use pheromone_scheduler::turn::Scheduler;
 use pheromone_shm::control::{ControlFiles, ExecutorEnd};
-use pheromone_shm::doorbell::BellRope;
+use pheromone_shm::doorbell::{Bell, BellRope};
 use pheromone_shm::file::create_sealed;
 use pheromone_shm::limits::BELL_BYTES;
 use pheromone_shm::link::{Link, LinkEnd, NodeRope};
@@ -87,8 +87,7 @@ impl Node {
             keeps_on_disk: false,
             first_id: 0,
         };
-        let page = pheromone_shm::doorbell::Bell::map(bell.try_clone().expect("a descriptor"))
-            .expect("a mapping");
+        let page = Bell::map(bell.try_clone().expect("a descriptor")).expect("a mapping");
         page.set_never_sleeps(true);
         let ends = (theirs, Neighbours::default());
         Self {
@@ -202,7 +201,8 @@ impl Executor {
 
     fn extent(&mut self) -> Extent {
         let free = &mut self.free;
-        self.end.take_releases(|released| free.push(released.extent));
+        self.end
+            .take_releases(|released| free.push(released.extent));
         self.free.pop().expect("what has been read comes back")
     }
 

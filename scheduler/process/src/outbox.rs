@@ -40,6 +40,8 @@ pub struct Outbox {
     /// Ingress slot of each app (one past its executors), by app id.
     ingress: Vec<u16>,
     ingress_releases: Vec<(AppId, Vec<(u32, u32)>)>,
+    /// There may be some among them.
+    ingress_waits: bool,
     releasing: Vec<ExecutorId>,
     starved: Vec<ExecutorId>,
     /// Owners that may have no time for what they are given back.
@@ -60,6 +62,7 @@ impl Outbox {
             writes: Writes::default(),
             ingress: Vec::new(),
             ingress_releases: Vec::new(),
+            ingress_waits: false,
             releasing: Vec::new(),
             starved: Vec::new(),
             reclaim: Reclaim::default(),
@@ -164,11 +167,7 @@ impl Outbox {
     }
 
     fn flush_ingress(&mut self) {
-        if self
-            .ingress_releases
-            .iter()
-            .all(|(_, extents)| extents.is_empty())
-        {
+        if !std::mem::take(&mut self.ingress_waits) {
             return;
         }
         let mut waiting = std::mem::take(&mut self.ingress_releases);
@@ -193,6 +192,7 @@ impl Outbox {
                 self.ingress_releases.len() - 1
             }
         };
+        self.ingress_waits = true;
         let extents = &mut self.ingress_releases[at].1;
         extents.push((extent.offset_units, extent.len_units));
         if extents.len() >= RELEASES_PER_MESSAGE_MAX {

@@ -349,6 +349,9 @@ impl Scheduler {
                 self.core.step(event, self.now_ns, &mut self.outbox);
                 continue;
             }
+            if !peer.end.has_message() {
+                break;
+            }
             match peer.end.receive(&mut self.buffer) {
                 Ok(Some(message)) => {
                     // What is not plain may take any time.
