@@ -5,7 +5,8 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Control, Random, extent, in_child};
+use common::child::in_child;
+use common::{Control, Random, extent};
 use pheromone_shm::control::{ExecutorEnd, SchedulerEnd};
 use pheromone_shm::message::{
     Dispatch, Ending, Extent, FromExecutor, Input, InputKey, Key, NO_BUCKET, NO_DEADLINE,

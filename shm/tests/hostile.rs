@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Control, Random, extent, in_child};
+use common::child::in_child;
+use common::{Control, Random, extent};
 use pheromone_shm::control::{Garbled, SchedulerEnd};
 use pheromone_shm::limits::{COLOURS, PUBLISH_SLOTS, up};
 use pheromone_shm::mapping::{MappedSlots, Mapping};

@@ -1,18 +1,20 @@
 //! A process killed after every single machine instruction of a push or a pop: the survivor sees
 //! the whole message or nothing, and the memory can be used again by a new generation. One killed
-//! anywhere in going on by itself: what it has said and who has the invocation agree.
+//! after every single instruction of going on by itself: what it has said and who has the
+//! invocation agree.
 
 mod common;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use common::{Child, Control, extent, in_child};
-use nix::sys::ptrace;
+use common::stepped::Stepped;
+use common::{Control, extent};
 use nix::sys::signal::{Signal, raise};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::uio::{pread, pwrite};
 use pheromone_shm::control::ExecutorEnd;
 use pheromone_shm::file::create_sealed;
+use pheromone_shm::limits::up;
 use pheromone_shm::mapping::{MappedSlots, Mapping};
 use pheromone_shm::message::{Ending, FromExecutor, Target};
 use pheromone_shm::ring::{Consumer, Producer, SLOT_BYTES, SlotData};
@@ -59,34 +61,10 @@ fn pops(consumer: &mut Consumer<MappedSlots>) -> bool {
 /// Lets a child run to the call that is to be swept, then `steps` instructions more, then kills it.
 /// True when it had come to the end of the call.
 fn killed_after(steps: u32, prepare_and_call: impl FnOnce()) -> bool {
-    let child = in_child(|| {
-        ptrace::traceme().expect("a parent that traces");
-        prepare_and_call();
-        // Tells the tracer that the call is over.
-        raise(Signal::SIGUSR1).expect("a signal");
-    });
-    assert_eq!(stopped(&child), Signal::SIGSTOP);
-    let mut is_over = false;
-    for _ in 0..steps {
-        ptrace::step(child.pid(), None).expect("a stopped child");
-        match stopped(&child) {
-            Signal::SIGTRAP => {}
-            Signal::SIGUSR1 => {
-                is_over = true;
-                break;
-            }
-            other => panic!("the child stopped by {other}"),
-        }
-    }
+    let mut child = Stepped::start(prepare_and_call);
+    let is_over = (0..steps).any(|_| !child.step());
     child.kill();
     is_over
-}
-
-fn stopped(child: &Child) -> Signal {
-    match waitpid(child.pid(), None).expect("a child") {
-        WaitStatus::Stopped(_, signal) => signal,
-        other => panic!("{other:?}"),
-    }
 }
 
 /// Calls `kill_after` with 0, 1, 2, ... instructions until the call is over; how many there were.
@@ -171,7 +149,7 @@ fn a_consumer_killed_anywhere_in_a_pop_has_taken_the_message_or_not() {
     );
 }
 
-/// Instructions from one kill to the next in the long sweep below: what it looks for lasts longer.
+/// Instructions from one real kill to the next in the long sweep below.
 const STRIDE: u32 = 61;
 
 /// The invocations that are offered in it.
@@ -217,54 +195,130 @@ fn say_offer(end: &mut ExecutorEnd) -> u64 {
     invocation
 }
 
-#[test]
-fn an_executor_killed_anywhere_in_going_on_has_begun_what_it_says_and_no_more() {
-    let file = create_sealed("test:begun", BYTES as u64).expect("a memfd");
-    let begun = map(&file);
-    let script = [
-        offer(FIRST),
-        FromExecutor::Continue { discarded: 0 },
-        offer(SECOND),
-        FAILED,
-    ];
-    // By what the ring holds; and of those with the first offer alone: it can still be withdrawn.
-    let (mut said, mut withdrawn) = ([0; 5], 0);
-    sweep(|round| {
-        let steps = round * STRIDE;
-        let control = Control::new(0, round + 1);
-        let mut scheduler = control.scheduler();
-        scheduler.grant(FIRST);
-        begun.word(0).store(0, Ordering::Relaxed);
-        let is_over = killed_after(steps, || go_on_once(&control, &map(&file)));
-        let mut buffer = MessageBuffer::default();
-        let mut count = 0;
-        while let Some(message) = scheduler.receive(&mut buffer).expect("whole messages") {
-            assert_eq!(message, script[count]);
-            count += 1;
+/// An executor's memory before it goes on.
+struct Scene {
+    control: Control,
+    begun: OwnedFd,
+}
+
+/// What an executor that is killed leaves to its survivors.
+#[derive(PartialEq, Eq)]
+struct Left {
+    /// The bytes of its `up` file, all that it can write.
+    up: Vec<u8>,
+    /// The last invocation whose function has made itself known, or 0.
+    begun: u64,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let control = Control::new(0, 1);
+        control.scheduler().grant(FIRST);
+        let begun = create_sealed("test:begun", BYTES as u64).expect("a memfd");
+        Self { control, begun }
+    }
+
+    fn left(&self) -> Left {
+        let mut left = vec![0; up::BYTES];
+        let read = pread(&self.control.files.up, &mut left, 0).expect("a memfd");
+        assert_eq!(read, up::BYTES);
+        Left {
+            up: left,
+            begun: map(&self.begun).word(0).load(Ordering::Relaxed),
         }
-        said[count] += 1;
-        let has_begun = begun.word(0).load(Ordering::Relaxed);
-        match count {
+    }
+}
+
+/// How far a killed executor has come, for its scheduler.
+struct Standing {
+    /// Messages of the script that were said.
+    said: usize,
+    /// Its first offer was heard, and could be taken back.
+    is_withdrawn: bool,
+}
+
+impl Left {
+    /// Takes the part of the scheduler that has lost its executor: what has begun is what was said
+    /// to have begun.
+    fn judge(&self) -> Standing {
+        let script = [
+            offer(FIRST),
+            FromExecutor::Continue { discarded: 0 },
+            offer(SECOND),
+            FAILED,
+        ];
+        let control = Control::new(0, 1);
+        let written = pwrite(&control.files.up, &self.up, 0).expect("a memfd");
+        assert_eq!(written, up::BYTES);
+        let mut scheduler = control.scheduler();
+        let mut buffer = MessageBuffer::default();
+        let mut said = 0;
+        while let Some(message) = scheduler.receive(&mut buffer).expect("whole messages") {
+            assert_eq!(message, script[said]);
+            said += 1;
+        }
+        let mut is_withdrawn = false;
+        match said {
             // Nobody knows of an offer, and so nobody asks for it back.
-            0 => assert_eq!(has_begun, 0),
+            0 => assert_eq!(self.begun, 0),
             1 => {
                 // Withdrawn, or taken without a word: it has not begun.
-                withdrawn += u32::from(scheduler.withdraw(FIRST));
-                assert_eq!(has_begun, 0);
+                is_withdrawn = scheduler.withdraw(FIRST);
+                assert_eq!(self.begun, 0);
             }
             _ => {
                 assert!(!scheduler.withdraw(FIRST), "it was taken");
-                assert!(has_begun == FIRST || count == 2 && has_begun == 0);
+                assert!(self.begun == FIRST || said == 2 && self.begun == 0);
                 // As soon as it is known, and still when its sender has left it.
-                assert!(count == 2 || scheduler.withdraw(SECOND));
+                assert!(said == 2 || scheduler.withdraw(SECOND));
             }
         }
-        let is_known = count > 0;
+        let is_known = said > 0;
         assert!(!is_known || !scheduler.withdraw(FIRST), "it is decided");
-        assert!(!is_over || count == script.len());
-        is_over
-    });
-    assert!(said.iter().all(|rounds| *rounds > 0), "{said:?}");
+        Standing { said, is_withdrawn }
+    }
+}
+
+/// One child goes on, and after each of its instructions its memory is copied and judged as if it
+/// had been killed there. That is the same: a process that is stopped after an instruction has all
+/// its stores done, and one that is killed executes nothing more and has nothing of its shared
+/// memory written by the kernel. A kill finds a process between two instructions, too, wherever it
+/// comes from. Copies that say nothing new are judged already.
+///
+/// Every so often another child is stepped as far and killed in earnest, and must leave the copy.
+#[test]
+fn an_executor_killed_anywhere_in_going_on_has_begun_what_it_says_and_no_more() {
+    let scene = Scene::new();
+    let mut child = Stepped::start(|| go_on_once(&scene.control, &map(&scene.begun)));
+    let mut left = scene.left();
+    let mut standing = left.judge();
+    // Instructions after which the ring holds so much; and of those with the first offer alone,
+    // such where it can still be withdrawn.
+    let (mut said, mut withdrawn) = ([0; 5], 0);
+    let mut steps = 0;
+    loop {
+        said[standing.said] += 1;
+        withdrawn += u32::from(standing.is_withdrawn);
+        if steps % STRIDE == 0 {
+            let other = Scene::new();
+            killed_after(steps, || go_on_once(&other.control, &map(&other.begun)));
+            assert!(other.left() == left, "a death after {steps} left no copy");
+        }
+        if !child.step() {
+            break;
+        }
+        steps += 1;
+        assert!(steps < INSTRUCTIONS_MAX, "it ends before the watchdog");
+        let now = scene.left();
+        if now != left {
+            let before = standing.said;
+            left = now;
+            standing = left.judge();
+            assert!(standing.said >= before, "what was said stays");
+        }
+    }
+    child.kill();
+    assert!(said.iter().all(|count| *count > 0), "{said:?}");
     assert!(
         0 < withdrawn && withdrawn < said[1],
         "{withdrawn} of {said:?}"

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Random, in_child, read_only};
+use common::child::in_child;
+use common::{Random, read_only};
 use pheromone_shm::doorbell::{Bell, BellRope};
 use pheromone_shm::link::{
     Half, LINK_MESSAGE_BYTES_MAX, Link, LinkEnd, NodeRope, PEER_MESSAGE_BYTES_MAX,

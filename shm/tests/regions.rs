@@ -5,7 +5,8 @@ mod common;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use common::{extent, in_child, read_only};
+use common::child::in_child;
+use common::{extent, read_only};
 use nix::sys::signal::Signal;
 use pheromone_shm::allocator::{Allocator, Pages};
 use pheromone_shm::file::create_sealed;

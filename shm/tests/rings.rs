@@ -5,7 +5,8 @@ mod common;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use common::{Random, in_child};
+use common::Random;
+use common::child::in_child;
 use pheromone_shm::file::create_sealed;
 use pheromone_shm::mapping::{MappedSlots, Mapping};
 use pheromone_shm::ring::{Consumer, Producer, RingFault, RingFull, SLOT_BYTES, SlotData};
