@@ -290,31 +290,29 @@ impl Left {
 fn an_executor_killed_anywhere_in_going_on_has_begun_what_it_says_and_no_more() {
     let scene = Scene::new();
     let mut child = Stepped::start(|| go_on_once(&scene.control, &map(&scene.begun)));
-    let mut left = scene.left();
-    let mut standing = left.judge();
+    let mut copies = vec![scene.left()];
+    let mut standing = copies[0].judge();
     // Instructions after which the ring holds so much; and of those with the first offer alone,
     // such where it can still be withdrawn.
     let (mut said, mut withdrawn) = ([0; 5], 0);
-    let mut steps = 0;
-    loop {
+    // After so many instructions the memory is this copy.
+    let mut samples = Vec::new();
+    for steps in 0.. {
+        assert!(steps < INSTRUCTIONS_MAX, "it ends before the watchdog");
         said[standing.said] += 1;
         withdrawn += u32::from(standing.is_withdrawn);
         if steps % STRIDE == 0 {
-            let other = Scene::new();
-            killed_after(steps, || go_on_once(&other.control, &map(&other.begun)));
-            assert!(other.left() == left, "a death after {steps} left no copy");
+            samples.push((steps, copies.len() - 1));
         }
         if !child.step() {
             break;
         }
-        steps += 1;
-        assert!(steps < INSTRUCTIONS_MAX, "it ends before the watchdog");
-        let now = scene.left();
-        if now != left {
+        let left = scene.left();
+        if left != copies[copies.len() - 1] {
             let before = standing.said;
-            left = now;
             standing = left.judge();
             assert!(standing.said >= before, "what was said stays");
+            copies.push(left);
         }
     }
     child.kill();
@@ -323,4 +321,9 @@ fn an_executor_killed_anywhere_in_going_on_has_begun_what_it_says_and_no_more() 
         0 < withdrawn && withdrawn < said[1],
         "{withdrawn} of {said:?}"
     );
+    for (steps, copy) in samples {
+        let scene = Scene::new();
+        killed_after(steps, || go_on_once(&scene.control, &map(&scene.begun)));
+        assert!(scene.left() == copies[copy], "killed after {steps}");
+    }
 }
