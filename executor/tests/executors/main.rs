@@ -6,18 +6,23 @@
 //! contains NAME.
 
 mod calls;
+#[path = "../../../shm/tests/common/child.rs"]
+mod child;
 mod continuing;
 mod crashes;
 mod deciding;
 mod failed;
 mod harness;
 mod hostile;
+mod killed;
 mod loading;
 mod memory;
 mod payloads;
 mod probing;
 mod processes;
 mod steering;
+#[path = "../../../shm/tests/common/stepped.rs"]
+mod stepped;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
         memory::TESTS,
         loading::TESTS,
         crashes::TESTS,
+        killed::TESTS,
         processes::TESTS,
         hostile::TESTS,
         probing::TESTS,
