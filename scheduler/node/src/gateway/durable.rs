@@ -12,11 +12,16 @@ use pheromone_journal::{Unfinished, WriteError};
 use pheromone_scheduler::protocol::{DestinationMessage, ToScheduler, pieces};
 use pheromone_shm::message::Extent;
 
-use super::{Admitted, Ended, Gateway, Incoming, Pending};
+use super::Gateway;
+use super::ending::Ended;
+use super::gate::Admitted;
+use super::pending::Pending;
+use super::response::Incoming;
 use crate::app::Version;
 use crate::http::answer_of_end;
 use crate::output::OutputKind;
 use crate::request::{FailureCause, FailureReport, Outcome, RefusalReason, Reply, Request};
+use crate::routing::Tried;
 use crate::store::{self, Call, CallDetails, KeptAnswer, ResponseDetails, Restoring, Source};
 
 /// Sessions of an app that are read from disk at the same time.
@@ -419,7 +424,7 @@ impl Gateway {
             return self.restore_elsewhere(unfinished);
         };
         let id = session.session.0;
-        let home = gate.homes.lightest(super::Tried::default());
+        let home = gate.homes.lightest(Tried::default());
         let (Some(home), None) = (home, &failed) else {
             extents
                 .into_iter()

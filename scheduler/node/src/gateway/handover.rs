@@ -11,7 +11,8 @@ use pheromone_core::event::HandedLetter;
 use pheromone_scheduler::protocol::{ToScheduler, pieces};
 use pheromone_shm::message::{Extent, NO_BUCKET};
 
-use super::{Gateway, READ_PER_TURN_BYTES};
+use super::Gateway;
+use super::response::READ_PER_TURN_BYTES;
 use crate::app::Version;
 use crate::output::OutputKind;
 use crate::reading::PART_COST_BYTES;

@@ -4,7 +4,9 @@
 use crossbeam_channel::Sender;
 use pheromone_scheduler::protocol::{LetterMessage, ToScheduler};
 
-use super::{Admitted, Again, Gate, Gateway};
+use super::Gateway;
+use super::gate::{Admitted, Gate};
+use super::pending::Again;
 use crate::letters::DeadLetter;
 use crate::outgoing;
 use crate::request::{RefusalReason, Request};

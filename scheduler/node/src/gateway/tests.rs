@@ -1,17 +1,23 @@
 //! The gateway against a scheduler that a test plays.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{bounded, unbounded};
-use pheromone_core::spec::{AppSpec, Isolation, Limits, Pool};
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use pheromone_core::event::{Failure, Part};
+use pheromone_core::spec::{AppSpec, Entry, Isolation, Limits, Pool};
+use pheromone_scheduler::protocol::{AppStatsMessage, OutcomeMessage, ToNode};
 use pheromone_shm::doorbell::{Bell, BellRope};
 use pheromone_shm::file::create_sealed;
 use pheromone_shm::link::{Link, LinkEnd};
+use pheromone_shm::message::UNIT_BYTES;
 
 use super::*;
+use crate::app::Version;
+use crate::failure;
 use crate::packet;
 use crate::regions::Regions;
+use crate::request::{Outcome, Request, To};
 use crate::supervisor;
 
 /// A watchdog for everything that must come.
