@@ -1,4 +1,5 @@
-//! The gate of one version of an app: where its requests enter, and which scheduler is told of them.
+//! The gate of one version of an app: where its requests enter, and which scheduler is told of
+//! them.
 
 use std::collections::HashMap;
 use std::mem;

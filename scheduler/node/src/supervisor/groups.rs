@@ -1,5 +1,5 @@
-//! Control groups: executors and zygote are put into theirs, which are killed as a whole and removed
-//! once they are empty.
+//! Control groups: executors and zygote are put into theirs, which are killed as a whole and
+//! removed once they are empty.
 
 use std::io;
 use std::sync::Arc;
