@@ -61,6 +61,10 @@ const TESTS: &[(&str, fn())] = &[
         throughput_is_a_rate_beside_the_bare_one,
     ),
     (
+        "functions_that_work_are_compared_by_executors",
+        functions_that_work_are_compared_by_executors,
+    ),
+    (
         "fans_are_measured_whole_and_per_branch",
         fans_are_measured_whole_and_per_branch,
     ),
@@ -381,6 +385,43 @@ fn throughput_is_a_rate_beside_the_bare_one() {
             let all = scalars(point, name);
             assert!(all.iter().all(|&value| value > 0.0), "{name}: {all:?}");
         }
+        let is_compared = point["text"]
+            .as_str()
+            .is_some_and(|text| text.ends_with("2 executors"));
+        let ratios = scalars(point, "rate / that");
+        assert_eq!(ratios.len(), usize::from(is_compared), "{ratios:?}");
+    }
+}
+
+fn functions_that_work_are_compared_by_executors() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let load = ["throughput", "--inflight", "4", "--work", "20us,2ms"];
+    let few = ["--hops", "80", "--sessions", "1", "--repetitions", "1"];
+    let pools = ["--executors", "1,2", "--idle", "adaptive"];
+    let report = measured(directory.path(), &[&load[..], &few, &pools].concat());
+    let points = report["points"].as_array().expect("a list");
+    let texts: Vec<_> = points.iter().map(|point| point["text"].as_str()).collect();
+    let expected = [
+        "4, 20 us, 1 executor",
+        "4, 2 ms, 1 executor",
+        "4, 20 us, 2 executors",
+        "4, 2 ms, 2 executors",
+    ];
+    assert_eq!(texts, expected.map(Some));
+    for (at, point) in points.iter().enumerate() {
+        for hops in series(point, "hop") {
+            assert_eq!(hops["count"], 80, "{hops}");
+        }
+        let at_work = scalars(point, "at work");
+        assert!(
+            !at_work.is_empty() && at_work.iter().all(|&part| part > 0.0),
+            "{at_work:?}"
+        );
+        if at >= 2 {
+            for hops in series(point, "hop, with the first number") {
+                assert_eq!(hops["count"], 80, "{hops}");
+            }
+        }
     }
 }
 
@@ -557,6 +598,8 @@ fn what_cannot_be_is_refused() {
         (&["wake", "--gap", "10"], "is no gap"),
         (&["scale", "--sessions", "16000001"], "16000001"),
         (&["pair", "--size", "7"], "at least 8 bytes"),
+        (&["throughput", "--work", "101ms"], "100ms at most"),
+        (&["throughput", "--work", "5"], "is no gap"),
         (&["durable", "--senders", "0"], "0"),
         (&["durable", "--size", "65MiB"], "1 byte to 64 MiB"),
         (&["durable", "--data", "/nonexistent"], "/nonexistent"),
