@@ -147,6 +147,18 @@ pub fn monotonic_ns() -> u64 {
 }
 
 impl Bed {
+    /// Executors that the scheduler has woken, and what that has taken it, nanoseconds.
+    ///
+    /// # Errors
+    /// The scheduler does not say.
+    pub fn wakes(&self) -> Result<(u64, u64)> {
+        let stats = self
+            .node
+            .stats(&self.app)
+            .context("the scheduler does not answer")?;
+        Ok((stats.executor_wakes_total, stats.executor_wakes_ns_total))
+    }
+
     /// How many calls may run at the same time.
     pub fn executors_max(&self) -> u16 {
         self.executors_max

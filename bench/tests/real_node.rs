@@ -552,6 +552,12 @@ fn wakes_are_measured_under_both_policies() {
             assert!(all.iter().all(|&part| part >= 0.0), "{name}: {all:?}");
         }
     }
+    // After 3 ms an adaptive executor sleeps.
+    let parts = scalars(&points[1], "wake's part of the scheduler");
+    assert!(
+        !parts.is_empty() && parts.iter().all(|&ns| ns > 0.0),
+        "{parts:?}"
+    );
 }
 
 fn interactions_are_measured_among_sessions_and_executors() {
@@ -592,14 +598,14 @@ fn what_cannot_be_is_refused() {
         (&["trigger", "--triggers", "65536"], "65536"),
         (&["trigger", "--objects", "65"], "65"),
         (&["throughput", "--inflight", "65537"], "65537"),
+        (&["throughput", "--work", "101ms"], "100ms at most"),
+        (&["throughput", "--work", "5"], "is no gap"),
         (&["fanin", "--width", "0"], "0"),
         (&["call", "--size", "17MiB"], "1 byte to 16 MiB"),
         (&["wake", "--gap", "61s"], "1us to 60s"),
         (&["wake", "--gap", "10"], "is no gap"),
         (&["scale", "--sessions", "16000001"], "16000001"),
         (&["pair", "--size", "7"], "at least 8 bytes"),
-        (&["throughput", "--work", "101ms"], "100ms at most"),
-        (&["throughput", "--work", "5"], "is no gap"),
         (&["durable", "--senders", "0"], "0"),
         (&["durable", "--size", "65MiB"], "1 byte to 64 MiB"),
         (&["durable", "--data", "/nonexistent"], "/nonexistent"),

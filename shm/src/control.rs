@@ -555,13 +555,15 @@ impl SchedulerEnd {
 
     /// Wakes the executor if it sleeps, after something was put where it looks. An executor that
     /// may spin and was woken since it was told so does not sleep: for it this is one branch.
+    /// Answers with the time that a wake took this side, where there was one.
     #[inline]
-    pub fn wake_if_asleep(&mut self) {
+    pub fn wake_if_asleep(&mut self) -> Option<Duration> {
         if self.spins {
-            return;
+            return None;
         }
-        doorbell::wake_if_asleep::<Sound>(&self.asleep, &self.wakes, None);
+        let took = doorbell::wake_if_asleep::<Sound>(&self.asleep, &self.wakes, None);
         self.spins = self.permitted;
+        took
     }
 }
 

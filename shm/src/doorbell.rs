@@ -18,7 +18,7 @@
 //! each message: a ring that is full has more than half of its slots waiting to be read, so the
 //! consumer passes a multiple of half the ring before it finds the ring empty, and looks then.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(not(loom))]
 pub use crate::bell::{Bell, BellRope};
@@ -77,31 +77,39 @@ pub fn sleep<S: Steps>(
 }
 
 /// Wakes the sleeper behind these two words if it sleeps (for this reason, where one is given),
-/// after the caller has published what there is to find.
+/// after the caller has published what there is to find. Answers with the time that the wake took
+/// its caller, where there was one.
 #[inline]
-pub fn wake_if_asleep<S: Steps>(asleep: &AtomicU32, wakes: &FutexWord, why: Option<u32>) {
+pub fn wake_if_asleep<S: Steps>(
+    asleep: &AtomicU32,
+    wakes: &FutexWord,
+    why: Option<u32>,
+) -> Option<Duration> {
     if S::WAKER_FENCE {
         fence(Ordering::SeqCst);
     }
     let says = asleep.load(Ordering::Relaxed);
     let says_why = says & WHY_MASK;
     if says_why != AWAKE && why.is_none_or(|why| why == says_why) {
-        wake::<S>(says, wakes);
+        return wake::<S>(says, wakes);
     }
+    None
 }
 
 #[cold]
-fn wake<S: Steps>(says: u32, wakes: &FutexWord) {
+fn wake<S: Steps>(says: u32, wakes: &FutexWord) -> Option<Duration> {
     fence(Ordering::Acquire);
     let count = wakes.value().load(Ordering::Relaxed);
     if says >> WHY_BITS != count << WHY_BITS >> WHY_BITS {
         // It was woken from that sleep already, and is about to get up.
-        return;
+        return None;
     }
+    let began = Instant::now();
     if S::COUNT {
         wakes.value().fetch_add(1, Ordering::Release);
     }
     wakes.wake_all();
+    Some(began.elapsed())
 }
 
 /// A word that only its sleeper writes and that others watch: odd while it sleeps, and another odd

@@ -100,7 +100,9 @@ pub fn run(options: &Options, directory: &Path) -> Result<Report> {
          happened, to its function's first instruction; a timer is how much later than its time a \
          function starts that an object sent with such a delay fires. Processor time is that of \
          the scheduler and the executor during the requests and the gaps between them, in parts \
-         of one CPU"
+         of one CPU. A wake's part of the scheduler is what it spends on one executor that sleeps: \
+         the call into the kernel and what leads to it, counted by the scheduler itself over wakes \
+         and timers; beside it the median of the same call alone, in the bare wake"
             .into(),
         "one wake of each kind in each repetition, not counted".into(),
         rows,
@@ -145,12 +147,17 @@ fn measure_gap(
     let text = format!("{gap}, {policy}");
     let what = format!("wake after {text}");
     let repetitions = repeat(&what, settings.repetitions, Beside::Nothing, || {
-        let floor = futex_wakes(gap, count, plan.cores)?;
+        let bare = futex_wakes(gap, count, plan.cores)?;
         let bed = bench.start(settings)?;
-        let measured = measure(&bed, gap, count)?;
+        let mut measured = measure(&bed, gap, count)?;
         bed.stop()?;
+        measured.scalars.push(Scalar {
+            name: "bare wake's part of its caller",
+            unit: Unit::Nanoseconds,
+            value: bare.calls.at(0.5) as f64,
+        });
         Ok(Measured {
-            floors: vec![("bare futex wake", floor)],
+            floors: vec![("bare futex wake", bare.wakes)],
             ..measured
         })
     })?;
@@ -160,6 +167,7 @@ fn measure_gap(
 fn measure(bed: &Bed, gap: Gap, count: u32) -> Result<Measured> {
     let (mut wakes, mut timers) = (Distribution::new(), Distribution::new());
     bed.call(Vec::new())?;
+    let woken_before = bed.wakes()?;
     let before = Parts::processor_ns();
     let began = Instant::now();
     for _ in 0..count {
@@ -180,13 +188,26 @@ fn measure(bed: &Bed, gap: Gap, count: u32) -> Result<Measured> {
         unit: Unit::Percent,
         value: after.saturating_sub(before) as f64 / took_ns * 100.0,
     };
+    let mut scalars = vec![
+        used("scheduler CPU", before.scheduler, after.scheduler),
+        used("executor CPU", before.executors, after.executors),
+    ];
+    scalars.extend(scheduler_part(woken_before, bed.wakes()?));
     Ok(Measured {
         series: vec![("wake".into(), wakes), ("timer".into(), timers)],
-        scalars: vec![
-            used("scheduler CPU", before.scheduler, after.scheduler),
-            used("executor CPU", before.executors, after.executors),
-        ],
+        scalars,
         ..Measured::default()
+    })
+}
+
+/// What a wake takes the scheduler, of two looks at how many there were and what they took; nothing
+/// where nobody had to be woken in between.
+fn scheduler_part(before: (u64, u64), after: (u64, u64)) -> Option<Scalar> {
+    let (count, took_ns) = (after.0 - before.0, after.1 - before.1);
+    (count > 0).then(|| Scalar {
+        name: "wake's part of the scheduler",
+        unit: Unit::Nanoseconds,
+        value: took_ns as f64 / count as f64,
     })
 }
 
@@ -197,9 +218,17 @@ fn word(answer: &[u8]) -> Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+/// Wakes without a node.
+struct Bare {
+    /// From just before the wake to the first instruction after it.
+    wakes: Distribution,
+    /// What of that the waker's call took.
+    calls: Distribution,
+}
+
 /// A thread on the executor's CPU sleeps (`park` waits on a futex), and one on the scheduler's
 /// wakes it after each gap.
-fn futex_wakes(gap: Gap, count: u32, cores: Cores) -> Result<Distribution> {
+fn futex_wakes(gap: Gap, count: u32, cores: Cores) -> Result<Bare> {
     let (tell, woken) = mpsc::channel();
     std::thread::scope(|scope| {
         let sleeper = scope.spawn(move || {
@@ -212,19 +241,24 @@ fn futex_wakes(gap: Gap, count: u32, cores: Cores) -> Result<Distribution> {
                 }
             }
         });
-        let waker = scope.spawn(move || -> Result<Distribution> {
+        let waker = scope.spawn(move || -> Result<Bare> {
             pin(cores.scheduler);
-            let mut times = Distribution::new();
+            let mut bare = Bare {
+                wakes: Distribution::new(),
+                calls: Distribution::new(),
+            };
             for _ in 0..count {
                 gap.pass();
                 let began_ns = monotonic_ns();
                 sleeper.thread().unpark();
+                let returned_ns = monotonic_ns();
                 let woken_ns = woken.recv().context("a thread that slept is gone")?;
-                times.record_ns(woken_ns.saturating_sub(began_ns));
+                bare.wakes.record_ns(woken_ns.saturating_sub(began_ns));
+                bare.calls.record_ns(returned_ns - began_ns);
             }
             drop(woken);
             sleeper.thread().unpark();
-            Ok(times)
+            Ok(bare)
         });
         waker.join().map_err(|_| anyhow!("a thread panicked"))?
     })
@@ -262,7 +296,14 @@ mod tests {
             scheduler: 0,
             executor: 0,
         };
-        let times = futex_wakes("10us".parse().unwrap(), 20, cores).unwrap();
-        assert_eq!(times.count(), 20);
+        let bare = futex_wakes("10us".parse().unwrap(), 20, cores).unwrap();
+        assert_eq!((bare.wakes.count(), bare.calls.count()), (20, 20));
+    }
+
+    #[test]
+    fn the_schedulers_part_is_of_one_wake_and_of_none_where_nobody_slept() {
+        let part = scheduler_part((10, 5_000), (14, 11_000)).unwrap();
+        assert_eq!(part.value, 1_500.0);
+        assert_eq!(scheduler_part((10, 5_000), (10, 5_000)), None);
     }
 }

@@ -112,6 +112,10 @@ pub struct AppStats {
     pub dead_letters_dropped_total: u64,
     /// Sleeps of the scheduler that found work nobody had woken it for; should be zero.
     pub missed_wakes_total: u64,
+    /// Executors, of any app, that slept and that the app's schedulers have woken, ever.
+    pub executor_wakes_total: u64,
+    /// What that took them, nanoseconds: the call into the kernel and what leads to it.
+    pub executor_wakes_ns_total: u64,
     /// Bytes of the ingress region in use by requests.
     pub ingress_bytes: u64,
     /// Requests not yet finished.
@@ -146,6 +150,8 @@ impl From<AppStatsMessage> for AppStats {
             dead_letters_retried_total: from.dead_letters_retried_total,
             dead_letters_dropped_total: from.dead_letters_dropped_total,
             missed_wakes_total: from.missed_wakes_total,
+            executor_wakes_total: from.executor_wakes_total,
+            executor_wakes_ns_total: from.executor_wakes_ns_total,
             held_bytes: 0,
             ingress_bytes: 0,
             requests_open: 0,

@@ -5,6 +5,7 @@
 //! limits on sessions, objects and executors bound.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use pheromone_core::PeerMessage;
 use pheromone_core::event::{
@@ -47,6 +48,25 @@ pub struct Outbox {
     /// Owners that may have no time for what they are given back.
     pub reclaim: Reclaim,
     spin_always: bool,
+    /// Of executors that slept when they were told something.
+    pub(crate) wakes: Wakes,
+}
+
+/// How often somebody was woken, and what that took this process.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wakes {
+    pub(crate) count: u64,
+    pub(crate) took_ns: u64,
+}
+
+impl Wakes {
+    fn note(&mut self, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.count += 1;
+            // 2^64 ns are 584 years.
+            self.took_ns += took.as_nanos() as u64;
+        }
+    }
 }
 
 impl Outbox {
@@ -67,6 +87,7 @@ impl Outbox {
             starved: Vec::new(),
             reclaim: Reclaim::default(),
             spin_always,
+            wakes: Wakes::default(),
         }
     }
 
@@ -216,7 +237,7 @@ impl Outbox {
         };
         if write(peer).is_ok() {
             if !peer.awake_for_good {
-                peer.end.wake_if_asleep();
+                self.wakes.note(peer.end.wake_if_asleep());
             }
         } else {
             let why = "its dispatch ring is full, which only a bug or a stranger's hand can do";
@@ -342,7 +363,7 @@ impl Sink for Outbox {
             peer.awake_for_good = false;
             if permitted {
                 // It may be asleep from before; from here on it is not.
-                peer.end.wake_if_asleep();
+                self.wakes.note(peer.end.wake_if_asleep());
                 peer.awake_for_good = always;
             }
         }

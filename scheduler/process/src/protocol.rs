@@ -708,6 +708,10 @@ pub struct AppStatsMessage {
     pub dead_letters_dropped_total: u64,
     /// Bounded sleeps of the scheduler that found work nobody had woken it for; should be zero.
     pub missed_wakes_total: u64,
+    /// Executors, of any app, that slept and that the scheduler has woken, ever.
+    pub executor_wakes_total: u64,
+    /// What that took the scheduler, nanoseconds: the call into the kernel and what leads to it.
+    pub executor_wakes_ns_total: u64,
 }
 
 impl AppStatsMessage {
@@ -741,6 +745,8 @@ impl AppStatsMessage {
             dead_letters_retried_total,
             dead_letters_dropped_total,
             missed_wakes_total,
+            executor_wakes_total,
+            executor_wakes_ns_total,
         } = other;
         for (sum, counter) in [
             (&mut self.sessions_open, sessions_open),
@@ -778,6 +784,8 @@ impl AppStatsMessage {
                 dead_letters_dropped_total,
             ),
             (&mut self.missed_wakes_total, missed_wakes_total),
+            (&mut self.executor_wakes_total, executor_wakes_total),
+            (&mut self.executor_wakes_ns_total, executor_wakes_ns_total),
         ] {
             *sum += counter;
         }

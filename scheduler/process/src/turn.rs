@@ -829,6 +829,8 @@ impl Scheduler {
             dead_letters_retried_total: stats.dead_letters_retried_total,
             dead_letters_dropped_total: stats.dead_letters_dropped_total,
             missed_wakes_total: self.missed_wakes,
+            executor_wakes_total: self.outbox.wakes.count,
+            executor_wakes_ns_total: self.outbox.wakes.took_ns,
         })
     }
 }

@@ -12,7 +12,7 @@ type Metric = (
     fn(&AppStats) -> u64,
 );
 
-const METRICS: [Metric; 28] = [
+const METRICS: [Metric; 30] = [
     ("sessions_open", "gauge", "Sessions open.", |it| {
         it.sessions_open
     }),
@@ -162,6 +162,18 @@ const METRICS: [Metric; 28] = [
         "counter",
         "Sleeps of the scheduler that found work nobody had woken it for.",
         |it| it.missed_wakes_total,
+    ),
+    (
+        "executor_wakes_total",
+        "counter",
+        "Sleeping executors, of any app, that the app's schedulers have woken.",
+        |it| it.executor_wakes_total,
+    ),
+    (
+        "executor_wakes_nanoseconds_total",
+        "counter",
+        "What these wakes took the schedulers.",
+        |it| it.executor_wakes_ns_total,
     ),
 ];
 
