@@ -203,8 +203,10 @@ impl SchedulerEnd {
             return None;
         }
         let message = self.publish.pop_one_as(wire::decode_plain)?;
-        // Looked at next, and mostly written by now.
-        self.publish.prefetch();
+        if let FromExecutor::Publish { .. } = message {
+            // Its sender's return is looked at next, and mostly written by now.
+            self.publish.prefetch();
+        }
         Some(message)
     }
 
