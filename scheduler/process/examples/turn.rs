@@ -229,18 +229,14 @@ impl Executor {
 
     /// Offers an object, returns, and goes on with what it fires.
     fn hop_in_place(&mut self) {
-        let invocation = self.end.next_offer().expect("it may go on");
         let extent = self.extent();
-        self.end.offer(invocation);
-        self.end.send(&FromExecutor::Offer {
-            target: Target::Next,
-            extent,
-            size_bytes: 8,
-            ordinal: 0,
-            invocation,
-        });
-        assert!(self.end.take_offer(invocation), "nobody takes it back");
-        self.end.send(&FromExecutor::Continue { discarded: 0 });
+        self.end.look_for_room();
+        let offer = self.end.next_offer().expect("it may go on");
+        let invocation = offer.say(Target::Next, extent, 8, 0);
+        let room = self.end.take_offer(invocation);
+        room.expect("nobody takes it back")
+            .say(&FromExecutor::Continue { discarded: 0 });
+        self.end.ring();
     }
 }
 
