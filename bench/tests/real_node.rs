@@ -388,8 +388,8 @@ fn throughput_is_a_rate_beside_the_bare_one() {
         let is_compared = point["text"]
             .as_str()
             .is_some_and(|text| text.ends_with("2 executors"));
-        let ratios = scalars(point, "rate / that");
-        assert_eq!(ratios.len(), usize::from(is_compared), "{ratios:?}");
+        let said = point.to_string().contains("rate / that");
+        assert_eq!(said, is_compared, "{point}");
     }
 }
 

@@ -1,8 +1,8 @@
 //! One invocation as it was dispatched: its numbers, and the objects that it holds.
 //!
 //! Everything is copied out of the ring at once, names into private memory, so that the ring's
-//! slots are free for the next message. Two frames take turns, because a dispatch may wait while
-//! an invocation runs. What a dispatch says is trusted but checked: an address is given to a
+//! slots are free for the next message. There are two frames, because a dispatch may wait, or what
+//! follows in place be prepared, while an invocation runs. What a dispatch says is trusted but checked: an address is given to a
 //! function only when it lies in the window.
 
 use std::ffi::c_char;

@@ -3,7 +3,7 @@
 //!
 //! Fields are cells, because a function has a pointer to the object while the executor changes it;
 //! no `&mut` to an object is ever made. What an object says is written before its pointer is given
-//! away, but for an output's size and state, which only the calling thread changes.
+//! away, but for an output's size, extent and state, which only the calling thread changes.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int};

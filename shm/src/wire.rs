@@ -941,8 +941,8 @@ pub fn decode_from_executor(bytes: &[u8]) -> Result<FromExecutor<'_>, Garbled> {
     decode_any_from_executor(bytes)
 }
 
-/// The one slot of a message that hops are made of, where nothing is wrong with it. Takes a fifth of
-/// the instructions of the general way, which judges the rest.
+/// The one slot of a message that hops are made of, where nothing is wrong with it. Takes a fifth
+/// of the instructions of the general way, which judges the rest.
 #[inline(always)]
 pub(crate) fn decode_plain(words: &SlotData) -> Option<FromExecutor<'static>> {
     const PUBLISH: u64 = from_kind::PUBLISH as u64 | (AUTO_KEY as u64) << 16;

@@ -25,7 +25,7 @@ const SLOTS: usize = 16;
 const RING: usize = 4096;
 const BYTES: usize = RING + SLOTS * SLOT_BYTES;
 const MESSAGE: [SlotData; 3] = [[0x11; 7], [0x22; 7], [0x33; 7]];
-/// More instructions than any push or pop has: a watchdog.
+/// More instructions than any call swept here has: a watchdog.
 const INSTRUCTIONS_MAX: u32 = 20_000;
 
 fn map(file: &OwnedFd) -> Arc<Mapping> {

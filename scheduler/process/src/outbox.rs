@@ -41,7 +41,7 @@ pub struct Outbox {
     /// Ingress slot of each app (one past its executors), by app id.
     ingress: Vec<u16>,
     ingress_releases: Vec<(AppId, Vec<(u32, u32)>)>,
-    /// There may be some among them.
+    /// Some of `ingress_releases` may hold extents.
     ingress_waits: bool,
     releasing: Vec<ExecutorId>,
     starved: Vec<ExecutorId>,

@@ -1,8 +1,8 @@
 //! The loop: poll, step, flush, and sleep when nothing happens.
 //!
 //! One turn takes what other schedulers and the node said, up to `MESSAGES_PER_EXECUTOR` messages
-//! from every executor that may speak, and the timers that are due; everything it caused goes out
-//! before the next turn. No system call is made while there is work but the wakes of sleepers.
+//! from every executor that may speak; everything that caused goes out before the next turn.
+//! Timers that are due fire where the clock is looked at, mostly in an empty turn. No system call is made while there is work but the wakes of sleepers.
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -50,8 +50,9 @@ const CLOCK_TURNS_PER_MESSAGE: u32 = 16;
 /// A look that is due waits for so many empty turns in a row: whoever has sent an object mostly
 /// returns within them, and the next function waits for that.
 const CLOCK_QUIET_TURNS: u32 = 4;
-/// It waits no longer than this. What comes in is stamped with the last look, hence so many empty
-/// turns back at most, or a turn and the eight messages before it: one or two microseconds.
+/// It waits no longer than this, and for the end of the turn. What comes in is stamped with the
+/// last look, hence so many empty turns back at most, or eight messages and the turn that they
+/// make longer: one or two microseconds where one executor speaks.
 const CLOCK_TURNS_MAX: u32 = 2 * CLOCK_TURNS;
 /// How long the loop polls without work before it sleeps (adaptive).
 const SPIN_BEFORE_SLEEP_NS: u64 = 50_000;

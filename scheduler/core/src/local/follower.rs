@@ -60,14 +60,15 @@ impl App {
         }
     }
 
-    /// Whether an executor whose function has returned takes what is queued first.
+    /// Whether an executor whose function returns stays, and takes the next thing that is queued.
     #[inline(always)]
     fn goes_on_alone(&self) -> bool {
         let has_too_many = self.pool.taken > self.share.executors.max;
         !self.removing && !has_too_many && !self.pool.has_failed()
     }
 
-    /// Whether nothing goes before what a function's return has left to another.
+    /// Whether a follower starts at once where `returned` has run: nothing is queued before it, and
+    /// no limit on what runs at the same time holds it up.
     #[inline(always)]
     fn goes_first(&self, function: u16, returned: u16) -> bool {
         let next = &self.functions[usize::from(function)];

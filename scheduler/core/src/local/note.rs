@@ -1,4 +1,4 @@
-//! Notes: offers that are judged and charged, and of which nothing is entered yet.
+//! Notes: publications that are judged and charged, and of which nothing is entered yet.
 //!
 //! While executors go on in place, all that is heard of them is an offer and a continuation, again
 //! and again. So an offer is *noted* with its executor, and entered (its object made, its
@@ -271,8 +271,8 @@ impl Tables {
         is_alone.then_some((input, object.region))
     }
 
-    /// An invocation [that ends alone](Self::ends_alone), and its input, turn into what is noted. It
-    /// has the same session, and holds that one's request and headers on, and one input. Answers
+    /// An invocation that [ends alone](Self::ends_alone), and its input, turn into what is noted.
+    /// It has the same session, and holds that one's request and headers on, and one input. Answers
     /// with the memory that is free.
     #[inline(always)]
     pub(super) fn turn_into(

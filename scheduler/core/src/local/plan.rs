@@ -99,7 +99,7 @@ pub(super) struct FunctionPlan {
     pub(super) next_in_place: Option<u16>,
     /// It has one attempt, and nobody watches it, counts its turns or writes down that it fires.
     pub(super) is_simple: bool,
-    /// Whose direct object for `next` fires one simple function: that.
+    /// The one simple function that a direct object for `next` fires.
     pub(super) only_next: Option<u16>,
 }
 
