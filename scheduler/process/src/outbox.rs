@@ -48,6 +48,8 @@ pub struct Outbox {
     /// Owners that may have no time for what they are given back.
     pub reclaim: Reclaim,
     spin_always: bool,
+    /// Extents given back since that was asked for.
+    released: u32,
     /// Of executors that slept when they were told something.
     pub(crate) wakes: Wakes,
 }
@@ -87,6 +89,7 @@ impl Outbox {
             starved: Vec::new(),
             reclaim: Reclaim::default(),
             spin_always,
+            released: 0,
             wakes: Wakes::default(),
         }
     }
@@ -180,6 +183,12 @@ impl Outbox {
     /// Executors whose release ring was full, to be tried again by the core.
     pub fn take_starved(&mut self) -> Vec<ExecutorId> {
         std::mem::take(&mut self.starved)
+    }
+
+    /// How many extents have been given back since this was asked last.
+    #[inline(always)]
+    pub fn take_released(&mut self) -> u32 {
+        std::mem::take(&mut self.released)
     }
 
     /// Whether any executor waits for releases that found no room.
@@ -325,6 +334,7 @@ impl Sink for Outbox {
     }
 
     fn release(&mut self, owner: ExecutorId, extent: Extent) -> bool {
+        self.released += 1;
         if self.ingress.get(usize::from(owner.app.0)) == Some(&owner.slot) {
             self.release_ingress(owner.app, extent);
             return true;

@@ -197,6 +197,8 @@ impl Scheduler {
         }
         if worked {
             self.outbox.flush();
+            // Whoever seems to have something to say, and has not, cannot stop the clock.
+            self.since_look += 1;
             if self.since_look >= CLOCK_TURNS_MAX {
                 self.look_at_clock();
             }
@@ -342,12 +344,13 @@ impl Scheduler {
                 return;
             };
             if let Some(message) = peer.end.receive_plain() {
-                self.since_look += CLOCK_TURNS_PER_MESSAGE;
                 if let FromExecutor::Complete { .. } = message {
                     peer.completed();
                 }
                 let event = Event::Message { executor, message };
                 self.core.step(event, self.now_ns, &mut self.outbox);
+                // The end of a session may give back any number of objects.
+                self.since_look += CLOCK_TURNS_PER_MESSAGE + self.outbox.take_released();
                 continue;
             }
             if !peer.end.has_message() {

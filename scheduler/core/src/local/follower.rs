@@ -170,11 +170,12 @@ impl Local {
             self.grant(id, (note.function, session), sink);
         }
         let (app, tables) = (&mut self.apps[id.app], &mut self.tables);
+        // Not once the next function may have begun, and counts on what the word says.
+        tables.trim_credit(app, id.slot, sink);
         tables.send_follower(app, id, sender, note, sink);
         let (region, freed) = tables.turn_into(app, id.slot, (sender, input), note);
         let core = tables.note_followed(app, id.slot, returned, note);
         app.stats.discarded_total += u64::from(discarded);
-        tables.trim_credit(app, id.slot, sink);
         tables.look_at_waiters(app);
         tables.release_extent(app, region, freed, sink);
         tables.flush_any(app, id.slot, sink);

@@ -108,11 +108,8 @@ fn credit_of_what_was_discarded_is_taken_back_between_dispatches() {
     world.assert_empty();
 }
 
-#[test]
-fn a_truncated_object_is_charged_what_is_left_of_it() {
-    let mut world = World::new(spec(64 * MIB));
-    world.call("source");
-    let source = world.running("source");
+/// Allocates 30 MiB and publishes a direct object of 128 bytes in the first of them.
+fn publish_truncated(world: &mut World, source: ExecutorId) {
     let extent = world.allocate(source, 30 * MIB);
     let memory = world.sink.memory.get_mut(&source).unwrap();
     memory.release(extent);
@@ -137,8 +134,33 @@ fn a_truncated_object_is_charged_what_is_left_of_it() {
         },
     );
     assert_eq!(world.stats().objects_live, 2);
+}
+
+#[test]
+fn a_truncated_object_is_charged_what_is_left_of_it() {
+    let mut world = World::new(spec(64 * MIB));
+    world.call("source");
+    let source = world.running("source");
+    publish_truncated(&mut world, source);
     world.done(source);
     assert!(world.stats().credit_bytes <= 3 * MIB);
+    world.run("f");
+    world.assert_empty();
+}
+
+/// The sink refuses to have it taken back from one that has something open.
+#[test]
+fn credit_is_taken_back_before_an_only_executor_is_told_what_follows() {
+    let mut spec = spec(64 * MIB);
+    (spec.executors.min, spec.executors.max) = (1, 1);
+    spec.continuation = false;
+    let mut world = World::new(spec);
+    world.call("source");
+    let source = world.running("source");
+    publish_truncated(&mut world, source);
+    world.done(source);
+    assert_eq!(world.running("f"), source);
+    assert!(world.stats().credit_bytes <= 2 * MIB);
     world.run("f");
     world.assert_empty();
 }
