@@ -62,8 +62,9 @@ fn ten_thousand_sessions_with_ten_thousand_at_once() {
 const KEPT_MAX_BYTES: u64 = 2 << 20;
 
 /// Rounds until memory has to have stopped growing: allocators and tables take what they need in
-/// the first of them, and how much that is differs with how the work happens to fall.
-const ROUNDS_MAX: usize = 8;
+/// the first of them, and how much that is differs with how the work happens to fall. What is lost
+/// in each of them is lost in all.
+const ROUNDS_MAX: usize = 16;
 /// What a process may grow by in a round in which nothing is lost: less than sixteen bytes for each
 /// session, and more than the noise of an allocator.
 const GROWN_MAX_BYTES: u64 = 128 << 10;
