@@ -177,9 +177,10 @@ impl Local {
         let core = tables.note_followed(app, id.slot, returned, note);
         app.stats.discarded_total += u64::from(discarded);
         tables.look_at_waiters(app);
+        self.use_core(id, core, sink);
+        let (app, tables) = (&mut self.apps[id.app], &mut self.tables);
         tables.release_extent(app, region, freed, sink);
         tables.flush_any(app, id.slot, sink);
-        self.use_core(id, core, sink);
     }
 
     /// The same where others are queued already, or may not start yet.
