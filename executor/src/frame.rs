@@ -2,8 +2,8 @@
 //!
 //! Everything is copied out of the ring at once, names into private memory, so that the ring's
 //! slots are free for the next message. There are two frames, because a dispatch may wait, or what
-//! follows in place be prepared, while an invocation runs. What a dispatch says is trusted but checked: an address is given to a
-//! function only when it lies in the window.
+//! follows in place be prepared, while an invocation runs. What a dispatch says is trusted but
+//! checked: an address is given to a function only when it lies in the window.
 
 use std::ffi::c_char;
 use std::sync::Mutex;

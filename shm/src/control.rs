@@ -656,8 +656,9 @@ impl ExecutorEnd {
     }
 
     /// As [`send`](Self::send), of what executors say most: an object with an automatic key and
-    /// neither group nor delay, a return without a sentence, and what they say in place. What breaks its own form is
-    /// noticed here in builds with debug assertions only; the scheduler ends whoever says it.
+    /// neither group nor delay, a return without a sentence, and what they say in place. What
+    /// breaks its own form is noticed here in builds with debug assertions only; the scheduler ends
+    /// whoever says it.
     ///
     /// # Panics
     /// As [`send`](Self::send), then.

@@ -324,8 +324,8 @@ impl Runtime {
     }
 
     /// Sends an object with an automatic key and without options. `None`: something about it is
-    /// unusual, and nothing has been said. Calls nothing but at its end, so that it costs its caller
-    /// no register.
+    /// unusual, and nothing has been said. Calls nothing but at its end, so that it costs its
+    /// caller no register.
     #[inline(always)]
     fn send_at_once(&mut self, object: &Object) -> Option<c_int> {
         let Label::Auto { ordinal, .. } = object.label.get() else {

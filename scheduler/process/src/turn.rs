@@ -2,7 +2,8 @@
 //!
 //! One turn takes what other schedulers and the node said, up to `MESSAGES_PER_EXECUTOR` messages
 //! from every executor that may speak; everything that caused goes out before the next turn.
-//! Timers that are due fire where the clock is looked at, mostly in an empty turn. No system call is made while there is work but the wakes of sleepers.
+//! Timers that are due fire where the clock is looked at, mostly in an empty turn. No system call
+//! is made while there is work but the wakes of sleepers.
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
