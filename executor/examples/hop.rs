@@ -172,7 +172,6 @@ impl Scheduler {
 }
 
 /// Called by the function.
-// SAFETY: nothing else in this program has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scheduler_turn(scheduler: *mut Scheduler) {

@@ -241,7 +241,6 @@ impl Executor {
 }
 
 /// What is counted.
-// SAFETY: nothing else in this program has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn scheduler_turn(node: &mut Node) {
