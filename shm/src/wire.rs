@@ -551,9 +551,7 @@ fn judge_list(bytes: &[u8], number_bytes: usize) -> Result<(), Malformed> {
 fn target_parts(target: Target) -> Result<(u8, u16), Malformed> {
     match target {
         Target::Bucket(NO_BUCKET) => Err(Malformed::NoBucket),
-        Target::Bucket(bucket) => Ok((TARGET_BUCKET, bucket)),
-        Target::Next => Ok((TARGET_NEXT, 0)),
-        Target::Function(function) => Ok((TARGET_FUNCTION, function)),
+        _ => Ok(known_target_parts(target)),
     }
 }
 
@@ -572,22 +570,37 @@ pub(crate) fn short_from_executor(message: &FromExecutor<'_>) -> Option<SlotData
             delay_ns: 0,
         } if number == ordinal => {
             judge_extent(extent, size_bytes).ok()?;
-            let (to, number) = target_parts(target).ok()?;
-            let first = head(from_kind::PUBLISH, to | AUTO_KEY, 0, 0, number);
-            let place = extent_word(extent);
-            Some([first, place, size_bytes, u64::from(ordinal), 0, 0, 0])
+            let to = target_parts(target).ok()?;
+            Some(publish_slot(to, extent, size_bytes, ordinal))
         }
         FromExecutor::Complete {
             status,
             ending: Ending::Returned,
             discarded,
             message: [],
-        } => {
-            let first = head(from_kind::COMPLETE, 0, Ending::Returned as u8, 0, 0);
-            Some([first, pair(status as u32, discarded), 0, 0, 0, 0, 0])
-        }
+        } => Some(complete_slot(status, discarded)),
         _ => None,
     }
+}
+
+/// A publication with an automatic key and nothing else, to this [target](known_target_parts).
+#[inline(always)]
+fn publish_slot(
+    (to, number): (u8, u16),
+    extent: Extent,
+    size_bytes: u64,
+    ordinal: u32,
+) -> SlotData {
+    let first = head(from_kind::PUBLISH, to | AUTO_KEY, 0, 0, number);
+    let (place, ordinal) = (extent_word(extent), u64::from(ordinal));
+    [first, place, size_bytes, ordinal, 0, 0, 0]
+}
+
+/// A return without a sentence.
+#[inline(always)]
+fn complete_slot(status: i32, discarded: u32) -> SlotData {
+    let first = head(from_kind::COMPLETE, 0, Ending::Returned as u8, 0, 0);
+    [first, pair(status as u32, discarded), 0, 0, 0, 0, 0]
 }
 
 /// The same, and that of an offer and of going on with it, of those who know what they say: its
@@ -605,20 +618,15 @@ pub(crate) fn short_known(message: &FromExecutor<'_>) -> Option<SlotData> {
             group: [],
             delay_ns: 0,
         } => {
-            let (to, number) = known_target_parts(target);
-            let first = head(from_kind::PUBLISH, to | AUTO_KEY, 0, 0, number);
-            let (place, ordinal) = (extent_word(extent), u64::from(ordinal));
-            Some([first, place, size_bytes, ordinal, 0, 0, 0])
+            let to = known_target_parts(target);
+            Some(publish_slot(to, extent, size_bytes, ordinal))
         }
         FromExecutor::Complete {
             status,
             ending: Ending::Returned,
             discarded,
             message: [],
-        } => {
-            let first = head(from_kind::COMPLETE, 0, Ending::Returned as u8, 0, 0);
-            Some([first, pair(status as u32, discarded), 0, 0, 0, 0, 0])
-        }
+        } => Some(complete_slot(status, discarded)),
         FromExecutor::Offer {
             target,
             extent,
